@@ -1,0 +1,1 @@
+//! Kinds to engine types.

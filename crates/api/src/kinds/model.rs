@@ -1,0 +1,161 @@
+//! A model that answers requests inside its SLO.
+
+use kube::{CustomResource, KubeSchema};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::GpuAsk;
+
+/// A model served by as many replicas as its traffic needs.
+#[derive(CustomResource, KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
+#[kube(group = "tidegate.dev", version = "v1alpha1", kind = "Model", namespaced, cel, category = "tidegate")]
+#[serde(rename_all = "camelCase")]
+pub struct ModelSpec {
+    /// The queue whose quota its replicas use.
+    #[x_kube(validation = Rule::new("self != ''").message("must name a Queue"))]
+    pub queue: String,
+    /// Higher goes first among models, and may take devices from lower of the same queue.
+    #[serde(default)]
+    #[schemars(range(min = -1000, max = 1000))]
+    #[x_kube(validation = Rule::new("self >= -1000 && self <= 1000").message("must be from -1000 to 1000"))]
+    pub priority: i32,
+    /// What it is loaded from.
+    pub source: Source,
+    /// Set for a text encoder: it then answers `/v1/embeddings`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub embedding: Option<Embedding>,
+    /// What each replica asks of a device.
+    #[serde(default)]
+    pub gpu: GpuAsk,
+    /// The promise: a request is answered within this time, or refused at once.
+    #[schemars(range(min = 1, max = 600_000))]
+    #[x_kube(validation = Rule::new("self >= 1 && self <= 600000").message("must be from 1 to 600000"))]
+    pub slo_milliseconds: u32,
+    /// How long a request may be held while the model has no ready replica. Absent: the SLO.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0, max = 3_600_000))]
+    pub cold_start_budget_milliseconds: Option<u32>,
+    /// Smallest and largest replica count.
+    #[serde(default)]
+    pub replicas: ReplicaRange,
+    /// With `replicas.min: 0`: seconds without a request after which the last replica is stopped.
+    #[serde(default = "scale_to_zero_after_seconds")]
+    #[schemars(range(min = 1, max = 604_800))]
+    #[x_kube(validation = Rule::new("self >= 1 && self <= 604800").message("must be from 1 to 604800"))]
+    pub scale_to_zero_after_seconds: u32,
+    /// How requests are packed.
+    #[serde(default)]
+    pub batching: Batching,
+    /// The speed that a simulated device declares for this model; real devices take the time they take.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub simulated_pace: Option<Pace>,
+}
+
+/// Where a model comes from.
+#[derive(Serialize, Deserialize, KubeSchema, Clone, Debug, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub struct Source {
+    /// Path of an ONNX file; on one box relative to the manifest.
+    #[x_kube(validation = Rule::new("self != ''").message("must be the path of an ONNX file"))]
+    pub onnx: String,
+}
+
+/// How text becomes the model's inputs.
+#[derive(Serialize, Deserialize, KubeSchema, Clone, Debug, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub struct Embedding {
+    /// Path of a `tokenizer.json`; on one box relative to the manifest.
+    #[x_kube(validation = Rule::new("self != ''").message("must be the path of a tokenizer.json"))]
+    pub tokenizer: String,
+    /// Longer texts are cut to this many tokens.
+    #[serde(default = "max_tokens")]
+    #[schemars(range(min = 1, max = 131_072))]
+    #[x_kube(validation = Rule::new("self >= 1 && self <= 131072").message("must be from 1 to 131072"))]
+    pub max_tokens: u32,
+}
+
+/// Smallest and largest replica count. `min: 0` lets the model sleep.
+#[derive(Serialize, Deserialize, KubeSchema, Clone, Debug, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(validation = Rule::new("self.min <= self.max").message("min must not be above max; lower replicas.min or raise replicas.max"))]
+pub struct ReplicaRange {
+    /// Never fewer.
+    #[serde(default)]
+    #[schemars(range(min = 0, max = 100_000))]
+    pub min: u32,
+    /// Never more.
+    #[serde(default = "max_replicas")]
+    #[schemars(range(min = 1, max = 100_000))]
+    #[x_kube(validation = Rule::new("self >= 1 && self <= 100000").message("must be from 1 to 100000"))]
+    pub max: u32,
+}
+
+impl Default for ReplicaRange {
+    fn default() -> Self {
+        Self { min: 0, max: max_replicas() }
+    }
+}
+
+/// Limits of a batch and of the queue before it.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub struct Batching {
+    /// Rows (items along the batch dimension) in one batch.
+    #[serde(default = "max_rows")]
+    #[schemars(range(min = 1, max = 65_536))]
+    pub max_rows: u32,
+    /// Rows times the longest row after padding. Absent: no limit.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 16_777_216))]
+    pub max_tokens: Option<u32>,
+    /// Requests that may wait; one more is refused at once.
+    #[serde(default = "max_queued_requests")]
+    #[schemars(range(min = 1, max = 1_000_000))]
+    pub max_queued_requests: u32,
+    /// Memory of the tensors that may wait, in MiB.
+    #[serde(default = "max_queued_mib")]
+    #[schemars(range(min = 1, max = 1_048_576))]
+    pub max_queued_mib: u32,
+}
+
+impl Default for Batching {
+    fn default() -> Self {
+        Self { max_rows: max_rows(), max_tokens: None, max_queued_requests: max_queued_requests(), max_queued_mib: max_queued_mib() }
+    }
+}
+
+/// Service time of a batch on a simulated device: `perBatch + perRow * rows`.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub struct Pace {
+    /// Microseconds for any batch.
+    #[schemars(range(min = 0, max = 60_000_000))]
+    pub per_batch_micros: u32,
+    /// Microseconds for each row of it.
+    #[schemars(range(min = 0, max = 60_000_000))]
+    pub per_row_micros: u32,
+}
+
+fn scale_to_zero_after_seconds() -> u32 {
+    60
+}
+
+fn max_tokens() -> u32 {
+    256
+}
+
+fn max_replicas() -> u32 {
+    8
+}
+
+fn max_rows() -> u32 {
+    32
+}
+
+fn max_queued_requests() -> u32 {
+    1024
+}
+
+fn max_queued_mib() -> u32 {
+    256
+}

@@ -1,0 +1,26 @@
+//! The words that Tidegate's parts share.
+//!
+//! * [`kinds`]: what a user writes, as Kubernetes custom resources of the group `tidegate.dev/v1alpha1`.
+//!   `tidegate up` reads the same YAML that a cluster would accept, and the same CEL rules refuse it.
+//! * [`manifest`]: YAML documents to validated objects, with errors that name file, field, value and remedy.
+//! * [`convert`]: kinds to the engine's own types.
+//! * [`control`] and [`inference`]: gRPC between a world, its routers and its replicas.
+//! * [`view`]: what `up` shows of itself as JSON, to the page, to the command line and to scripts.
+
+pub mod contract;
+pub mod convert;
+pub mod kinds;
+pub mod manifest;
+pub mod view;
+
+/// `tidegate.control.v1`, between a world and its routers and replicas.
+#[expect(clippy::pedantic, reason = "generated code")]
+pub mod control {
+    tonic::include_proto!("tidegate.control.v1");
+}
+
+/// The Open Inference Protocol, version 2.
+#[expect(clippy::pedantic, reason = "generated code")]
+pub mod inference {
+    tonic::include_proto!("inference");
+}

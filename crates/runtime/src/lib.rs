@@ -1,0 +1,6 @@
+//! The shell that every part shares: logs, signals, exit codes, the admin endpoint with metrics.
+
+pub mod admin;
+pub mod exit;
+pub mod shutdown;
+pub mod telemetry;

@@ -1,0 +1,15 @@
+//! stub
+
+use tidegate_runtime::exit::Error;
+use tokio_util::sync::CancellationToken;
+
+/// Arguments.
+#[derive(clap::Args, Debug, Clone)]
+pub struct Args {}
+
+/// Runs until `shutdown`.
+pub async fn run(args: Args, shutdown: CancellationToken) -> Result<(), Error> {
+    let Args {} = args;
+    shutdown.cancelled().await;
+    Ok(())
+}
