@@ -1,4 +1,7 @@
-//! The one executable. Each subcommand is a part with its own `Args` and `run`; no logic lives here.
+//! The one executable. Each subcommand is a part with its own `Args` and `run`, or a command of [`client`];
+//! no logic lives here.
+
+mod client;
 
 use std::process::ExitCode;
 
@@ -16,10 +19,27 @@ struct Cli {
 
 #[derive(Subcommand, Debug)]
 enum Command {
+    #[command(flatten)]
+    Part(Part),
+    /// Runs one unit of `up`, so that it outlives `up`. Without a runtime: there is one for every process that `up` runs.
+    #[command(hide = true)]
+    Shim(tidegate_local::shim::Args),
+    #[command(flatten)]
+    Client(client::Command),
+}
+
+/// What runs until a signal ends it.
+#[derive(Subcommand, Debug)]
+enum Part {
+    /// Shares this machine's GPUs between training jobs and models.
+    Up(tidegate_local::Args),
     /// The front door: takes requests, forms batches, picks replicas.
     Router(tidegate_router::Args),
     /// The model server: one model on one device.
     Replica(tidegate_replica::Args),
+    /// Plays a day of requests against a running server.
+    #[command(hide = true)]
+    Load(tidegate_load::Args),
 }
 
 fn main() -> ExitCode {
@@ -31,31 +51,50 @@ fn main() -> ExitCode {
             return ExitCode::from(code);
         }
     };
-    telemetry::init("info");
-    match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
-        Ok(runtime) => match runtime.block_on(run(cli.command)) {
-            Ok(()) => ExitCode::SUCCESS,
-            Err(e) => {
-                tracing::error!("{e}");
-                ExitCode::from(e.code())
-            }
-        },
-        Err(e) => {
-            tracing::error!("start the runtime: {e}");
-            ExitCode::FAILURE
+    match cli.command {
+        Command::Shim(args) => end(tidegate_local::shim::run(args)),
+        Command::Part(part) => {
+            telemetry::init("info");
+            on_runtime(async { end(run(part).await) })
         }
+        Command::Client(command) => on_runtime(async {
+            match client::run(command).await {
+                Err(e) if !e.is_closed_pipe() => fail(&e.to_string(), e.code()),
+                Ok(()) | Err(_) => ExitCode::SUCCESS,
+            }
+        }),
     }
 }
 
-async fn run(command: Command) -> Result<(), exit::Error> {
+/// Runs `work` to its end, or says why there can be no runtime.
+fn on_runtime(work: impl Future<Output = ExitCode>) -> ExitCode {
+    match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime.block_on(work),
+        Err(e) => fail(&format!("start the runtime: {e}"), 1),
+    }
+}
+
+async fn run(part: Part) -> Result<(), exit::Error> {
     let tasks = TaskTracker::new();
     let token = shutdown::on_signal(&tasks)?;
-    let done = match command {
-        Command::Router(args) => tidegate_router::run(args, token.clone()).await,
-        Command::Replica(args) => tidegate_replica::run(args, token.clone()).await,
+    let done = match part {
+        Part::Up(args) => tidegate_local::run(args, token.clone()).await,
+        Part::Router(args) => tidegate_router::run(args, token.clone()).await,
+        Part::Replica(args) => tidegate_replica::run(args, token.clone()).await,
+        Part::Load(args) => tidegate_load::run(args, token.clone()).await,
     };
     token.cancel();
     tasks.close();
     tasks.wait().await;
     done
+}
+
+fn end(done: Result<(), exit::Error>) -> ExitCode {
+    done.map_or_else(|e| fail(&e.to_string(), e.code()), |()| ExitCode::SUCCESS)
+}
+
+/// The last words of a process, for people and for logs alike.
+fn fail(text: &str, code: u8) -> ExitCode {
+    eprintln!("tidegate: {text}");
+    ExitCode::from(code)
 }

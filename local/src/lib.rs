@@ -1,5 +1,10 @@
 //! stub
 
+pub mod devices;
+pub mod shim;
+pub mod unit;
+pub mod units;
+
 use tidegate_runtime::exit::Error;
 use tokio_util::sync::CancellationToken;
 

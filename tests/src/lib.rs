@@ -1,1 +1,7 @@
-//! stub
+//! What whole-system tests, scenarios and benchmarks share: real servers, real clients, real processes.
+
+pub mod harness;
+pub mod manifests;
+pub mod onnx;
+pub mod processes;
+pub mod scenario;

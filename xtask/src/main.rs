@@ -1,1 +1,46 @@
-fn main() {}
+//! Developers' chores behind `cargo xtask`.
+//!
+//! ```text
+//! cargo xtask test            everything: prerequisites, build, Rust tests, Python tests, scenarios
+//! cargo xtask test --quick    the Rust and Python tests that need no outside program beside cargo and python3
+//! cargo xtask scenario NAME   `tide` or `crash`; --json prints exactly one JSON object
+//! cargo xtask bench NAME      `batching`; --json likewise
+//! ```
+//!
+//! Standard output carries results only; what cargo and the chores say goes to standard error.
+
+mod args;
+mod cache;
+mod cargo;
+mod command;
+mod prerequisites;
+mod python_tests;
+mod tally;
+mod test;
+
+use std::process::ExitCode;
+
+use args::Chore;
+
+fn main() -> ExitCode {
+    let words: Vec<String> = std::env::args().skip(1).collect();
+    let chore = match args::parse(&words) {
+        Ok(chore) => chore,
+        Err(problem) => {
+            eprintln!("{problem}\n\n{}", args::USAGE);
+            return ExitCode::from(64);
+        }
+    };
+    let done = match chore {
+        Chore::Help => {
+            eprintln!("{}", args::USAGE);
+            Ok(ExitCode::SUCCESS)
+        }
+        Chore::Test { quick } => test::run(quick),
+        Chore::Program { binary, arguments } => cargo::run_program(binary, &arguments),
+    };
+    done.unwrap_or_else(|error| {
+        eprintln!("xtask: {error:#}");
+        ExitCode::FAILURE
+    })
+}

@@ -5,12 +5,14 @@
 //! * [`manifest`]: YAML documents to validated objects, with errors that name file, field, value and remedy.
 //! * [`convert`]: kinds to the engine's own types.
 //! * [`control`] and [`inference`]: gRPC between a world, its routers and its replicas.
+//! * [`model_info`]: what a model file says of itself.
 //! * [`view`]: what `up` shows of itself as JSON, to the page, to the command line and to scripts.
 
 pub mod contract;
 pub mod convert;
 pub mod kinds;
 pub mod manifest;
+pub mod model_info;
 pub mod view;
 
 /// `tidegate.control.v1`, between a world and its routers and replicas.

@@ -2,5 +2,7 @@
 
 pub mod admin;
 pub mod exit;
+pub mod ledger;
+pub mod page;
 pub mod shutdown;
 pub mod telemetry;

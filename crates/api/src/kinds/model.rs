@@ -17,7 +17,6 @@ pub struct ModelSpec {
     /// Higher goes first among models, and may take devices from lower of the same queue.
     #[serde(default)]
     #[schemars(range(min = -1000, max = 1000))]
-    #[x_kube(validation = Rule::new("self >= -1000 && self <= 1000").message("must be from -1000 to 1000"))]
     pub priority: i32,
     /// What it is loaded from.
     pub source: Source,
@@ -29,7 +28,6 @@ pub struct ModelSpec {
     pub gpu: GpuAsk,
     /// The promise: a request is answered within this time, or refused at once.
     #[schemars(range(min = 1, max = 600_000))]
-    #[x_kube(validation = Rule::new("self >= 1 && self <= 600000").message("must be from 1 to 600000"))]
     pub slo_milliseconds: u32,
     /// How long a request may be held while the model has no ready replica. Absent: the SLO.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -41,7 +39,6 @@ pub struct ModelSpec {
     /// With `replicas.min: 0`: seconds without a request after which the last replica is stopped.
     #[serde(default = "scale_to_zero_after_seconds")]
     #[schemars(range(min = 1, max = 604_800))]
-    #[x_kube(validation = Rule::new("self >= 1 && self <= 604800").message("must be from 1 to 604800"))]
     pub scale_to_zero_after_seconds: u32,
     /// How requests are packed.
     #[serde(default)]
@@ -70,7 +67,6 @@ pub struct Embedding {
     /// Longer texts are cut to this many tokens.
     #[serde(default = "max_tokens")]
     #[schemars(range(min = 1, max = 131_072))]
-    #[x_kube(validation = Rule::new("self >= 1 && self <= 131072").message("must be from 1 to 131072"))]
     pub max_tokens: u32,
 }
 
@@ -86,7 +82,6 @@ pub struct ReplicaRange {
     /// Never more.
     #[serde(default = "max_replicas")]
     #[schemars(range(min = 1, max = 100_000))]
-    #[x_kube(validation = Rule::new("self >= 1 && self <= 100000").message("must be from 1 to 100000"))]
     pub max: u32,
 }
 

@@ -11,22 +11,18 @@ pub struct PoolSpec {
     /// Capacity kept above the forecast inference demand, in percent of it.
     #[serde(default = "headroom_percent")]
     #[schemars(range(min = 0, max = 400))]
-    #[x_kube(validation = Rule::new("self >= 0 && self <= 400").message("must be from 0 to 400"))]
     pub headroom_percent: u32,
     /// How long a model must need fewer devices than it has before the surplus is lent.
     #[serde(default = "lend_after_seconds")]
     #[schemars(range(min = 0, max = 3600))]
-    #[x_kube(validation = Rule::new("self >= 0 && self <= 3600").message("must be from 0 to 3600"))]
     pub lend_after_seconds: u32,
     /// How long a device must be idle before a running job grows onto it.
     #[serde(default = "grow_after_seconds")]
     #[schemars(range(min = 0, max = 3600))]
-    #[x_kube(validation = Rule::new("self >= 0 && self <= 3600").message("must be from 0 to 3600"))]
     pub grow_after_seconds: u32,
     /// Stops of running work per minute that the engine may order; at the cap it waits, says so and alerts.
     #[serde(default = "max_evictions_per_minute")]
     #[schemars(range(min = 1, max = 10_000))]
-    #[x_kube(validation = Rule::new("self >= 1 && self <= 10000").message("must be from 1 to 10000"))]
     pub max_evictions_per_minute: u32,
 }
 

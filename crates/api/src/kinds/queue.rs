@@ -13,7 +13,6 @@ use serde::{Deserialize, Serialize};
 pub struct QueueSpec {
     /// Devices that are this queue's own.
     #[schemars(range(min = 0, max = 1_000_000))]
-    #[x_kube(validation = Rule::new("self >= 0 && self <= 1000000").message("must be from 0 to 1000000"))]
     pub nominal: u32,
     /// Devices that it may use above `nominal` while others do not need them. Absent: all of them.
     #[serde(skip_serializing_if = "Option::is_none")]

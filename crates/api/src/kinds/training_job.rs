@@ -18,7 +18,6 @@ pub struct TrainingJobSpec {
     /// Higher goes first, and may take devices from lower of the same queue.
     #[serde(default)]
     #[schemars(range(min = -1000, max = 1000))]
-    #[x_kube(validation = Rule::new("self >= -1000 && self <= 1000").message("must be from -1000 to 1000"))]
     pub priority: i32,
     /// How many workers it can use.
     #[serde(default)]
@@ -34,7 +33,6 @@ pub struct TrainingJobSpec {
     /// Failures in a row (without a new checkpoint between them) after which the job is failed.
     #[serde(default = "backoff_limit")]
     #[schemars(range(min = 0, max = 100))]
-    #[x_kube(validation = Rule::new("self >= 0 && self <= 100").message("must be from 0 to 100"))]
     pub backoff_limit: u32,
 }
 
@@ -45,11 +43,9 @@ pub struct TrainingJobSpec {
 pub struct WorkerRange {
     /// Never fewer.
     #[schemars(range(min = 1, max = 100_000))]
-    #[x_kube(validation = Rule::new("self >= 1 && self <= 100000").message("must be from 1 to 100000"))]
     pub min: u32,
     /// Never more.
     #[schemars(range(min = 1, max = 100_000))]
-    #[x_kube(validation = Rule::new("self >= 1 && self <= 100000").message("must be from 1 to 100000"))]
     pub max: u32,
 }
 
@@ -95,12 +91,10 @@ pub struct CheckpointSpec {
     /// Seconds from SIGTERM in which a worker writes a checkpoint and ends; then SIGKILL.
     #[serde(default = "grace_seconds")]
     #[schemars(range(min = 0, max = 3600))]
-    #[x_kube(validation = Rule::new("self >= 0 && self <= 3600").message("must be from 0 to 3600"))]
     pub grace_seconds: u32,
     /// What a restart costs beside the work since the last checkpoint, in seconds of each worker. Weighs in the choice of victims.
     #[serde(default = "restart_seconds")]
     #[schemars(range(min = 0, max = 86_400))]
-    #[x_kube(validation = Rule::new("self >= 0 && self <= 86400").message("must be from 0 to 86400"))]
     pub restart_seconds: u32,
 }
 

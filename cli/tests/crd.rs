@@ -1,0 +1,101 @@
+//! `tidegate crd` against what an API server demands of definitions before it takes them.
+
+#![expect(clippy::unwrap_used, reason = "tests")]
+
+use std::process::Command;
+
+use serde::Deserialize;
+use serde_json::Value;
+
+fn definitions() -> Vec<Value> {
+    let output = Command::new(env!("CARGO_BIN_EXE_tidegate")).arg("crd").output().unwrap();
+    assert!(output.status.success(), "{output:?}");
+    serde_yaml::Deserializer::from_slice(&output.stdout).map(|document| Value::deserialize(document).unwrap()).collect()
+}
+
+fn schema(definition: &Value) -> &Value {
+    &definition["spec"]["versions"][0]["schema"]["openAPIV3Schema"]
+}
+
+/// Calls `check` with the path and content of every schema of a definition.
+fn walk(path: &str, schema: &Value, check: &mut impl FnMut(&str, &Value)) {
+    check(path, schema);
+    for (name, property) in schema["properties"].as_object().into_iter().flatten() {
+        walk(&format!("{path}.{name}"), property, check);
+    }
+    for (word, place) in [("items", "[]"), ("additionalProperties", "{}")] {
+        if schema[word].is_object() {
+            walk(&format!("{path}{place}"), &schema[word], check);
+        }
+    }
+}
+
+fn rules(definition: &Value) -> Vec<String> {
+    let mut rules = Vec::new();
+    walk("", schema(definition), &mut |path, schema| {
+        for rule in schema["x-kubernetes-validations"].as_array().into_iter().flatten() {
+            assert!(rule["message"].is_string(), "{path}: a rule without a message says nothing to its user");
+            rules.push(format!("{path}: {}", rule["rule"].as_str().unwrap()));
+        }
+    });
+    rules
+}
+
+#[test]
+fn each_kind_is_one_document_with_its_group_and_version() {
+    let definitions = definitions();
+    let kinds: Vec<_> = definitions.iter().map(|d| d["spec"]["names"]["kind"].as_str().unwrap()).collect();
+    assert_eq!(kinds, ["Pool", "Queue", "TrainingJob", "Model"]);
+    for definition in &definitions {
+        assert_eq!(definition["apiVersion"], "apiextensions.k8s.io/v1");
+        assert_eq!(definition["kind"], "CustomResourceDefinition");
+        let plural = definition["spec"]["names"]["plural"].as_str().unwrap();
+        assert_eq!(definition["metadata"]["name"], format!("{plural}.tidegate.dev"));
+        assert_eq!(definition["spec"]["group"], "tidegate.dev");
+        let version = &definition["spec"]["versions"][0];
+        assert_eq!(version["name"], "v1alpha1");
+        assert_eq!((&version["served"], &version["storage"]), (&Value::Bool(true), &Value::Bool(true)));
+    }
+}
+
+#[test]
+fn cluster_kinds_and_namespaced_kinds_are_told_apart() {
+    let scopes: Vec<_> = definitions().iter().map(|d| d["spec"]["scope"].as_str().unwrap().to_owned()).collect();
+    assert_eq!(scopes, ["Cluster", "Cluster", "Namespaced", "Namespaced"]);
+}
+
+#[test]
+fn the_schemas_are_structural() {
+    for definition in definitions() {
+        walk("", schema(&definition), &mut |path, schema| {
+            let kind = definition["metadata"]["name"].as_str().unwrap();
+            assert!(schema["type"].is_string(), "{kind}{path}: every schema has one type");
+            assert_ne!(schema["additionalProperties"], Value::Bool(false), "{kind}{path}");
+            assert_ne!(schema["uniqueItems"], Value::Bool(true), "{kind}{path}");
+            assert!(schema["$ref"].is_null(), "{kind}{path}: an API server follows no references");
+            let both = schema["properties"].is_object() && schema["additionalProperties"].is_object();
+            assert!(!both, "{kind}{path}: properties exclude additionalProperties");
+        });
+    }
+}
+
+#[test]
+fn each_kind_carries_its_rules() {
+    for definition in definitions() {
+        assert!(!rules(&definition).is_empty(), "{}", definition["metadata"]["name"]);
+    }
+    let job = rules(&definitions()[2]);
+    for rule in [".spec.workers: self.min <= self.max", ".spec.queue: self != ''"] {
+        assert!(job.iter().any(|r| r == rule), "{rule} is not in {job:#?}");
+    }
+}
+
+#[test]
+fn every_field_is_described() {
+    for definition in definitions() {
+        walk("", &schema(&definition)["properties"]["spec"], &mut |path, schema| {
+            let leaf = path.ends_with("[]") || path.ends_with("{}");
+            assert!(leaf || schema["description"].is_string(), "{}{path}", definition["metadata"]["name"]);
+        });
+    }
+}

@@ -1,0 +1,46 @@
+//! The schema's bounds (ranges, lengths), which Kubernetes checks at admission, checked on a document.
+
+use kube::CustomResourceExt;
+use serde_json::Value;
+
+/// Every bound of `K`'s schema that `value` breaks: field, what, remedy.
+pub fn check<K: CustomResourceExt>(value: &Value) -> Vec<(String, String, String)> {
+    let crd = serde_json::to_value(K::crd()).unwrap_or_default();
+    let schema = crd.pointer("/spec/versions/0/schema/openAPIV3Schema/properties/spec").unwrap_or(&Value::Null);
+    let mut broken = Vec::new();
+    if let Some(spec) = value.get("spec") {
+        walk(schema, spec, "spec", &mut broken);
+    }
+    broken
+}
+
+fn walk(schema: &Value, value: &Value, path: &str, broken: &mut Vec<(String, String, String)>) {
+    let mut add = |what: String, remedy: String| broken.push((path.to_owned(), what, remedy));
+    let bound = |key: &str| schema.get(key).and_then(Value::as_f64);
+    if let Some(number) = value.as_f64() {
+        if let Some(minimum) = bound("minimum").filter(|minimum| number < *minimum) {
+            add(format!("is below the minimum {minimum}"), format!("write at least {minimum}"));
+        }
+        if let Some(maximum) = bound("maximum").filter(|maximum| number > *maximum) {
+            add(format!("is above the maximum {maximum}"), format!("write at most {maximum}"));
+        }
+    }
+    if let Some(items) = value.as_array() {
+        let count = items.len();
+        if let Some(least) = schema.get("minItems").and_then(Value::as_u64).filter(|least| (count as u64) < *least) {
+            add(format!("has {count} items"), format!("write at least {least}"));
+        }
+        if let Some(most) = schema.get("maxItems").and_then(Value::as_u64).filter(|most| count as u64 > *most) {
+            add(format!("has {count} items"), format!("write at most {most}"));
+        }
+        for (index, item) in items.iter().enumerate() {
+            walk(schema.get("items").unwrap_or(&Value::Null), item, &format!("{path}[{index}]"), broken);
+        }
+    }
+    if let Some(fields) = value.as_object() {
+        for (key, item) in fields {
+            let inner = schema.get("properties").and_then(|properties| properties.get(key)).unwrap_or(&Value::Null);
+            walk(inner, item, &format!("{path}.{key}"), broken);
+        }
+    }
+}

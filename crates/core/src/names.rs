@@ -1,0 +1,39 @@
+//! Names as types, so that a queue is never taken for a job.
+
+use serde::{Deserialize, Serialize};
+
+macro_rules! names {
+    ($($(#[$doc:meta])* $name:ident),* $(,)?) => {$(
+        $(#[$doc])*
+        #[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        #[serde(transparent)]
+        pub struct $name(pub String);
+
+        impl std::fmt::Display for $name {
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str(&self.0)
+            }
+        }
+
+        impl From<&str> for $name {
+            fn from(name: &str) -> Self {
+                Self(name.to_owned())
+            }
+        }
+    )*};
+}
+
+names! {
+    /// One device: a GPU's UUID, or `gpu-0` for a simulated one.
+    DeviceId,
+    /// A kind of device, for instance `H100-80GB`.
+    Class,
+    /// A node of the quota.
+    QueueName,
+    /// A training job.
+    JobName,
+    /// A model.
+    ModelName,
+    /// One replica of a model, never reused.
+    ReplicaId,
+}

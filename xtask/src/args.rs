@@ -1,0 +1,71 @@
+//! The command line, by hand: a parser crate would take longer to build than everything else here.
+
+/// Printed on a wrong command line.
+pub const USAGE: &str = "usage: cargo xtask test [--quick]
+       cargo xtask scenario tide|crash [--json] [--seed N]
+       cargo xtask bench batching [--json]";
+
+/// What to do.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Chore {
+    Help,
+    Test {
+        /// Leave out what needs outside programs.
+        quick: bool,
+    },
+    /// A binary of the package `tidegate-tests` and its arguments.
+    Program {
+        binary: &'static str,
+        arguments: Vec<String>,
+    },
+}
+
+/// The chore that `words` ask for, or what is wrong with them.
+pub fn parse(words: &[String]) -> Result<Chore, String> {
+    let words: Vec<&str> = words.iter().map(String::as_str).collect();
+    match words.as_slice() {
+        [] => Err("a chore is missing".into()),
+        ["help" | "--help" | "-h"] => Ok(Chore::Help),
+        ["test"] => Ok(Chore::Test { quick: false }),
+        ["test", "--quick"] => Ok(Chore::Test { quick: true }),
+        ["test", other, ..] => Err(format!("test takes no `{other}`")),
+        ["scenario", rest @ ..] => program("scenario", rest),
+        ["bench", rest @ ..] => program("bench", rest),
+        [other, ..] => Err(format!("no chore is called `{other}`")),
+    }
+}
+
+/// The binary itself knows its names and flags, so they are passed on as they are.
+fn program(binary: &'static str, rest: &[&str]) -> Result<Chore, String> {
+    match rest.first() {
+        Some(name) if !name.starts_with('-') => {
+            Ok(Chore::Program { binary, arguments: rest.iter().map(ToString::to_string).collect() })
+        }
+        _ => Err(format!("{binary} needs a name")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parsed(line: &str) -> Result<Chore, String> {
+        parse(&line.split_whitespace().map(str::to_owned).collect::<Vec<_>>())
+    }
+
+    #[test]
+    fn every_documented_line_is_understood() {
+        assert_eq!(parsed("test"), Ok(Chore::Test { quick: false }));
+        assert_eq!(parsed("test --quick"), Ok(Chore::Test { quick: true }));
+        let tide = Chore::Program { binary: "scenario", arguments: vec!["tide".into(), "--json".into()] };
+        assert_eq!(parsed("scenario tide --json"), Ok(tide));
+    }
+
+    #[test]
+    fn a_wrong_line_is_refused_with_the_word_that_is_wrong() {
+        assert!(parsed("tset").unwrap_err().contains("tset"));
+        assert!(parsed("test --quik").unwrap_err().contains("--quik"));
+        assert!(parsed("bench --json").unwrap_err().contains("name"));
+        assert!(parsed("").is_err());
+    }
+}

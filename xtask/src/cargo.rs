@@ -1,0 +1,42 @@
+//! Cargo, always with one selection: `--release --workspace`. Any other selection changes the features of
+//! shared dependencies, and tract would be compiled again (minutes).
+
+use std::path::PathBuf;
+use std::process::{Command, ExitCode};
+use std::{env, ffi::OsString};
+
+use anyhow::{Context, Result};
+
+use crate::{cache, command};
+
+/// `cargo SUBCOMMAND --release --workspace`, in the root of the clone.
+pub fn whole_workspace(subcommand: &str) -> Command {
+    let mut cargo = Command::new(env::var_os("CARGO").unwrap_or_else(|| OsString::from("cargo")));
+    cargo.current_dir(cache::workspace()).args([subcommand, "--release", "--workspace"]);
+    // What cargo sets for its own children would look like a change to build scripts and rebuild them.
+    for (name, _) in env::vars_os().filter(|(name, _)| name.to_str().is_some_and(|n| n.starts_with("CARGO_PKG_"))) {
+        cargo.env_remove(name);
+    }
+    cargo
+}
+
+/// Builds every package.
+pub fn build() -> Result<()> {
+    command::run(&mut whole_workspace("build"))
+}
+
+/// Builds every package, then runs a binary of `tidegate-tests` whose standard output is ours.
+pub fn run_program(binary: &str, arguments: &[String]) -> Result<ExitCode> {
+    build()?;
+    let mut program = Command::new(built(binary)?);
+    let what = command::line(&program);
+    let status =
+        program.current_dir(cache::workspace()).args(arguments).status().with_context(|| format!("cannot run `{what}`"))?;
+    Ok(status.code().and_then(|code| u8::try_from(code).ok()).map_or(ExitCode::FAILURE, ExitCode::from))
+}
+
+/// A binary that [`build`] made. It lies beside the running xtask: the same profile of the same target folder.
+pub fn built(binary: &str) -> Result<PathBuf> {
+    let here = env::current_exe().context("cannot find the target folder")?;
+    Ok(here.with_file_name(binary))
+}

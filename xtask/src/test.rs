@@ -1,0 +1,91 @@
+//! `cargo xtask test`: all tests, one after the other, with one count at the end.
+
+use std::io::Write;
+use std::path::PathBuf;
+use std::process::{Command, ExitCode};
+use std::time::Instant;
+
+use anyhow::Result;
+
+use crate::tally::{self, Tally};
+use crate::{cargo, prerequisites, python_tests};
+
+/// The whole-system runs that are tests too: each ends with 1 when something that must hold does not.
+const SCENARIOS: [&str; 2] = ["tide", "crash"];
+
+/// Runs the tests. `quick`: without what needs outside programs. The last line says how many passed and failed.
+pub fn run(quick: bool) -> Result<ExitCode> {
+    let began = Instant::now();
+    let mut steps = Steps::default();
+    if !quick {
+        match prerequisites::prepare() {
+            Ok(found) => steps.environment = found,
+            Err(missing) => {
+                for what in missing {
+                    steps.add(&format!("prerequisite {what}"), Tally::one(false));
+                }
+                return steps.report(began);
+            }
+        }
+    }
+    steps.take("build", cargo::build().map(|()| Tally::default()));
+    if steps.total.failed == 0 {
+        steps.all(quick);
+    }
+    steps.report(began)
+}
+
+/// What was run, and its count.
+#[derive(Default)]
+struct Steps {
+    environment: Vec<(&'static str, PathBuf)>,
+    lines: Vec<String>,
+    total: Tally,
+}
+
+impl Steps {
+    fn all(&mut self, quick: bool) {
+        self.take("Rust tests", tally::run(&mut self.rust_tests(quick), tally::of_runner));
+        self.take("training scripts' tests", python_tests::run());
+        if !quick {
+            for name in SCENARIOS {
+                self.take(&format!("scenario {name}"), scenario(name));
+            }
+        }
+    }
+
+    /// The feature `outside` of `tidegate-tests` adds the tests that need outside programs. It changes no dependency.
+    fn rust_tests(&self, quick: bool) -> Command {
+        let mut cargo = cargo::whole_workspace("test");
+        cargo.arg("--no-fail-fast").envs(self.environment.iter().cloned());
+        if !quick {
+            cargo.args(["--features", "tidegate-tests/outside"]);
+        }
+        cargo
+    }
+
+    fn take(&mut self, name: &str, result: Result<Tally>) {
+        let tally = result.unwrap_or_else(|error| {
+            eprintln!("xtask: {name}: {error:#}");
+            Tally::one(false)
+        });
+        self.add(name, tally);
+    }
+
+    fn add(&mut self, name: &str, tally: Tally) {
+        self.total += tally;
+        self.lines.push(format!("{name}: {} passed, {} failed", tally.passed, tally.failed));
+    }
+
+    fn report(&self, began: Instant) -> Result<ExitCode> {
+        eprintln!("\n{}\ntook {} s", self.lines.join("\n"), began.elapsed().as_secs());
+        writeln!(std::io::stdout(), "{} passed, {} failed", self.total.passed, self.total.failed)?;
+        Ok(if self.total.failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    }
+}
+
+/// One scenario as one test. What it prints goes to standard error, so that standard output has the count alone.
+fn scenario(name: &str) -> Result<Tally> {
+    let program = cargo::built("scenario")?;
+    tally::run(Command::new(program).arg(name), |_| Tally::default()).map(|tally| Tally::one(tally.failed == 0))
+}
