@@ -80,13 +80,27 @@ fn the_schemas_are_structural() {
 }
 
 #[test]
-fn each_kind_carries_its_rules() {
-    for definition in definitions() {
-        assert!(!rules(&definition).is_empty(), "{}", definition["metadata"]["name"]);
+fn what_a_single_field_cannot_say_is_a_rule() {
+    let definitions = definitions();
+    let (job, model) = (rules(&definitions[2]), rules(&definitions[3]));
+    for (rules, rule) in [
+        (&job, ".spec.workers: self.min <= self.max"),
+        (&job, ".spec.queue: self != ''"),
+        (&model, ".spec.replicas: self.min <= self.max"),
+        (&model, ".spec.source.onnx: self != ''"),
+    ] {
+        assert!(rules.iter().any(|r| r == rule), "{rule} is not in {rules:#?}");
     }
-    let job = rules(&definitions()[2]);
-    for rule in [".spec.workers: self.min <= self.max", ".spec.queue: self != ''"] {
-        assert!(job.iter().any(|r| r == rule), "{rule} is not in {job:#?}");
+}
+
+#[test]
+fn every_number_has_bounds() {
+    for definition in definitions() {
+        walk("", schema(&definition), &mut |path, schema| {
+            let number = schema["type"] == "integer" || schema["type"] == "number";
+            let bounded = schema["minimum"].is_number() && schema["maximum"].is_number();
+            assert!(!number || bounded, "{}{path}", definition["metadata"]["name"]);
+        });
     }
 }
 

@@ -96,7 +96,8 @@ fn parse(value: &str) -> Result<Vec<Device>, String> {
 fn parse_group(group: &str) -> Result<(usize, &str, u64), String> {
     let (count, class) = group.split_once('x').ok_or_else(|| format!("no count in {group:?}"))?;
     let in_range = |count: &usize| (1..=MAX_SIMULATED).contains(count);
-    let count = count.parse().ok().filter(in_range).ok_or_else(|| format!("the count {count:?} is not from 1 to {MAX_SIMULATED}"))?;
+    let count =
+        count.parse().ok().filter(in_range).ok_or_else(|| format!("the count {count:?} is not from 1 to {MAX_SIMULATED}"))?;
     let (model, memory) = class.rsplit_once('-').ok_or_else(|| format!("no memory in the class {class:?}"))?;
     let gb: Option<u64> = memory.strip_suffix("GB").and_then(|digits| digits.parse().ok());
     let in_range = |gb: &u64| (1..=MAX_MEMORY_GB).contains(gb);

@@ -40,7 +40,7 @@ pub fn run(args: Args) -> Result<(), Error> {
     let context = |what: &str| format!("{what} of {}", dir.display());
     let folder = Folder::new(&dir);
     let me = Process::current().map_err(|e| Error::failed("read /proc/self", e))?;
-    let Some(_lock) = folder.lock(me).map_err(|e| Error::failed(context("take the lock"), e))? else { return Ok(()) };
+    let Some(_lock) = folder.lock(Some(me)).map_err(|e| Error::failed(context("take the lock"), e))? else { return Ok(()) };
     // Ended, or its shim was killed: what is left is for the world to clear up, not for a second run.
     if folder.file("exit.json").exists() || folder.file("run.json").exists() {
         return Ok(());

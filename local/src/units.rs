@@ -88,7 +88,7 @@ impl Error {
 /// What happened to a unit.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum UnitEvent {
-    /// Its command has been started.
+    /// Its command has been started. Of starts in quick succession only the last may be told.
     Started {
         /// Whose.
         id: UnitId,
@@ -141,6 +141,8 @@ struct Shared {
     events: UnboundedSender<UnitEvent>,
     inotify: OwnedFd,
     cancel: CancellationToken,
+    /// Held over a whole start, so that two of one unit cannot both find it absent.
+    starts: Mutex<()>,
     state: Mutex<State>,
 }
 
@@ -179,7 +181,8 @@ impl Units {
         let flags = inotify::CreateFlags::NONBLOCK | inotify::CreateFlags::CLOEXEC;
         let inotify = inotify::init(flags).map_err(|e| failed(e.into()))?;
         let cancel = CancellationToken::new();
-        let shared = Shared { dir, exe, events, inotify, cancel: cancel.clone(), state: Mutex::default() };
+        let shared =
+            Shared { dir, exe, events, inotify, cancel: cancel.clone(), starts: Mutex::default(), state: Mutex::default() };
         let units = Self { shared: Arc::new(shared), tasks: TaskTracker::new(), _watching: Arc::new(cancel.drop_guard()) };
         units.shared.watch_runs(&units.tasks).map_err(failed)?;
         let mut found = Vec::new();
@@ -210,6 +213,7 @@ impl Units {
     /// Starts a unit. `listener` is passed on when the spec says `listen_fd`. Fine when it runs already.
     /// [`UnitEvent::Started`] follows; a command that cannot be started gives [`UnitEvent::Exited`] with its `error`.
     pub fn start(&self, spec: &UnitSpec, listener: Option<&std::net::TcpListener>) -> Result<(), Error> {
+        let _one_at_a_time = self.shared.starts.lock();
         match self.shared.state.lock().units.get(&spec.id).map(|e| &e.phase) {
             Some(Phase::Running { .. }) => return Ok(()),
             Some(Phase::Ended(_)) => return Err(Error::Ended(spec.id.clone())),
@@ -327,9 +331,10 @@ impl Shared {
     fn folders(&self) -> io::Result<Vec<Folder>> {
         let mut found = Vec::new();
         for entry in fs::read_dir(&self.dir)? {
-            match entry?.file_name().into_string().map(UnitId::new) {
-                Ok(Ok(id)) => found.push(self.folder(&id)),
-                Ok(Err(_)) | Err(_) => tracing::warn!(dir = %self.dir.display(), "a file among the units that is none"),
+            if let Ok(Ok(id)) = entry?.file_name().into_string().map(UnitId::new) {
+                found.push(self.folder(&id));
+            } else {
+                tracing::warn!(dir = %self.dir.display(), "a file among the units that is none");
             }
         }
         Ok(found)

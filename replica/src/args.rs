@@ -90,7 +90,7 @@ impl Args {
         if model.is_empty() {
             return Err(Error::Usage("--model: is empty; give the name that clients call".to_owned()));
         }
-        let control = control.map(control_endpoint).transpose()?;
+        let control = control.as_deref().map(control_endpoint).transpose()?;
         Ok(Settings {
             replica_id: replica_id.unwrap_or_else(|| format!("{model}-{}", std::process::id())),
             model,
@@ -106,9 +106,9 @@ impl Args {
     }
 }
 
-fn control_endpoint(url: String) -> Result<Endpoint, Error> {
+fn control_endpoint(url: &str) -> Result<Endpoint, Error> {
     let wrong = |why: String| Error::Usage(format!("--control: `{url}` {why}; give for instance http://127.0.0.1:9090"));
-    let endpoint = Endpoint::from_shared(url.clone()).map_err(|e| wrong(format!("is not a URL ({e})")))?;
+    let endpoint = Endpoint::from_shared(url.to_owned()).map_err(|e| wrong(format!("is not a URL ({e})")))?;
     match (endpoint.uri().scheme_str(), endpoint.uri().authority()) {
         (Some("http"), Some(_)) => Ok(endpoint),
         _ => Err(wrong("is not an http URL".to_owned())),

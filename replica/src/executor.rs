@@ -100,7 +100,7 @@ pub(crate) async fn start(onnx: PathBuf, device: Device, metrics: Metrics) -> Re
     Ok(Started { executor: Executor { queue, metrics }, signature, ended })
 }
 
-/// The first run allocates; no client should wait for that. It needs no pace, but it does need the device.
+/// The first run allocates; no client should wait for that. It occupies the device like any other.
 fn warm_up(model: &Model, device: &Device) {
     let ran = model.signature.smallest().map_err(|e| e.to_string()).and_then(|inputs| {
         let occupied = device.occupy(0, || model.run(inputs)).map_err(|e| e.to_string())?;

@@ -23,6 +23,9 @@ use crate::status::Status;
 /// Largest request. A router's whole queue is at most 256 MiB by default, so a batch is never larger.
 const LARGEST_MESSAGE: usize = 256 << 20;
 
+/// Requests at once on one connection: the executor's queue, and as many again to be refused.
+const MAX_STREAMS: u32 = 128;
+
 /// After the last answer: for connections to close and the executor to end. Nothing depends on them any more.
 const CLOSING_LIMIT: Duration = Duration::from_secs(1);
 
@@ -109,6 +112,7 @@ fn serve_inference(servers: &mut Servers, listener: TcpListener, service: Servic
             // Larger windows than HTTP/2's 64 KiB, so that a batch does not wait for acknowledgements.
             .initial_stream_window_size(4 << 20)
             .initial_connection_window_size(16 << 20)
+            .max_concurrent_streams(MAX_STREAMS)
             .add_service(service)
             .serve_with_incoming_shutdown(incoming, stop.cancelled_owned());
         server.await.map_err(|e| Error::failed("serve inference", e))

@@ -21,8 +21,9 @@ const REPORT_EVERY: Duration = Duration::from_millis(500);
 /// Pauses between attempts to reach the world: 50 ms, doubled up to this.
 const LONGEST_BACKOFF: Duration = Duration::from_secs(1);
 const FIRST_BACKOFF: Duration = Duration::from_millis(50);
-/// For the world to accept a connection, and to accept the session.
-const CONNECT_LIMIT: Duration = Duration::from_secs(2);
+/// For the world to accept a connection, and again for it to accept the session. Also the longest that a replica's
+/// end waits for a world that does not answer.
+const CONNECT_LIMIT: Duration = Duration::from_secs(1);
 /// For the last report to leave before the process ends. The world answers it by ending the session.
 const LAST_REPORT_LIMIT: Duration = Duration::from_millis(500);
 /// A world that died without a word (its machine, not its process) is noticed after twice this.

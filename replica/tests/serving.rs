@@ -20,7 +20,7 @@ use tidegate_runtime::exit::Error;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tonic::Code;
-use tonic::transport::Channel;
+use tonic::transport::{Channel, Endpoint};
 
 use world::World;
 
@@ -43,7 +43,8 @@ struct Replica {
 impl Replica {
     fn start(onnx: &Path, flags: &[&str]) -> Self {
         let onnx = onnx.to_str().unwrap();
-        let args = ["replica", "--model", "digits", "--onnx", onnx, "--replica-id", "r1"].iter().chain(flags);
+        let args =
+            ["replica", "--model", "digits", "--onnx", onnx, "--replica-id", "r1"].into_iter().chain(flags.iter().copied());
         let args = Cli::try_parse_from(args).unwrap().args;
         let shutdown = CancellationToken::new();
         let mut process = JoinSet::new();
@@ -60,7 +61,8 @@ impl Replica {
 type Client = GrpcInferenceServiceClient<Channel>;
 
 async fn client(address: &str) -> Client {
-    GrpcInferenceServiceClient::connect(format!("http://{address}")).await.unwrap()
+    let endpoint = Endpoint::from_shared(format!("http://{address}")).unwrap();
+    GrpcInferenceServiceClient::new(endpoint.connect().await.unwrap())
 }
 
 fn image(rows: usize) -> ModelInferRequest {
@@ -92,7 +94,7 @@ fn floats(response: &ModelInferResponse) -> Vec<f32> {
 }
 
 #[tokio::test]
-async fn a_replica_reports_loading_then_ready_and_answers() {
+async fn a_replica_reports_that_it_is_ready_answers_and_ends_when_the_world_wishes() {
     let mut world = World::start().await;
     let replica = Replica::start(&digits(), &["--control", &world.url()]);
     let ready = world.report(ReplicaPhase::Ready).await;

@@ -2,7 +2,7 @@
 //!
 //! Labels are bounded: `model` is a configured model (or `unknown`), `outcome` is [`Outcome`].
 
-use prometheus::{HistogramOpts, HistogramVec, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry};
+use prometheus::{Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry};
 use tidegate_core::serving::Micros;
 
 /// How a request ended.
@@ -20,6 +20,8 @@ pub enum Outcome {
     Deadline,
     /// Refused: the model is paused.
     Paused,
+    /// Refused: the model was removed while it waited.
+    Gone,
     /// The request is malformed.
     Invalid,
     /// The model or every replica failed.
@@ -38,6 +40,7 @@ impl Outcome {
             Self::QueueFull => "queue_full",
             Self::Deadline => "deadline",
             Self::Paused => "paused",
+            Self::Gone => "gone",
             Self::Invalid => "invalid",
             Self::Failed => "failed",
             Self::Disconnected => "disconnected",
@@ -115,46 +118,68 @@ impl Metrics {
         self.registry.clone()
     }
 
-    /// Those of one model.
+    /// Those of one model, looked up once.
     pub fn model(&self, name: &str) -> ModelMetrics {
-        ModelMetrics { all: self.clone(), name: name.to_owned() }
+        ModelMetrics {
+            requests: self.requests.clone(),
+            name: name.to_owned(),
+            retries: self.retries.with_label_values(&[name]),
+            queue_wait: self.queue_wait.with_label_values(&[name]),
+            service: self.service.with_label_values(&[name]),
+            batch_rows: self.batch_rows.with_label_values(&[name]),
+            queued: self.queued.with_label_values(&[name]),
+            held: self.held.with_label_values(&[name]),
+            in_flight: self.in_flight.with_label_values(&[name]),
+        }
+    }
+
+    /// A request for a model that is not configured. Names from clients are not bounded, so they share a label.
+    pub fn unknown_model(&self) {
+        self.requests.with_label_values(&["unknown", Outcome::Invalid.label()]).inc();
     }
 }
 
 /// The metrics of one model.
 #[derive(Clone, Debug)]
 pub struct ModelMetrics {
-    all: Metrics,
+    requests: IntCounterVec,
     name: String,
+    retries: IntCounter,
+    queue_wait: Histogram,
+    service: Histogram,
+    batch_rows: Histogram,
+    queued: IntGauge,
+    held: IntGauge,
+    in_flight: IntGauge,
 }
 
 impl ModelMetrics {
     /// A request ended.
     pub fn ended(&self, outcome: Outcome) {
-        self.all.requests.with_label_values(&[self.name.as_str(), outcome.label()]).inc();
+        self.requests.with_label_values(&[self.name.as_str(), outcome.label()]).inc();
     }
 
     /// A request is sent again.
     pub fn retried(&self) {
-        self.all.retries.with_label_values(&[&self.name]).inc();
+        self.retries.inc();
     }
 
     /// A request left the queue after so long.
     pub fn queue_wait(&self, waited: Micros) {
-        self.all.queue_wait.with_label_values(&[&self.name]).observe(in_seconds(waited));
+        self.queue_wait.observe(in_seconds(waited));
     }
 
     /// A batch came back.
     pub fn batch(&self, rows: u32, service: Micros) {
-        self.all.batch_rows.with_label_values(&[&self.name]).observe(f64::from(rows));
-        self.all.service.with_label_values(&[&self.name]).observe(in_seconds(service));
+        self.batch_rows.observe(f64::from(rows));
+        self.service.observe(in_seconds(service));
     }
 
     /// Current levels.
     pub fn levels(&self, queued: u32, held: u32, in_flight: u32) {
-        self.all.queued.with_label_values(&[&self.name]).set(i64::from(queued));
-        self.all.held.with_label_values(&[&self.name]).set(i64::from(held));
-        self.all.in_flight.with_label_values(&[&self.name]).set(i64::from(in_flight));
+        self.queued.set(i64::from(queued));
+        self.held.set(i64::from(held));
+        self.in_flight.set(i64::from(in_flight));
     }
 }
 
@@ -176,9 +201,11 @@ mod tests {
         model.batch(8, 20_000);
         model.levels(3, 2, 1);
         metrics.connections.set(5);
+        metrics.unknown_model();
         let text = prometheus::TextEncoder::new().encode_to_string(&metrics.registry().gather()).unwrap();
         for line in [
             r#"tidegate_router_requests_total{model="digits",outcome="late"} 1"#,
+            r#"tidegate_router_requests_total{model="unknown",outcome="invalid"} 1"#,
             r#"tidegate_router_retries_total{model="digits"} 1"#,
             r#"tidegate_router_queue_wait_seconds_sum{model="digits"} 0.0015"#,
             r#"tidegate_router_service_seconds_sum{model="digits"} 0.02"#,

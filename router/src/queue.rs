@@ -19,6 +19,7 @@ use std::sync::Arc;
 use thiserror::Error;
 use tidegate_core::serving::Micros;
 use tokio::sync::{Notify, mpsc, oneshot, watch};
+use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::clock::Clock;
@@ -101,13 +102,13 @@ pub struct Shared {
     pub tasks: TaskTracker,
 }
 
-/// The way to a model's owner task. When the last handle is dropped, the owner refuses those who
-/// wait, lets batches come back, and ends.
+/// The way to a model's owner task.
 #[derive(Clone, Debug)]
 pub struct Handle {
     submissions: mpsc::Sender<Submission>,
     spec: watch::Sender<Arc<ModelSpec>>,
     abandoned: Arc<Notify>,
+    closed: CancellationToken,
     pub stats: Arc<ModelStats>,
     pub metrics: Arc<ModelMetrics>,
     clock: Clock,
@@ -122,13 +123,24 @@ impl Handle {
         let (spec, specs) = watch::channel(spec);
         let abandoned = Arc::new(Notify::new());
         let owner = owner::Owner::new(specs, abandoned.clone(), stats.clone(), metrics.clone(), shared);
-        shared.tasks.spawn(owner.run(inbox));
-        Self { submissions, spec, abandoned, stats, metrics, clock: shared.clock }
+        let closed = CancellationToken::new();
+        shared.tasks.spawn(owner.run(inbox, closed.clone()));
+        Self { submissions, spec, abandoned, closed, stats, metrics, clock: shared.clock }
     }
 
     /// A new configuration of the same model.
     pub fn configure(&self, spec: Arc<ModelSpec>) {
         self.spec.send_replace(spec);
+    }
+
+    /// The model is no longer served: the owner refuses those who wait, lets batches come back, and ends.
+    pub fn close(&self) {
+        self.closed.cancel();
+    }
+
+    /// Whether both lead to the same owner.
+    pub fn is(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.stats, &other.stats)
     }
 
     /// Queues a request and waits for its end.

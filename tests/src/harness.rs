@@ -21,9 +21,9 @@ use tokio::time::sleep;
 use crate::processes;
 
 /// From the start to `/readyz`, on a machine that is busy with other tests.
-const READY_WITHIN: Duration = Duration::from_secs(60);
+const READY_WITHIN: Duration = Duration::from_mins(1);
 /// From SIGINT to the exit: grace periods of jobs, requests in flight.
-const DRAINED_WITHIN: Duration = Duration::from_secs(60);
+const DRAINED_WITHIN: Duration = Duration::from_mins(1);
 /// How often something is looked at again.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 
@@ -155,7 +155,9 @@ impl Drop for Up {
             if left.is_empty() {
                 return;
             }
-            left.iter().for_each(|process| process.signal(Signal::SIGKILL));
+            for process in &left {
+                process.signal(Signal::SIGKILL);
+            }
             std::thread::yield_now();
         }
     }

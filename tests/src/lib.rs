@@ -1,7 +1,9 @@
 //! What whole-system tests, scenarios and benchmarks share: real servers, real clients, real processes.
 
+pub mod bench;
 pub mod harness;
 pub mod manifests;
 pub mod onnx;
+pub mod outside;
 pub mod processes;
 pub mod scenario;

@@ -52,7 +52,7 @@ impl Process {
     /// Sends a signal to this very process; one that has ended is no error.
     pub fn signal(&self, signal: Signal) {
         if self.is_alive() {
-            drop(kill(Pid::from_raw(self.pid), signal));
+            let _ended_meanwhile = kill(Pid::from_raw(self.pid), signal);
         }
     }
 }

@@ -1,1 +1,19 @@
+//! Whole-system runs of the example `tide`, measured from outside: what clients saw, what `up` reports, what `/proc` shows.
+//!
+//! ```text
+//! undisturbed training ──> final metrics to compare with                        training
+//! tidegate up --example tide --no-load ──> ready                               harness
+//! the scripted day, open loop, seeded ──> per-model report                      tidegate_load::play
+//!   beside it: a sampler of /proc (double runs); in `crash` a seeded killer     watch, chaos
+//! training runs to its end ──> report, state
+//! SIGINT ──> exit 0, nothing left
+//! figures ──> promises: what must hold                                          figures, promises
+//! ```
 
+pub mod chaos;
+pub mod example;
+pub mod figures;
+pub mod promises;
+pub mod run;
+pub mod training;
+pub mod watch;

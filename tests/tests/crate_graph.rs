@@ -12,7 +12,7 @@ const MAY_KNOW: [(&str, &[&str]); 11] = [
     ("tidegate-api", &["tidegate-core"]),
     ("tidegate-nvml", &["tidegate-core", "tidegate-api"]),
     ("tidegate-runtime", &["tidegate-core", "tidegate-api"]),
-    ("tidegate-load", &["tidegate-core", "tidegate-api"]),
+    ("tidegate-load", &["tidegate-core", "tidegate-api", "tidegate-runtime"]),
     ("tidegate-local", PART),
     ("tidegate-router", PART),
     ("tidegate-replica", PART),
@@ -46,25 +46,41 @@ struct Graph {
 
 fn graph() -> Graph {
     let cargo = std::env::var("CARGO").unwrap_or_else(|_| "cargo".into());
-    let output = Command::new(cargo)
-        .args(["metadata", "--format-version", "1", "--offline"])
-        .current_dir(tidegate_tests::harness::workspace())
-        .output()
-        .unwrap();
+    let mut command = Command::new(cargo);
+    // For this platform alone: what others would need is not downloaded here.
+    command
+        .args(["metadata", "--format-version", "1", "--locked", "--offline", "--filter-platform", &host()])
+        .current_dir(tidegate_tests::harness::workspace());
+    let output = command.output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let metadata: Value = serde_json::from_slice(&output.stdout).unwrap();
-    let text = |value: &Value| value.as_str().unwrap().to_owned();
-    let list = |value: &Value| value.as_array().unwrap().clone();
-    let normal = |dep: &Value| list(&dep["dep_kinds"]).iter().any(|kind| kind["kind"].is_null());
-    let edges = list(&metadata["resolve"]["nodes"]).iter().map(|node| {
-        let to = list(&node["deps"]).iter().filter(|dep| normal(dep)).map(|dep| text(&dep["pkg"])).collect();
-        (text(&node["id"]), to)
-    });
+    let nodes = list(&metadata["resolve"]["nodes"]);
     Graph {
         names: list(&metadata["packages"]).iter().map(|package| (text(&package["id"]), text(&package["name"]))).collect(),
-        edges: edges.collect(),
+        edges: nodes.iter().map(|node| (text(&node["id"]), normal(node))).collect(),
         members: list(&metadata["workspace_members"]).iter().map(text).collect(),
     }
+}
+
+/// The triple of this platform, as rustc says it.
+fn host() -> String {
+    let rustc = std::env::var("RUSTC").unwrap_or_else(|_| "rustc".into());
+    let output = Command::new(rustc).arg("-vV").output().unwrap();
+    let said = String::from_utf8(output.stdout).unwrap();
+    said.lines().find_map(|line| line.strip_prefix("host: ")).unwrap().to_owned()
+}
+
+fn normal(node: &Value) -> Vec<String> {
+    let is_normal = |dep: &&Value| list(&dep["dep_kinds"]).iter().any(|kind| kind["kind"].is_null());
+    list(&node["deps"]).iter().filter(is_normal).map(|dep| text(&dep["pkg"])).collect()
+}
+
+fn text(value: &Value) -> String {
+    value.as_str().unwrap().to_owned()
+}
+
+fn list(value: &Value) -> &[Value] {
+    value.as_array().unwrap()
 }
 
 impl Graph {

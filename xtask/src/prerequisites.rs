@@ -83,11 +83,11 @@ fn program(names: &[&str], package: &str) -> Result<PathBuf> {
     command::find(names).with_context(|| format!("not on PATH, even after `{}`", command::line(&apt)))
 }
 
-/// The folder with `minilm.onnx` and `tokenizer.json`, made by the example's own script.
+/// The folder with `minilm.onnx` and `tokenizer.json`, made by the example's own script; the same as that of `up --example tide`.
 fn minilm(cache: &Path) -> Result<PathBuf> {
-    let folder = cache.join("models");
+    let folder = cache.join("minilm");
     let script = cache::workspace().join("examples/tide/models/prepare_minilm.py");
-    command::run(Command::new("python3").arg(script).arg(&folder).arg("--work").arg(cache.join("prepare-minilm")))?;
+    command::run(Command::new("python3").arg(script).arg(&folder).arg("--work").arg(cache.join("minilm-work")))?;
     Ok(folder)
 }
 

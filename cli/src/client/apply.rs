@@ -59,7 +59,8 @@ fn headers(manifest: &Manifest) -> Result<HeaderMap, Error> {
 }
 
 fn lines(applied: &[Applied]) -> String {
-    applied.iter().map(|a| format!("{}/{} {}\n", a.kind.to_ascii_lowercase(), a.name, a.result)).collect()
+    let line = |a: &Applied| format!("{}/{} {}\n", a.kind.to_ascii_lowercase(), a.name, a.result);
+    applied.iter().map(line).collect::<Vec<_>>().concat()
 }
 
 fn read(path: &Path) -> Result<Vec<Manifest>, Error> {

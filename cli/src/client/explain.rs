@@ -28,14 +28,14 @@ pub async fn run(Args { target, server }: Args) -> Result<(), Error> {
 fn text(explanation: &Explanation, now_ms: u64) -> String {
     let Explanation { subject, status, because, would_change, history } = explanation;
     let history: Vec<_> = history.iter().map(|d| decision(d, now_ms)).collect();
-    let mut out = format!("{subject}: {status}\n");
-    for (heading, lines) in [("Because", because), ("What would change it", would_change), ("What happened", &history)] {
-        if !lines.is_empty() {
-            out.push_str(&format!("\n{heading}:\n"));
-            out.extend(lines.iter().map(|line| format!("  - {line}\n")));
+    let mut lines = vec![format!("{subject}: {status}")];
+    for (heading, facts) in [("Because", because), ("What would change it", would_change), ("What happened", &history)] {
+        if !facts.is_empty() {
+            lines.push(format!("\n{heading}:"));
+            lines.extend(facts.iter().map(|fact| format!("  - {fact}")));
         }
     }
-    out
+    lines.join("\n") + "\n"
 }
 
 fn decision(decision: &Decision, now_ms: u64) -> String {

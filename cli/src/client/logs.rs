@@ -76,8 +76,8 @@ fn end(text: &str, bytes: u64) -> &str {
 /// What `window` holds after the text of `seen`: as long as the log fits the window, `seen` is how it starts;
 /// later the window starts inside of `seen`. Without any overlap the log began anew, and all of it is news.
 fn news<'a>(seen: &str, window: &'a str) -> &'a str {
-    let ends = seen.char_indices().filter_map(|(at, _)| seen.get(at..));
-    ends.filter_map(|end| window.strip_prefix(end)).next().unwrap_or(window)
+    let mut ends = seen.char_indices().filter_map(|(at, _)| seen.get(at..));
+    ends.find_map(|end| window.strip_prefix(end)).unwrap_or(window)
 }
 
 #[cfg(test)]

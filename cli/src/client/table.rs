@@ -17,8 +17,8 @@ pub fn lay_out(columns: &[(&str, Lean)], rows: &[Vec<String>]) -> String {
     };
     let widths: Vec<usize> = columns.iter().enumerate().map(|(i, (heading, _))| width(i, heading)).collect();
     let headings = columns.iter().map(|(heading, _)| (*heading).to_owned()).collect();
-    let lines = std::iter::once(&headings).chain(rows).map(|row| line(columns, &widths, row));
-    lines.map(|line| format!("{}\n", line.trim_end())).collect()
+    let lines: Vec<_> = std::iter::once(&headings).chain(rows).map(|row| line(columns, &widths, row)).collect();
+    lines.iter().flat_map(|line| [line.trim_end(), "\n"]).collect()
 }
 
 fn line(columns: &[(&str, Lean)], widths: &[usize], row: &[String]) -> String {

@@ -109,7 +109,7 @@ mod tests {
         assert_eq!(workload("job/night").unwrap(), Target { kind: Kind::Job, name: "night".to_owned() });
         assert_eq!(workload("TrainingJob/night").unwrap().kind, Kind::Job);
         assert_eq!(described("queues/research").unwrap().to_string(), "queue/research");
-        assert_eq!(gpu("gpu/GPU-fa4e0000-0000-4000-8000-000000000001").unwrap().kind.path(), "devices");
+        assert_eq!(gpu("gpu/GPU-00000001-fa4e-4000-8000-000000000000").unwrap().kind.path(), "devices");
     }
 
     #[test]

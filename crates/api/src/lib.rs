@@ -16,13 +16,13 @@ pub mod model_info;
 pub mod view;
 
 /// `tidegate.control.v1`, between a world and its routers and replicas.
-#[expect(clippy::pedantic, reason = "generated code")]
+#[expect(clippy::pedantic, clippy::allow_attributes, reason = "generated code")]
 pub mod control {
     tonic::include_proto!("tidegate.control.v1");
 }
 
 /// The Open Inference Protocol, version 2.
-#[expect(clippy::pedantic, reason = "generated code")]
+#[expect(clippy::pedantic, clippy::allow_attributes, reason = "generated code")]
 pub mod inference {
     tonic::include_proto!("inference");
 }

@@ -87,7 +87,14 @@ fn object(value: &Value, file: &str) -> Result<Object, Vec<Problem>> {
     let found = |field: &str| value.get(field).map(ToString::to_string);
     let problem = |field: &str, what: &str, remedy: &str| {
         let subject = value.get("kind").and_then(Value::as_str).unwrap_or("document").to_owned();
-        vec![Problem { file: file.to_owned(), subject, field: field.to_owned(), value: found(field), what: what.to_owned(), remedy: remedy.to_owned() }]
+        vec![Problem {
+            file: file.to_owned(),
+            subject,
+            field: field.to_owned(),
+            value: found(field),
+            what: what.to_owned(),
+            remedy: remedy.to_owned(),
+        }]
     };
     let expected = format!("{GROUP}/{VERSION}");
     if value.get("apiVersion").and_then(Value::as_str) != Some(&expected) {
@@ -121,6 +128,8 @@ where
     let mut track = serde_path_to_error::Track::new();
     let tracked = serde_path_to_error::Deserializer::new(value, &mut track);
     let parsed: Result<K, _> = serde_ignored::deserialize(tracked, |path| unknown.push(readable(&path.to_string())));
+    // They chose `K`, whose deserialisation does not look at them again.
+    unknown.retain(|field| !["apiVersion", "kind"].contains(&field.as_str()));
     for field in unknown {
         let remedy = "remove it, or correct its name (`tidegate crd` prints the fields)".to_owned();
         problems.push(problem(&field, at(value, &field), "is not a field of this kind".to_owned(), remedy));

@@ -62,11 +62,11 @@ pub struct ModelReport {
     pub peak_rps: f64,
     /// When and why, for the first thousand.
     pub lost_requests: Vec<LostRequest>,
-    /// The first failures' texts.
-    pub failures: Vec<String>,
+    /// Likewise of requests that got another answer.
+    pub failed_requests: Vec<LostRequest>,
 }
 
-/// A request without an answer, with its window, so that a crash can be found inside it.
+/// A request without a right answer, with its window, so that a crash can be found inside it.
 #[derive(Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq)]
 pub struct LostRequest {
     /// Milliseconds after the start of the day.

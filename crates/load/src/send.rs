@@ -10,7 +10,7 @@ use crate::judge::{Outcome, judge};
 use crate::traffic::Traffic;
 
 /// From the first byte sent to the last received; beyond it the request is lost.
-const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
+const ANSWER_TIMEOUT: Duration = Duration::from_mins(1);
 /// A refused connection has carried nothing, so it is safe to try again: a front door that restarts
 /// is back within this time.
 const CONNECT_PATIENCE: Duration = Duration::from_secs(10);

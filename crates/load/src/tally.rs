@@ -7,8 +7,7 @@ use hdrhistogram::Histogram;
 use crate::judge::Outcome;
 use crate::report::{LostRequest, ModelReport, Totals};
 
-const MAX_LOST_LISTED: usize = 1000;
-const MAX_FAILURES_LISTED: usize = 10;
+const MAX_LISTED: usize = 1000;
 /// Long enough that Poisson noise does not make the peak, short enough to see it.
 const RATE_WINDOW_SECONDS: u32 = 5;
 /// Three digits of any latency up to the longest that a request can have, in microseconds.
@@ -27,7 +26,7 @@ pub(crate) struct Tally {
     window: u64,
     peak_in_window: u32,
     lost: Vec<LostRequest>,
-    failures: Vec<String>,
+    failed: Vec<LostRequest>,
 }
 
 impl Tally {
@@ -44,7 +43,7 @@ impl Tally {
             window: 0,
             peak_in_window: 0,
             lost: Vec::new(),
-            failures: Vec::new(),
+            failed: Vec::new(),
         })
     }
 
@@ -71,17 +70,13 @@ impl Tally {
         match outcome {
             Outcome::Answered { woken, batch_rows } => self.answered(ended.saturating_sub(at), woken, batch_rows),
             Outcome::Refused => self.totals.refused += 1,
-            Outcome::Failed(why) => {
+            Outcome::Failed(error) => {
                 self.totals.failed += 1;
-                if self.failures.len() < MAX_FAILURES_LISTED {
-                    self.failures.push(why);
-                }
+                list(&mut self.failed, at, ended, error);
             }
             Outcome::Lost(error) => {
                 self.totals.lost += 1;
-                if self.lost.len() < MAX_LOST_LISTED {
-                    self.lost.push(LostRequest { sent_ms: millis(at), ended_ms: millis(ended), error });
-                }
+                list(&mut self.lost, at, ended, error);
             }
         }
     }
@@ -114,12 +109,18 @@ impl Tally {
             mean_batch: if self.batches > 0.0 { f64::from(self.batched_requests) / self.batches } else { 0.0 },
             peak_rps: f64::from(self.peak_in_window) / f64::from(RATE_WINDOW_SECONDS),
             lost_requests: self.lost.clone(),
-            failures: self.failures.clone(),
+            failed_requests: self.failed.clone(),
         }
     }
 
     fn quantile_ms(&self, quantile: f64) -> f64 {
         Duration::from_micros(self.warm.value_at_quantile(quantile)).as_secs_f64() * 1000.0
+    }
+}
+
+fn list(listed: &mut Vec<LostRequest>, at: Duration, ended: Duration, error: String) {
+    if listed.len() < MAX_LISTED {
+        listed.push(LostRequest { sent_ms: millis(at), ended_ms: millis(ended), error });
     }
 }
 
@@ -183,7 +184,7 @@ mod tests {
         tally.sent(ms(0));
         assert_eq!(tally.report().totals.unfinished, 1);
         let report = tally_of((0..2000).map(|_| (1, Outcome::Failed("500".into()))));
-        assert_eq!((report.totals.failed, report.failures.len()), (2000, MAX_FAILURES_LISTED));
+        assert_eq!((report.totals.failed, report.failed_requests.len()), (2000, MAX_LISTED));
     }
 
     #[test]

@@ -58,9 +58,13 @@ impl<T> Fact<T> {
         use NvmlError as E;
         match answer {
             Ok(value) => Self::Known(value),
-            // A symbol that the library lacks is a driver too old for the question.
-            Err(E::NotSupported | E::FailedToLoadSymbol(_) | E::FunctionNotFound) => Self::Unsupported,
-            Err(E::UnexpectedVariant(ARGUMENT_VERSION_MISMATCH)) => Self::Unsupported,
+            // A function or a struct that the library does not know is a driver too old for the question.
+            Err(
+                E::NotSupported
+                | E::FailedToLoadSymbol(_)
+                | E::FunctionNotFound
+                | E::UnexpectedVariant(ARGUMENT_VERSION_MISMATCH),
+            ) => Self::Unsupported,
             Err(e) => Self::Failed(Fault::of(&e)),
         }
     }

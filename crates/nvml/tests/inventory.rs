@@ -32,7 +32,7 @@ fn every_fact_of_a_gpu_is_read() {
     assert_eq!(devices.len(), 2);
     let gpu = &devices[1];
     assert_eq!(gpu.index, 1);
-    assert_eq!(gpu.uuid.known().unwrap().as_str(), "GPU-fa4e0000-0000-4000-8000-000000000001");
+    assert_eq!(gpu.uuid.known().unwrap().as_str(), "GPU-00000001-fa4e-4000-8000-000000000000");
     assert_eq!(gpu.name, Fact::Known("NVIDIA H100 80GB HBM3".to_owned()));
     assert_eq!(gpu.memory_total_bytes, Fact::Known(80 * GIB));
     assert_eq!(gpu.memory_used_bytes, Fact::Known(10 * GIB));

@@ -57,7 +57,9 @@ pub enum Error {
         pid: Option<u32>,
     },
     /// It was written by another version of the program.
-    #[error("--data {path}: has data of version {found}, this program reads version {expected}; name another directory, or use the program that made it")]
+    #[error(
+        "--data {path}: has data of version {found}, this program reads version {expected}; name another directory, or use the program that made it"
+    )]
     Version {
         /// The data directory.
         path: PathBuf,

@@ -156,7 +156,8 @@ impl<'a> Supervisor<'a> {
         let timeout = timeout.and_then(|t| Timespec::try_from(t).ok());
         let output = child.map(|c| &mut c.output);
         let readable = {
-            let mut fds: Vec<PollFd<'_>> = self.signals.fds().iter().map(|fd| PollFd::from_borrowed_fd(*fd, PollFlags::IN)).collect();
+            let mut fds: Vec<PollFd<'_>> =
+                self.signals.fds().iter().map(|fd| PollFd::from_borrowed_fd(*fd, PollFlags::IN)).collect();
             if let Some(Some(pipe)) = output.as_deref() {
                 fds.push(PollFd::from_borrowed_fd(pipe.as_fd(), PollFlags::IN));
             }

@@ -42,8 +42,9 @@ impl Folder {
         fs::DirBuilder::new().recursive(true).mode(0o700).create(&self.0)
     }
 
-    /// Takes the lock for as long as the file is open, `None` when another process has it. Writes who holds it inside.
-    pub fn lock(&self, owner: Process) -> io::Result<Option<File>> {
+    /// Takes the lock for as long as the file is open, `None` when another process has it. Writes the shim that holds it
+    /// inside; a world that only clears up is not one.
+    pub fn lock(&self, shim: Option<Process>) -> io::Result<Option<File>> {
         let mut file = self.open_lock()?;
         match file.try_lock() {
             Ok(()) => {}
@@ -51,11 +52,13 @@ impl Folder {
             Err(TryLockError::Error(e)) => return Err(e),
         }
         file.set_len(0)?;
-        file.write_all(serde_json::to_string(&owner)?.as_bytes())?;
+        if let Some(shim) = shim {
+            file.write_all(serde_json::to_string(&shim)?.as_bytes())?;
+        }
         Ok(Some(file))
     }
 
-    /// The process that holds the lock, if one does. `Some(None)`: held, but the holder has not written its pid yet.
+    /// The shim that holds the lock, if one does. `Some(None)`: held, but the holder has not written its pid (yet).
     pub fn holder(&self) -> io::Result<Option<Option<Process>>> {
         let mut file = self.open_lock()?;
         match file.try_lock_shared() {
@@ -155,9 +158,9 @@ mod tests {
         let (_dir, folder) = folder();
         let me = Process::current().unwrap();
         assert_eq!(folder.holder().unwrap(), None);
-        let held = folder.lock(me).unwrap();
+        let held = folder.lock(Some(me)).unwrap();
         assert!(held.is_some());
-        assert!(folder.lock(me).unwrap().is_none());
+        assert!(folder.lock(None).unwrap().is_none());
         assert_eq!(folder.holder().unwrap(), Some(Some(me)));
         drop(held);
         assert_eq!(folder.holder().unwrap(), None);

@@ -168,7 +168,8 @@ mod tests {
     #[test]
     fn descendants_are_found_through_generations_and_cycles_end() {
         let stat = |pid, parent, group| Stat { process: Process { pid, start_ticks: 1 }, parent, group, zombie: false };
-        let table = Table([(2, stat(2, 1, 2)), (3, stat(3, 2, 2)), (4, stat(4, 3, 4)), (1, stat(1, 4, 1)), (9, stat(9, 8, 9))].into());
+        let table =
+            Table([(2, stat(2, 1, 2)), (3, stat(3, 2, 2)), (4, stat(4, 3, 4)), (1, stat(1, 4, 1)), (9, stat(9, 8, 9))].into());
         let mut below: Vec<u32> = table.descendants(2).iter().map(|s| s.process.pid).collect();
         below.sort_unstable();
         assert_eq!(below, [1, 3, 4]);

@@ -14,12 +14,15 @@ use command_fds::{CommandFdExt, FdMapping};
 use crate::unit::folder::Folder;
 use crate::unit::process::Process;
 
-/// Descriptor of a passed socket (`sd_listen_fds(3)`).
+/// Descriptor of a passed socket (`sd_listen_fds(3)`), the first behind the standard streams.
 const FIRST_LISTEN_FD: i32 = 3;
 
 /// Starts the shim of `folder` in a process group of its own, out of reach of the terminal's Ctrl-C; with its pidfd.
 pub fn shim(exe: &Path, folder: &Folder, listener: Option<&TcpListener>) -> io::Result<(Child, OwnedFd)> {
     let own_log = OpenOptions::new().append(true).create(true).mode(0o600).open(folder.file("shim.log"))?;
+    // Whoever started this process may have left descriptors open, for instance a pipe that it waits on: a unit that
+    // outlives this process must not keep them. All of our own are close-on-exec anyway.
+    close_fds::set_fds_cloexec_threadsafe(FIRST_LISTEN_FD, &[]);
     let mut command = Command::new(exe);
     command
         .args(["shim", "--dir"])

@@ -39,7 +39,7 @@ pub async fn settle(folder: &Folder) -> io::Result<Settled> {
                 if let Some(exit) = folder.exit()? {
                     return Ok(Settled::Ended(exit));
                 }
-                if let Some(lock) = folder.lock(Process::current()?)? {
+                if let Some(lock) = folder.lock(None)? {
                     let exit = clear_up(folder).await?;
                     drop(lock);
                     return Ok(Settled::Ended(exit));

@@ -100,10 +100,10 @@ impl Control for Sessions {
         session.spawn(async move {
             loop {
                 tokio::select! {
-                    report = reports.message() => match report {
-                        Ok(Some(report)) if heard.send(report).await.is_ok() => {}
-                        _ => return,
-                    },
+                    report = reports.message() => {
+                        let Ok(Some(report)) = report else { return };
+                        if heard.send(report).await.is_err() { return }
+                    }
                     Some(wish) = wishes.next() => if out.send(Ok(wish)).await.is_err() { return },
                 }
             }

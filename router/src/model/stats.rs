@@ -73,8 +73,7 @@ impl ModelStats {
     /// All zero.
     pub fn new(model: &str) -> Self {
         let totals = ModelDemand { model: model.to_owned(), ..ModelDemand::default() };
-        let inner =
-            Inner { totals, rate: ArrivalRate::default(), latencies: Latencies::new(), fit: ServiceTimeFit::default() };
+        let inner = Inner { totals, rate: ArrivalRate::default(), latencies: Latencies::new(), fit: ServiceTimeFit::default() };
         Self(Mutex::new(inner))
     }
 

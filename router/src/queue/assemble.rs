@@ -25,12 +25,7 @@ pub fn assemble(spec: &ModelSpec, requests: &[&Request]) -> ModelInferRequest {
         });
         contents.push(data);
     }
-    ModelInferRequest {
-        model_name: spec.name.clone(),
-        inputs,
-        raw_input_contents: contents,
-        ..ModelInferRequest::default()
-    }
+    ModelInferRequest { model_name: spec.name.clone(), inputs, raw_input_contents: contents, ..ModelInferRequest::default() }
 }
 
 fn input_of(spec: &ModelSpec, input: &TensorSpec, at: usize, requests: &[&Request]) -> (Vec<i64>, Bytes) {
@@ -84,7 +79,9 @@ pub fn split(spec: &ModelSpec, response: ModelInferResponse, rows: &[u32]) -> Re
         let whole = Output { name: output.name, datatype, shape: output.shape, data };
         let batched = spec.outputs.iter().find(|t| t.name == whole.name).is_none_or(|t| t.batched);
         if rows.len() == 1 || !batched {
-            answers.iter_mut().for_each(|answer| answer.push(whole.clone()));
+            for answer in &mut answers {
+                answer.push(whole.clone());
+            }
             continue;
         }
         let parts = split_rows(&whole, rows).ok_or_else(|| wrong_size(&whole, rows))?;
@@ -151,12 +148,8 @@ mod tests {
             shape: vec![-1, -1],
             batched: true,
         };
-        let embedding = control::TensorSpec {
-            name: "embedding".to_owned(),
-            datatype: "FP32".to_owned(),
-            shape: vec![-1, 2],
-            batched: true,
-        };
+        let embedding =
+            control::TensorSpec { name: "embedding".to_owned(), datatype: "FP32".to_owned(), shape: vec![-1, 2], batched: true };
         let config = control::ModelConfig {
             name: "encoder".to_owned(),
             inputs: vec![sequence("input_ids"), sequence("attention_mask")],
@@ -189,7 +182,8 @@ mod tests {
     }
 
     fn answer(datatype: &str, shape: Vec<i64>, data: &[u8]) -> ModelInferResponse {
-        let output = InferOutputTensor { name: "embedding".to_owned(), datatype: datatype.to_owned(), shape, ..Default::default() };
+        let output =
+            InferOutputTensor { name: "embedding".to_owned(), datatype: datatype.to_owned(), shape, ..Default::default() };
         ModelInferResponse {
             outputs: vec![output],
             raw_output_contents: vec![Bytes::copy_from_slice(data)],
@@ -213,7 +207,9 @@ mod tests {
 
     #[test]
     fn an_answer_of_the_wrong_size_is_the_replica_s_mistake() {
-        for bad in [answer("INT8", vec![2, 2], &[1, 2, 3, 4]), answer("INT8", vec![3, 2], &[1, 2, 3]), answer("X", vec![3, 2], &[])] {
+        for bad in
+            [answer("INT8", vec![2, 2], &[1, 2, 3, 4]), answer("INT8", vec![3, 2], &[1, 2, 3]), answer("X", vec![3, 2], &[])]
+        {
             assert!(split(&encoder(), bad, &[1, 2]).is_err());
         }
     }

@@ -7,6 +7,7 @@ use std::time::Duration;
 use tidegate_core::serving::{Endpoints, Entry, Micros, ModelQueue, Next, Offer, Refusal};
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
 use tonic::{Code, Status};
 
 use super::call::{Call, Pending, Returned};
@@ -67,8 +68,8 @@ impl Owner {
         owner
     }
 
-    /// Serves until the last handle is gone and every batch came back.
-    pub async fn run(mut self, mut inbox: mpsc::Receiver<Submission>) {
+    /// Serves until `closed`, and then until every batch came back.
+    pub async fn run(mut self, mut inbox: mpsc::Receiver<Submission>, closed: CancellationToken) {
         let mut burst = Vec::with_capacity(INTAKE);
         loop {
             let wake = self.decide();
@@ -83,19 +84,26 @@ impl Owner {
                 }
                 Ok(()) = self.specs.changed() => self.configure(),
                 () = self.abandoned.notified() => self.sweep(),
+                () = closed.cancelled() => break,
                 () = sleep_until(self.clock, wake) => {}
             }
         }
-        for entry in self.queue.drain() {
-            self.refuse(entry, Failure::Gone);
+        inbox.close();
+        while let Ok(submission) = inbox.try_recv() {
+            drop(submission.reply.send(Err(Failure::Gone)));
         }
+        self.refuse_all();
         while let Some(returned) = self.calls.join_next().await {
             self.returned(returned);
-            for entry in self.queue.drain() {
-                self.refuse(entry, Failure::Gone);
-            }
+            self.refuse_all();
         }
         self.publish();
+    }
+
+    fn refuse_all(&mut self) {
+        for entry in self.queue.drain() {
+            self.end(entry.item.reply, Err(Failure::Gone), Ended::Refused, Outcome::Gone);
+        }
     }
 
     /// Refuses what is too late, sends what is ready, and tells when to look again.
@@ -105,7 +113,7 @@ impl Owner {
         self.queue.set_serving(!supply.free_at.is_empty());
         for entry in self.queue.expire(now) {
             let retry_after = self.queue.fit().predict(self.spec.limits.max_rows).unwrap_or(1_000_000);
-            self.refuse(entry, Failure::Deadline { retry_after });
+            self.end(entry.item.reply, Err(Failure::Deadline { retry_after }), Ended::Refused, Outcome::Deadline);
         }
         let until = loop {
             match self.queue.next(now, self.endpoints.ready(now)) {
@@ -137,7 +145,8 @@ impl Owner {
             item: Pending { request, reply },
         };
         match self.queue.push(now, offer, &supply) {
-            Ok(_) if supply.free_at.is_empty() => self.waking.notify_one(),
+            // The first of those held wakes the model; for the others it is already on its way.
+            Ok(_) if self.queue.held() == 1 => self.waking.notify_one(),
             Ok(_) => {}
             Err((refusal, pending)) => {
                 let (failure, outcome) = match refusal {
@@ -153,9 +162,12 @@ impl Owner {
     fn send(&mut self, now: Micros, entries: Vec<Entry<Pending>>) {
         let replica = self.endpoints.pick(now).map(str::to_owned);
         let upstream = replica.as_ref().and_then(|id| self.upstreams.get(id));
-        let (Some(replica), Some(upstream)) = (replica, upstream.cloned()) else {
-            entries.into_iter().for_each(|entry| self.queue.push_back(entry));
-            return;
+        let (Some(replica), Some(upstream)) = (replica.clone(), upstream.cloned()) else {
+            // An endpoint without a connection cannot be configured; should it be, it is avoided like a dead one.
+            if let Some(id) = replica {
+                self.endpoints.failed(&id, now);
+            }
+            return self.put_back(entries);
         };
         let rows: u32 = entries.iter().map(|e| e.rows).sum();
         let expected = self.queue.fit().predict(rows).unwrap_or(0);
@@ -172,6 +184,12 @@ impl Owner {
             timeout: HUNG_AFTER.max(Duration::from_micros(self.spec.limits.slo_us.saturating_mul(2))),
         };
         self.calls.spawn(call.run());
+    }
+
+    fn put_back(&mut self, entries: Vec<Entry<Pending>>) {
+        for entry in entries {
+            self.queue.push_back(entry);
+        }
     }
 
     fn returned(&mut self, returned: Result<Returned, tokio::task::JoinError>) {
@@ -194,7 +212,9 @@ impl Owner {
                 self.endpoints.failed(&replica, now);
                 tracing::warn!(model = self.spec.name, %replica, rows, "a replica was lost with a batch: {status}");
                 self.queue.set_serving(!self.endpoints.supply(now).free_at.is_empty());
-                entries.into_iter().for_each(|entry| self.again(entry, &status));
+                for entry in entries {
+                    self.again(entry, &status);
+                }
             }
             Err(CallError::Refused(status)) => {
                 self.endpoints.finished(&replica);
@@ -254,11 +274,13 @@ impl Owner {
         }
     }
 
-    fn refuse(&self, entry: Entry<Pending>, failure: Failure) {
-        self.end(entry.item.reply, Err(failure), Ended::Refused, Outcome::Deadline);
-    }
-
-    fn end(&self, reply: tokio::sync::oneshot::Sender<Result<Answer, Failure>>, end: Result<Answer, Failure>, ended: Ended, outcome: Outcome) {
+    fn end(
+        &self,
+        reply: tokio::sync::oneshot::Sender<Result<Answer, Failure>>,
+        end: Result<Answer, Failure>,
+        ended: Ended,
+        outcome: Outcome,
+    ) {
         self.stats.ended(self.clock.now(), ended);
         self.metrics.ended(outcome);
         // The handler may be gone with its client; then nobody needs the answer.

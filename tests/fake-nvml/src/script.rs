@@ -98,7 +98,7 @@ impl Gpu {
     /// An idle GPU whose identity follows from its number.
     pub fn numbered(number: u32, name: &str, memory_total_mib: u64) -> Self {
         Self {
-            uuid: format!("GPU-fa4e0000-0000-4000-8000-{number:012x}"),
+            uuid: format!("GPU-{number:08x}-fa4e-4000-8000-000000000000"),
             name: name.to_owned(),
             memory_total_mib,
             memory_used_mib: 0,

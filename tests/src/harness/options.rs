@@ -63,7 +63,8 @@ impl Options {
         self.folder.path().join("up.log")
     }
 
-    pub(super) fn arguments(&self) -> &[String] {
+    /// Words after `tidegate`.
+    pub fn arguments(&self) -> &[String] {
         &self.arguments
     }
 

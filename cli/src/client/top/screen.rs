@@ -107,7 +107,7 @@ impl Screen {
             let held = Line::styled(rows::holders(device), self.style(device));
             let health = Style::new().fg(if device.health == "ok" { Color::Green } else { Color::Red });
             let health = Line::styled(device.health.as_str(), health);
-            Row::new([Line::raw(device.id.as_str()), Line::raw(device.class.as_str()), health, self.lane(device, width), held])
+            Row::new([Line::raw(short(&device.id)), Line::raw(device.class.as_str()), health, self.lane(device, width), held])
         });
         let widths =
             [Constraint::Max(12), Constraint::Max(16), Constraint::Length(8), Constraint::Length(width), Constraint::Fill(1)];
@@ -149,6 +149,12 @@ impl Screen {
             .map(|(i, (text, (_, lean)))| Cell::new(lean_text(text, *lean)).style(if i == 0 { colour } else { Style::new() }))
             .collect()
     }
+}
+
+/// Of a driver's UUID (`GPU-`, then 36 digits and dashes) the first part, which tells devices apart.
+fn short(id: &str) -> &str {
+    let uuid = id.starts_with("GPU-") && id.len() == 40;
+    id.get(..12).filter(|_| uuid).unwrap_or(id)
 }
 
 fn lean_text(text: String, lean: Lean) -> Text<'static> {
@@ -210,6 +216,13 @@ mod tests {
         assert_eq!(lane.matches('▒').count(), 30, "a lent half of a lane of 60 cells: {lane}");
         assert!(lane.contains("job/night (lent)"), "{lane}");
         assert!(text.contains("digits") && text.contains("runs"), "{text}");
+    }
+
+    #[test]
+    fn a_uuid_is_shortened_and_a_name_is_not() {
+        assert_eq!(short("GPU-5f1e9c3a-7b1d-4c8e-9f00-0123456789ab"), "GPU-5f1e9c3a");
+        assert_eq!(short("gpu-0"), "gpu-0");
+        assert_eq!(short("a-long-name-of-a-simulated-device"), "a-long-name-of-a-simulated-device");
     }
 
     #[test]

@@ -115,7 +115,12 @@ pub struct Batching {
 
 impl Default for Batching {
     fn default() -> Self {
-        Self { max_rows: max_rows(), max_tokens: None, max_queued_requests: max_queued_requests(), max_queued_mib: max_queued_mib() }
+        Self {
+            max_rows: max_rows(),
+            max_tokens: None,
+            max_queued_requests: max_queued_requests(),
+            max_queued_mib: max_queued_mib(),
+        }
     }
 }
 

@@ -62,8 +62,7 @@ impl Endpoints {
     /// What can be promised now.
     pub fn supply(&self, now: Micros) -> Supply {
         let serving = self.by_id.values().filter(|e| e.serves(now));
-        let mut free_at: Vec<Micros> =
-            serving.map(|e| if e.outstanding < DEPTH { now } else { e.free_at.max(now) }).collect();
+        let mut free_at: Vec<Micros> = serving.map(|e| if e.outstanding < DEPTH { now } else { e.free_at.max(now) }).collect();
         free_at.sort_unstable();
         Supply { free_at, ready: self.ready(now) }
     }

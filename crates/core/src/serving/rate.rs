@@ -36,7 +36,7 @@ pub struct Rate {
 impl Rate {
     /// Rows of a request on average, in thousandths; 1000 when nothing arrived.
     pub fn rows_per_request_milli(&self) -> u64 {
-        if self.milli_requests_per_s == 0 { 1000 } else { self.milli_rows_per_s.saturating_mul(1000) / self.milli_requests_per_s }
+        self.milli_rows_per_s.saturating_mul(1000).checked_div(self.milli_requests_per_s).unwrap_or(1000)
     }
 }
 
@@ -68,7 +68,11 @@ impl ArrivalRate {
         let counts: Vec<(u64, u64)> = (since..current).map(|bin| self.count(bin)).collect();
         let micros = counts.len() as u64 * BIN_US;
         let (requests, rows) = counts.iter().fold((0, 0), |(a, b), (c, d)| (a + c, b + d));
-        Rate { milli_rows_per_s: per_1000_s(rows, micros), milli_requests_per_s: per_1000_s(requests, micros), trend: slope(&counts) }
+        Rate {
+            milli_rows_per_s: per_1000_s(rows, micros),
+            milli_requests_per_s: per_1000_s(requests, micros),
+            trend: slope(&counts),
+        }
     }
 
     /// Inside the very first bin: what came so far, as if it filled the bin.

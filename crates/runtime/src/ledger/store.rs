@@ -5,7 +5,9 @@ use std::path::Path;
 use sqlx::sqlite::SqliteRow;
 use sqlx::{Row, SqliteConnection, query, raw_sql};
 
-use super::{Commit, Error, LOADED_DECISIONS, Ledger, Loaded, MAX_DECISIONS, MAX_SPANS, ObjectRow, SPAN_AGE_MS, SpanRow, VERSION, sql};
+use super::{
+    Commit, Error, LOADED_DECISIONS, Ledger, Loaded, MAX_DECISIONS, MAX_SPANS, ObjectRow, SPAN_AGE_MS, SpanRow, VERSION, sql,
+};
 
 type Result<T> = std::result::Result<T, sqlx::Error>;
 

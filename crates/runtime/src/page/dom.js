@@ -56,6 +56,11 @@ export function figure(value) {
   return size >= 0.001 ? value.toFixed(size >= 1 ? 2 : 4) : value.toExponential(1);
 }
 
+/** A device's name as a glance takes it in: of a driver's UUID the first part, as nvidia-smi and CUDA accept it. */
+export function short(device) {
+  return /^GPU-[0-9a-f]{8}-/i.test(device) ? device.slice(0, 12) : device;
+}
+
 const COLOURS = 6;
 const colours = new Map();
 

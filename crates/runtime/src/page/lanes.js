@@ -1,7 +1,7 @@
 // Each device as a lane over the last minutes, coloured by who held it. A lane is cut into slices in which
 // the holders stay the same; holders that share the device lie above each other.
 
-import { colour, make, mirror, swatch, write } from "/page/dom.js";
+import { colour, make, mirror, short, swatch, write } from "/page/dom.js";
 import { WINDOW_MS } from "/page/source.js";
 
 const lanes = document.getElementById("lanes");
@@ -24,7 +24,8 @@ export function draw(devices, spans, now) {
 }
 
 function createLane(device) {
-  const name = make("strong", "", device.id);
+  const name = make("strong", "", short(device.id));
+  name.title = device.id;
   const what = make("small", "", `${device.class}${device.simulated ? ", simulated" : ""}`);
   const lane = make("div", "lane", make("div", "device", name, what), make("div", "track"), make("div", "holder"));
   lane.dataset.device = device.id;

@@ -62,8 +62,8 @@ impl World {
         assert!(self.left.insert(id), "{id} left twice");
     }
 
-    fn apply(&mut self, event: Event) {
-        match event {
+    fn apply(&mut self, event: &Event) {
+        match *event {
             Event::Push { rows, length, shape, alone, timeout } => self.push(rows, length, shape, alone, timeout),
             Event::Next { ready } => self.next(ready),
             Event::Expire => {
@@ -140,10 +140,10 @@ proptest! {
     fn every_request_let_in_leaves_exactly_once_and_no_limit_is_exceeded(events in prop::collection::vec(event(), 1..300)) {
         let mut world = World::new();
         for event in events {
-            world.apply(event);
+            world.apply(&event);
         }
         while !world.running.is_empty() {
-            world.apply(Event::Answered);
+            world.apply(&Event::Answered);
         }
         for entry in world.queue.drain() {
             world.leave(entry.id);

@@ -1,0 +1,152 @@
+//! What objects must be for this box: queues that exist, models that load, jobs that fit. Checked before anything starts.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+
+use tidegate_api::convert;
+use tidegate_api::kinds::{Model, TrainingJob};
+use tidegate_api::manifest::{Object, Problem, Problems};
+use tidegate_api::model_info::ModelInfo;
+use tidegate_core::names::Class;
+use tidegate_core::state::{Amount, Ask, Device, Health};
+use tokio::process::Command;
+
+use crate::devices;
+use crate::manifests::Sourced;
+use crate::objects::Objects;
+
+/// Checks objects against the box.
+pub struct Admission<'a> {
+    /// The `tidegate` executable, which inspects models.
+    pub exe: &'a Path,
+    pub devices: &'a [devices::Device],
+    /// What was applied before.
+    pub known: &'a Objects,
+}
+
+impl Admission<'_> {
+    /// Either all are fine, with what their model files say, or the problems of all.
+    pub async fn check(&self, new: &[Sourced]) -> Result<BTreeMap<String, ModelInfo>, Problems> {
+        let mut problems = Vec::new();
+        let mut infos = BTreeMap::new();
+        if let Some(pool) = self.second_pool(new) {
+            problems.push(problem(pool, "metadata.name", pool.object.name(), "is a second Pool", "one box has one pool: delete the other first"));
+        }
+        for sourced in new {
+            match &sourced.object {
+                Object::TrainingJob(job) => self.job(sourced, job, new, &mut problems),
+                Object::Model(model) => match self.model(sourced, model, new, &mut problems).await {
+                    Some(info) => drop(infos.insert(sourced.object.name().to_owned(), info)),
+                    None => continue,
+                },
+                Object::Pool(_) | Object::Queue(_) => {}
+            }
+        }
+        if problems.is_empty() { Ok(infos) } else { Err(Problems(problems)) }
+    }
+
+    fn second_pool<'s>(&self, new: &'s [Sourced]) -> Option<&'s Sourced> {
+        let mut pools = new.iter().filter(|sourced| matches!(sourced.object, Object::Pool(_)));
+        let known = self.known.iter().find(|stored| matches!(stored.object, Object::Pool(_)));
+        match known {
+            Some(known) => pools.find(|pool| pool.object.name() != known.object.name()),
+            None => pools.nth(1),
+        }
+    }
+
+    fn queue_exists(&self, name: &str, new: &[Sourced]) -> bool {
+        let queue = |sourced: &Sourced| matches!(sourced.object, Object::Queue(_)) && sourced.object.name() == name;
+        self.known.contains("Queue", name) || new.iter().any(queue)
+    }
+
+    fn queue(&self, sourced: &Sourced, name: &str, new: &[Sourced], problems: &mut Vec<Problem>) {
+        if !self.queue_exists(name, new) {
+            problems.push(problem(sourced, "spec.queue", name, "is not a Queue here", "apply a Queue of this name, or name another"));
+        }
+    }
+
+    /// Devices of this box that suit the ask, and how many such asks fit on them.
+    fn room(&self, ask: &Ask) -> (usize, u64) {
+        let suiting = self.devices.iter().map(as_core).filter(|device| ask.suits(device));
+        let fits = |device: Device| match ask.amount {
+            Amount::Whole => 1,
+            Amount::MemoryMib(mib) => device.memory_mib / mib.max(1),
+        };
+        suiting.fold((0, 0), |(count, room), device| (count + 1, room + fits(device)))
+    }
+
+    fn job(&self, sourced: &Sourced, job: &TrainingJob, new: &[Sourced], problems: &mut Vec<Problem>) {
+        let spec = &job.spec;
+        self.queue(sourced, &spec.queue, new, problems);
+        let (devices, room) = self.room(&convert::ask(&spec.gpu));
+        if room < u64::from(spec.workers.min) {
+            let what = format!("workers need a device each; {devices} of this box's {} suit, with room for {room}", self.devices.len());
+            let remedy = format!("lower workers.min to at most {room}, or change gpu.classes or gpu.memoryMib");
+            problems.push(problem(sourced, "spec.workers.min", &spec.workers.min.to_string(), &what, &remedy));
+        }
+        let dir = spec.template.working_dir.as_deref().unwrap_or_default();
+        if !Path::new(dir).is_dir() {
+            problems.push(problem(sourced, "spec.template.workingDir", dir, "is not a folder", "name one that exists"));
+        }
+    }
+
+    async fn model(&self, sourced: &Sourced, model: &Model, new: &[Sourced], problems: &mut Vec<Problem>) -> Option<ModelInfo> {
+        let spec = &model.spec;
+        self.queue(sourced, &spec.queue, new, problems);
+        if self.room(&convert::ask(&spec.gpu)).0 == 0 {
+            let asked = serde_json::to_string(&spec.gpu).unwrap_or_default();
+            problems.push(problem(sourced, "spec.gpu", &asked, "suits no device of this box", "change classes or memoryMib"));
+        }
+        if let Some(embedding) = &spec.embedding
+            && !Path::new(&embedding.tokenizer).is_file()
+        {
+            let remedy = "name a tokenizer.json that exists";
+            problems.push(problem(sourced, "spec.embedding.tokenizer", &embedding.tokenizer, "is not a file", remedy));
+        }
+        match inspect(self.exe, Path::new(&spec.source.onnx)).await {
+            Ok(info) => Some(info),
+            Err(what) => {
+                problems.push(problem(sourced, "spec.source.onnx", &spec.source.onnx, &what, "name an ONNX file that tract can run"));
+                None
+            }
+        }
+    }
+}
+
+/// What the engine needs of a device.
+pub fn as_core(device: &devices::Device) -> Device {
+    Device { class: Class(device.class.clone()), memory_mib: device.memory_mib, health: Health::Ok, free_since: None }
+}
+
+/// Asks a replica process what a model file holds: a broken file breaks that process, not this one.
+pub async fn inspect(exe: &Path, onnx: &Path) -> Result<ModelInfo, String> {
+    if !onnx.is_file() {
+        return Err("is not a file".to_owned());
+    }
+    let mut command = Command::new(exe);
+    command.args(["replica", "--inspect", "--onnx"]).arg(onnx).env("TIDEGATE_LOG", "error");
+    command.stdin(Stdio::null()).kill_on_drop(true);
+    let output = command.output().await.map_err(|e| format!("cannot be inspected: {e}"))?;
+    if !output.status.success() {
+        let said = String::from_utf8_lossy(&output.stderr);
+        return Err(said.lines().last().unwrap_or("cannot be loaded").trim().to_owned());
+    }
+    serde_json::from_slice(&output.stdout).map_err(|e| format!("cannot be inspected: {e}"))
+}
+
+/// Where this program is. After an upgrade in place the running file has another name: the path is enough.
+pub fn executable() -> Result<PathBuf, std::io::Error> {
+    std::env::current_exe()
+}
+
+fn problem(sourced: &Sourced, field: &str, value: &str, what: &str, remedy: &str) -> Problem {
+    Problem {
+        file: sourced.file.clone(),
+        subject: format!("{}/{}", sourced.object.kind(), sourced.object.name()),
+        field: field.to_owned(),
+        value: Some(value.to_owned()),
+        what: what.to_owned(),
+        remedy: remedy.to_owned(),
+    }
+}

@@ -1,0 +1,96 @@
+//! `tidegate.control.v1` for this box: reports go to the world, configuration comes from its watches.
+
+use std::collections::BTreeSet;
+use std::pin::Pin;
+
+use tidegate_api::control::control_server::{Control, ControlServer};
+use tidegate_api::control::{ReplicaConfig, ReplicaReport, RouterConfig, RouterReport};
+use tokio::sync::{mpsc, watch};
+use tokio_stream::wrappers::WatchStream;
+use tokio_stream::{Stream, StreamExt};
+use tokio_util::sync::CancellationToken;
+use tonic::{Request, Response, Status, Streaming};
+
+use crate::world::Message;
+
+/// What the world publishes for its routers and replicas.
+#[derive(Clone, Debug)]
+pub struct Published {
+    pub router: watch::Receiver<RouterConfig>,
+    /// Replicas that shall drain.
+    pub draining: watch::Receiver<BTreeSet<String>>,
+}
+
+/// The service.
+pub struct Service {
+    world: mpsc::Sender<Message>,
+    published: Published,
+    shutdown: CancellationToken,
+}
+
+impl Service {
+    /// Serves `published`, tells `world`. Sessions end with `shutdown`.
+    pub fn new(world: mpsc::Sender<Message>, published: Published, shutdown: CancellationToken) -> ControlServer<Self> {
+        ControlServer::new(Self { world, published, shutdown })
+    }
+}
+
+type Answers<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
+
+#[tonic::async_trait]
+impl Control for Service {
+    type RouterSessionStream = Answers<RouterConfig>;
+    type ReplicaSessionStream = Answers<ReplicaConfig>;
+
+    async fn router_session(
+        &self,
+        request: Request<Streaming<RouterReport>>,
+    ) -> Result<Response<Self::RouterSessionStream>, Status> {
+        let configs = WatchStream::new(self.published.router.clone()).map(Ok);
+        Ok(Response::new(session(request.into_inner(), configs, self.world.clone(), Message::Router, &self.shutdown)))
+    }
+
+    async fn replica_session(
+        &self,
+        request: Request<Streaming<ReplicaReport>>,
+    ) -> Result<Response<Self::ReplicaSessionStream>, Status> {
+        let mut reports = request.into_inner();
+        let Some(first) = reports.message().await? else { return Err(Status::invalid_argument("a session begins with a report")) };
+        let id = first.replica_id.clone();
+        let configs = futures_util::StreamExt::enumerate(WatchStream::new(self.published.draining.clone()))
+            .map(move |(version, draining)| Ok(ReplicaConfig { version: version as u64 + 1, drain: draining.contains(&id) }));
+        let reports = tokio_stream::once(Ok(first)).chain(reports);
+        Ok(Response::new(session(reports, configs, self.world.clone(), Message::Replica, &self.shutdown)))
+    }
+}
+
+/// The answers of a session, whose reports are passed on as a side effect of being polled: one task, no more.
+fn session<R, C>(
+    reports: impl Stream<Item = Result<R, Status>> + Send + 'static,
+    configs: impl Stream<Item = Result<C, Status>> + Send + 'static,
+    world: mpsc::Sender<Message>,
+    message: fn(R) -> Message,
+    shutdown: &CancellationToken,
+) -> Answers<C>
+where
+    R: Send + 'static,
+    C: Send + 'static,
+{
+    let passed_on = reports.then(move |report| {
+        let world = world.clone();
+        async move {
+            match report {
+                // A world that is gone ends the session: the other side connects again.
+                Ok(report) => world.send(message(report)).await.map_err(|_| Status::unavailable("shutting down")).map(|()| None),
+                Err(status) => Err(status),
+            }
+        }
+    });
+    // The end of the reports (the other side has gone) ends the session.
+    let ended = tokio_stream::once(Err(Status::ok("the reports ended")));
+    let reports = passed_on.chain(ended);
+    let both = reports.merge(configs.map(|config| config.map(Some)));
+    let answers = both.filter_map(|item| item.transpose());
+    let shutdown = shutdown.clone().cancelled_owned();
+    Box::pin(futures_util::StreamExt::take_until(answers, shutdown))
+}

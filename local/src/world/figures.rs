@@ -1,0 +1,105 @@
+//! Figures since the data directory was made: what the scenario and the example's summary are made of.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+use tidegate_api::view;
+use tidegate_core::names::JobName;
+use tidegate_core::plan::{Action, ActionKind, Reason};
+use tidegate_core::{JobExit, State};
+
+/// Entries kept of each list: a long-lived box forgets the oldest.
+const KEPT: usize = 10_000;
+
+/// Counters that the engine does not keep.
+#[derive(Serialize, Deserialize, Clone, Debug, Default)]
+#[serde(default)]
+pub(super) struct Figures {
+    reclaims: u64,
+    reclaim_ms: Vec<u64>,
+    steps_lost: BTreeMap<String, Vec<u64>>,
+    checkpoints: BTreeMap<String, u64>,
+    resizes: BTreeMap<String, u64>,
+    /// Size of each job's last attempt.
+    sizes: BTreeMap<String, usize>,
+    /// Reclaims under way: since when.
+    reclaiming: BTreeMap<String, u64>,
+    double_runs: u64,
+}
+
+impl Figures {
+    pub fn from_json(text: &str) -> Self {
+        serde_json::from_str(text).unwrap_or_default()
+    }
+
+    pub fn to_json(&self) -> String {
+        serde_json::to_string(self).unwrap_or_default()
+    }
+
+    /// The engine decided.
+    pub fn decided(&mut self, action: &Action, state: &State) {
+        match &action.kind {
+            ActionKind::StopJob { job, .. } => {
+                if matches!(action.reason, Reason::Reclaim { .. }) {
+                    self.reclaims += 1;
+                    self.reclaiming.insert(job.0.clone(), state.now.0);
+                }
+            }
+            ActionKind::StartJob { job, devices, .. } => {
+                let former = self.sizes.insert(job.0.clone(), devices.len());
+                if former.is_some_and(|size| size != devices.len()) {
+                    *self.resizes.entry(job.0.clone()).or_default() += 1;
+                }
+            }
+            ActionKind::StartReplica { .. } | ActionKind::StopReplica { .. } => {}
+        }
+    }
+
+    /// An attempt is over; the engine does not know it yet, so its progress is still that of the attempt.
+    pub fn attempt_ended(&mut self, job: &JobName, state: &State, exit: JobExit, now_ms: u64) {
+        if let Some(since) = self.reclaiming.remove(&job.0) {
+            push(&mut self.reclaim_ms, now_ms.saturating_sub(since));
+        }
+        if exit == JobExit::Succeeded {
+            return;
+        }
+        if let Some(progress) = state.jobs.get(job).map(|job| &job.progress) {
+            let lost = progress.step.saturating_sub(progress.checkpoint_step);
+            push(self.steps_lost.entry(job.0.clone()).or_default(), lost);
+        }
+    }
+
+    /// A checkpoint was reported complete.
+    pub fn checkpoint(&mut self, job: &JobName) {
+        *self.checkpoints.entry(job.0.clone()).or_default() += 1;
+    }
+
+    /// A worker was found that should not run any more.
+    pub fn double_run(&mut self) {
+        self.double_runs += 1;
+    }
+
+    /// All figures, with the engine's own.
+    pub fn report(&self, state: &State) -> view::Report {
+        let seconds = |ms: u64| ms as f64 / 1000.0;
+        view::Report {
+            device_seconds: seconds(state.usage.device_ms),
+            lent_gpu_seconds: seconds(state.usage.lent_ms),
+            held_gpu_seconds: state.usage.held_ms.iter().map(|(holder, ms)| (holder.clone(), seconds(*ms))).collect(),
+            reclaims: self.reclaims,
+            reclaim_ms: self.reclaim_ms.clone(),
+            steps_lost: self.steps_lost.clone(),
+            checkpoints: self.checkpoints.clone(),
+            resizes: self.resizes.clone(),
+            peak_wanted: state.models.iter().map(|(name, model)| (name.0.clone(), model.peak_want)).collect(),
+            double_runs: self.double_runs,
+        }
+    }
+}
+
+fn push(list: &mut Vec<u64>, value: u64) {
+    if list.len() >= KEPT {
+        list.remove(0);
+    }
+    list.push(value);
+}

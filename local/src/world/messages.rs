@@ -1,0 +1,117 @@
+//! What the world hears, and the handle by which others tell it.
+
+use std::collections::BTreeMap;
+
+use tidegate_api::contract::Progress;
+use tidegate_api::control::{ReplicaReport, RouterReport};
+use tidegate_api::model_info::ModelInfo;
+use tidegate_api::view;
+use tokio::sync::{mpsc, oneshot};
+
+use super::World;
+use crate::manifests::Sourced;
+
+/// Refused, with the status that says how.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Refused {
+    /// There is no such thing.
+    #[error("{0}")]
+    NotFound(String),
+    /// It cannot be done as things are.
+    #[error("{0}")]
+    Conflict(String),
+    /// The world is shutting down.
+    #[error("tidegate is shutting down; try again when it is up")]
+    ShuttingDown,
+}
+
+/// Why progress was not taken.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ProgressRefusal {
+    /// No such job.
+    Unknown,
+    /// The token is not this attempt's.
+    Token,
+    /// The attempt is over, or another one runs.
+    Stale,
+}
+
+/// Everything that the world can be told.
+pub enum Message {
+    Router(RouterReport),
+    Replica(ReplicaReport),
+    Progress { job: String, attempt: u32, token: String, lines: Vec<Progress>, reply: oneshot::Sender<Result<(), ProgressRefusal>> },
+    Apply { objects: Vec<Sourced>, infos: BTreeMap<String, ModelInfo>, reply: oneshot::Sender<Result<Vec<view::Applied>, Refused>> },
+    /// A person's wish.
+    Wish { wish: Wish, reply: oneshot::Sender<Result<view::Done, Refused>> },
+    /// Looks at the world, changes nothing.
+    Read(Box<dyn FnOnce(&World) + Send>),
+}
+
+/// What a person may ask for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Wish {
+    Delete { kind: &'static str, name: String },
+    PauseJob { name: String, paused: bool },
+    PauseModel { name: String, paused: bool },
+    CancelJob(String),
+    Drain { device: String, drained: bool },
+}
+
+/// The way to the world.
+#[derive(Clone)]
+pub struct Handle(pub mpsc::Sender<Message>);
+
+impl Handle {
+    /// What `look` sees.
+    pub async fn read<T: Send + 'static>(&self, look: impl FnOnce(&World) -> T + Send + 'static) -> Result<T, Refused> {
+        let (reply, answer) = oneshot::channel();
+        let read = Message::Read(Box::new(move |world| drop(reply.send(look(world)))));
+        self.0.send(read).await.map_err(|_| Refused::ShuttingDown)?;
+        answer.await.map_err(|_| Refused::ShuttingDown)
+    }
+
+    /// Asks for something to be done.
+    pub async fn wish(&self, wish: Wish) -> Result<view::Done, Refused> {
+        let (reply, answer) = oneshot::channel();
+        self.0.send(Message::Wish { wish, reply }).await.map_err(|_| Refused::ShuttingDown)?;
+        answer.await.map_err(|_| Refused::ShuttingDown)?
+    }
+
+    /// Applies checked objects.
+    pub async fn apply(&self, objects: Vec<Sourced>, infos: BTreeMap<String, ModelInfo>) -> Result<Vec<view::Applied>, Refused> {
+        let (reply, answer) = oneshot::channel();
+        self.0.send(Message::Apply { objects, infos, reply }).await.map_err(|_| Refused::ShuttingDown)?;
+        answer.await.map_err(|_| Refused::ShuttingDown)?
+    }
+
+    /// Reports a job's progress.
+    pub async fn progress(
+        &self,
+        job: String,
+        attempt: u32,
+        token: String,
+        lines: Vec<Progress>,
+    ) -> Result<Result<(), ProgressRefusal>, Refused> {
+        let (reply, answer) = oneshot::channel();
+        let message = Message::Progress { job, attempt, token, lines, reply };
+        self.0.send(message).await.map_err(|_| Refused::ShuttingDown)?;
+        answer.await.map_err(|_| Refused::ShuttingDown)
+    }
+}
+
+impl World {
+    /// Takes in one message. A caller that has gone does not hear the answer, which is fine.
+    pub(super) fn message(&mut self, message: Message) {
+        match message {
+            Message::Router(report) => self.router_report(&report),
+            Message::Replica(report) => self.replica_report(&report),
+            Message::Progress { job, attempt, token, lines, reply } => {
+                drop(reply.send(self.progress(&job, attempt, &token, &lines)));
+            }
+            Message::Apply { objects, infos, reply } => drop(reply.send(self.apply(&objects, infos))),
+            Message::Wish { wish, reply } => drop(reply.send(self.wish(wish))),
+            Message::Read(look) => look(self),
+        }
+    }
+}

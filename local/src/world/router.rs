@@ -1,0 +1,158 @@
+//! The router as a unit, what it reports, and what it is told.
+
+use tidegate_api::control::{Endpoint, ModelConfig, ModelDemand, RouterReport};
+use tidegate_api::convert;
+use tidegate_api::manifest::Object;
+use tidegate_core::Event;
+use tidegate_core::demand::{Demand, ServiceTime};
+use tidegate_core::names::ModelName;
+
+use super::{World, now_ms};
+use crate::unit::{Exit, Restart, UnitId, UnitSpec};
+
+/// Name of the router's unit, and of the router.
+pub(super) const UNIT: &str = "router";
+/// Most bytes of the router's output that are kept.
+const LOG_BYTES: u64 = 8 << 20;
+
+/// A model's traffic: the last report, and counters that go on when the router starts anew.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Traffic {
+    pub last: ModelDemand,
+    pub arrived: Counter,
+    pub answered: Counter,
+    pub refused: Counter,
+    pub late: Counter,
+    pub woken: Counter,
+    pub failed: Counter,
+    /// The configuration that the router uses.
+    pub config_version: u64,
+}
+
+/// A counter over restarts of what it counts.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Counter {
+    base: u64,
+    last: u64,
+}
+
+impl Counter {
+    fn see(&mut self, value: u64) {
+        if value < self.last {
+            self.base += self.last;
+        }
+        self.last = value;
+    }
+
+    pub fn total(self) -> u64 {
+        self.base + self.last
+    }
+}
+
+impl World {
+    /// Starts the router on `listener`; fine if one runs already.
+    pub(super) fn start_router(&self, listener: Option<&std::net::TcpListener>) -> Result<(), String> {
+        let id = UnitId::new(UNIT).map_err(|e| e.to_string())?;
+        let exe = self.places.exe.display().to_string();
+        let url = self.places.url.clone();
+        let command = ["router", "--listen", &self.places.listen.to_string(), "--control", &url, "--world", &url, "--router-id", UNIT];
+        let spec = UnitSpec {
+            id,
+            command: std::iter::once(exe).chain(command.into_iter().map(str::to_owned)).collect(),
+            env: [("TIDEGATE_LOG".to_owned(), "info".to_owned())].into(),
+            working_dir: self.places.data.clone(),
+            log_max_bytes: LOG_BYTES,
+            restart: Restart::Always,
+            listen_fd: true,
+            labels: [("listen".to_owned(), self.places.listen.to_string()), ("url".to_owned(), url)].into(),
+        };
+        self.units.start(&spec, listener).map_err(|e| e.to_string())
+    }
+
+    /// The router's shim was killed, so nothing holds its socket: it is started anew on a new one.
+    pub(super) fn router_exited(&mut self, exit: &Exit) {
+        tracing::error!(code = ?exit.code, signal = ?exit.signal, "the router's supervisor ended; starting the router anew");
+        self.metrics.router_restarted();
+        let restarted = std::net::TcpListener::bind(self.places.listen).map_err(|e| e.to_string()).and_then(|listener| {
+            let id = UnitId::new(UNIT).map_err(|e| e.to_string())?;
+            self.units.forget(&id).map_err(|e| e.to_string())?;
+            self.start_router(Some(&listener))
+        });
+        if let Err(reason) = restarted {
+            tracing::error!(reason, "the router cannot be started");
+        }
+    }
+
+    /// A router says what arrives.
+    pub(super) fn router_report(&mut self, report: &RouterReport) {
+        for demand in &report.models {
+            let name = ModelName::from(demand.model.as_str());
+            let traffic = self.traffic.entry(name.clone()).or_default();
+            traffic.config_version = report.config_version;
+            traffic.arrived.see(demand.arrived_total);
+            traffic.answered.see(demand.answered_total);
+            traffic.refused.see(demand.refused_total);
+            traffic.late.see(demand.late_total);
+            traffic.woken.see(demand.woken_total);
+            traffic.failed.see(demand.failed_total);
+            traffic.last.clone_from(demand);
+            let event = Event::Demand { model: name, demand: as_core(demand) };
+            self.tell(event);
+        }
+        self.stop_drained();
+    }
+
+    /// The configuration that the router is known to use.
+    pub(super) fn router_version(&self) -> u64 {
+        self.traffic.values().map(|traffic| traffic.config_version).max().unwrap_or(0)
+    }
+
+    /// The version that the next configuration has: it rises over restarts of the world, as time does.
+    pub(super) fn next_config_version(&self) -> u64 {
+        now_ms().max(self.publisher.router.borrow().version + 1)
+    }
+
+    /// Publishes models and endpoints, if they changed.
+    pub(super) fn publish_router_config(&mut self) {
+        let models: Vec<ModelConfig> = self.objects.iter().filter_map(|stored| self.model_config(&stored.object)).collect();
+        if self.publisher.router.borrow().models == models && self.publisher.router.borrow().version > 0 {
+            return;
+        }
+        let version = self.next_config_version();
+        self.publisher.router.send_modify(|config| {
+            config.version = version;
+            config.models = models;
+        });
+    }
+
+    fn model_config(&self, object: &Object) -> Option<ModelConfig> {
+        let Object::Model(model) = object else { return None };
+        let name = object.name();
+        let mut config = convert::model_config(name, &model.spec, self.infos.get(name)?);
+        config.paused = self.engine.state().models.get(&ModelName::from(name)).is_some_and(|model| model.paused);
+        config.endpoints = self
+            .servers
+            .iter()
+            .filter(|(_, server)| server.model.0 == name)
+            .filter_map(|(id, server)| {
+                let address = server.address.clone()?;
+                Some(Endpoint { replica_id: id.0.clone(), address, draining: server.draining.is_some() })
+            })
+            .collect();
+        Some(config)
+    }
+}
+
+/// A report as the engine's sample. Requests are counted in rows, as devices work through rows.
+fn as_core(demand: &ModelDemand) -> Demand {
+    let rows = |requests: u32| (u64::from(requests) * demand.rows_per_request_milli.max(1000)).div_ceil(1000);
+    let known = demand.fit_samples > 0;
+    Demand {
+        milli_rows_per_s: demand.arrival_milli_rows_per_s,
+        trend: demand.arrival_trend,
+        queued: rows(demand.queued),
+        held: rows(demand.held),
+        in_flight: rows(demand.in_flight),
+        service: known.then_some(ServiceTime { base_us: demand.fit_base_us, per_row_us: demand.fit_per_row_us }),
+    }
+}

@@ -1,0 +1,217 @@
+//! The world as others see it.
+
+use std::sync::Arc;
+
+use tidegate_api::view;
+use tidegate_core::explain;
+use tidegate_core::holdings::{Holder, Holdings};
+use tidegate_core::names::{JobName, ModelName};
+use tidegate_core::state::{End, Health, Job, Model, Phase, ReplicaPhase, State};
+use tidegate_core::time::At;
+
+use super::timeline::{borrowers, is_pending};
+use super::{World, now_ms, replicas};
+
+impl World {
+    /// Publishes the state for the page.
+    pub(super) fn publish_state(&mut self) {
+        drop(self.publisher.state.send_replace(Arc::new(self.state())));
+    }
+
+    /// Everything at this moment.
+    pub fn state(&self) -> view::State {
+        let state = self.engine.state();
+        let holdings = Holdings::of(state);
+        view::State {
+            now_ms: now_ms(),
+            started_ms: self.started_ms,
+            devices: self.device_views(state, &holdings),
+            jobs: state.jobs.iter().map(|(name, job)| self.job_view(state, name, job)).collect(),
+            models: state.models.iter().map(|(name, model)| self.model_view(state, name, model)).collect(),
+            queues: queue_views(state, &holdings),
+            eviction_cap_reached: state.eviction_cap_reached,
+        }
+    }
+
+    fn device_views(&self, state: &State, holdings: &Holdings) -> Vec<view::Device> {
+        let borrowers = borrowers(state, holdings);
+        let device = |(id, device): (&tidegate_core::names::DeviceId, &tidegate_core::state::Device)| view::Device {
+            id: id.0.clone(),
+            class: device.class.0.clone(),
+            memory_mib: device.memory_mib,
+            simulated: self.devices.get(&id.0).is_some_and(|device| device.simulated),
+            health: match device.health {
+                Health::Ok => "ok",
+                Health::Draining => "draining",
+                Health::Lost => "lost",
+            }
+            .to_owned(),
+            holders: holdings
+                .claims(id)
+                .iter()
+                .filter(|claim| !is_pending(&self.waiting, &claim.holder))
+                .map(|claim| holder_view(state, &claim.holder, claim.releasing.is_some(), borrowers.contains(&claim.queue)))
+                .collect(),
+        };
+        state.devices.iter().map(device).collect()
+    }
+
+    fn job_view(&self, state: &State, name: &JobName, job: &Job) -> view::Job {
+        let (phase, reason) = self.job_phase(state, name, job);
+        view::Job {
+            name: name.0.clone(),
+            queue: job.spec.queue.0.clone(),
+            priority: job.spec.priority,
+            phase: phase.to_owned(),
+            reason,
+            workers: job.run().map_or(0, |run| u32::try_from(run.devices.len()).unwrap_or(u32::MAX)),
+            min: job.spec.min,
+            max: job.spec.max,
+            attempt: job.attempts,
+            failures: job.failures,
+            step: job.progress.step,
+            checkpoint_step: job.progress.checkpoint_step,
+            metrics: self.job_metrics.get(name).cloned().unwrap_or_default(),
+            submitted_ms: job.submitted.0,
+            finished_ms: match job.phase {
+                Phase::Finished(End::Succeeded { at } | End::Failed { at } | End::Cancelled { at }) => Some(at.0),
+                Phase::Waiting { .. } | Phase::Running(_) => None,
+            },
+        }
+    }
+
+    fn job_phase(&self, state: &State, name: &JobName, job: &Job) -> (&'static str, String) {
+        let last = || self.last_reason(&format!("job/{name}"));
+        match &job.phase {
+            Phase::Waiting { .. } if job.paused => ("paused", explain::waiting(state, name, job)),
+            Phase::Waiting { .. } => ("waiting", explain::waiting(state, name, job)),
+            Phase::Running(run) => match &run.stop {
+                Some(stop) => ("stopping", stop.reason.to_string()),
+                None if run.observed => ("running", last()),
+                None => ("starting", last()),
+            },
+            Phase::Finished(End::Succeeded { .. }) => ("succeeded", "all workers ended with code 0".to_owned()),
+            Phase::Finished(End::Failed { .. }) => {
+                ("failed", format!("{} failures in a row, limit {}; see `tidegate logs job/{name}`", job.failures, job.spec.backoff_limit))
+            }
+            Phase::Finished(End::Cancelled { .. }) => ("cancelled", "cancelled by a person".to_owned()),
+        }
+    }
+
+    fn last_reason(&self, subject: &str) -> String {
+        let mut latest = self.decisions.iter().rev();
+        latest.find(|decision| decision.subject == subject).map(|decision| decision.reason.clone()).unwrap_or_default()
+    }
+
+    fn model_view(&self, state: &State, name: &ModelName, model: &Model) -> view::Model {
+        let (ready, starting, draining) = replicas::counts(state, name);
+        let wanted = model.target(At(now_ms()), &state.policy);
+        let traffic = self.traffic.get(name).cloned().unwrap_or_default();
+        let last = &traffic.last;
+        let phase = match (model.paused, ready, starting, wanted) {
+            (true, ..) => "paused",
+            (_, 1.., ..) => "serving",
+            (_, 0, 1.., _) => "waking",
+            (_, 0, 0, 0) => "asleep",
+            (_, 0, 0, _) => "starved",
+        };
+        let reason = match phase {
+            "paused" => "paused by a person".to_owned(),
+            "asleep" => "no request; the next one wakes it".to_owned(),
+            _ => self.last_reason(&format!("model/{name}")),
+        };
+        view::Model {
+            name: name.0.clone(),
+            queue: model.spec.queue.0.clone(),
+            priority: model.spec.priority,
+            phase: phase.to_owned(),
+            reason,
+            slo_ms: model.spec.slo_ms,
+            wanted,
+            ready,
+            starting,
+            draining,
+            arrival_per_s: last.arrival_milli_rows_per_s as f64 / 1000.0,
+            p50_ms: last.p50_us as f64 / 1000.0,
+            p99_ms: last.p99_us as f64 / 1000.0,
+            queued: last.queued,
+            held: last.held,
+            arrived: traffic.arrived.total(),
+            answered: traffic.answered.total(),
+            refused: traffic.refused.total(),
+            late: traffic.late.total(),
+            woken: traffic.woken.total(),
+            failed: traffic.failed.total(),
+            mean_batch: if last.batches_total == 0 { 0.0 } else { last.batch_rows_total as f64 / last.batches_total as f64 },
+            fit_base_ms: last.fit_base_us as f64 / 1000.0,
+            fit_per_row_ms: last.fit_per_row_us as f64 / 1000.0,
+        }
+    }
+
+    /// Spans since a moment.
+    pub fn timeline(&self, since_ms: u64) -> view::Timeline {
+        self.timeline.since(since_ms, now_ms())
+    }
+
+    /// The last decisions, oldest first.
+    pub fn decisions(&self) -> Vec<view::Decision> {
+        self.decisions.iter().cloned().collect()
+    }
+
+    /// Figures since the data directory was made.
+    pub fn report(&self) -> view::Report {
+        self.figures.report(self.engine.state())
+    }
+
+    /// The engine's snapshot.
+    pub fn snapshot(&self) -> Result<String, serde_json::Error> {
+        self.engine.snapshot()
+    }
+
+    /// The objects as they were applied.
+    pub fn objects(&self) -> crate::objects::Objects {
+        self.objects.clone()
+    }
+
+    /// Why a job or a model is as it is.
+    pub fn explain(&self, kind: &str, name: &str) -> Option<view::Explanation> {
+        let now = At(now_ms());
+        let found = match kind {
+            "job" => explain::job(&self.engine, &JobName::from(name), now),
+            _ => explain::model(&self.engine, &ModelName::from(name), now),
+        }?;
+        let subject = format!("{kind}/{name}");
+        let history = self.decisions.iter().filter(|decision| decision.subject == subject).cloned().collect();
+        Some(view::Explanation { subject, status: found.status, because: found.because, would_change: found.would_change, history })
+    }
+}
+
+fn holder_view(state: &State, holder: &Holder, releasing: bool, lent: bool) -> view::Holder {
+    let (kind, name, observed) = match holder {
+        Holder::Job(name) => ("job", name.0.clone(), state.jobs.get(name).and_then(Job::run).is_some_and(|run| run.observed)),
+        Holder::Replica(model, id) => {
+            ("model", model.0.clone(), state.replicas.get(id).is_some_and(|replica| replica.phase == ReplicaPhase::Ready))
+        }
+    };
+    let phase = match (releasing, observed) {
+        (true, _) => "stopping",
+        (false, true) => "running",
+        (false, false) => "starting",
+    };
+    view::Holder { kind: kind.to_owned(), name, phase: phase.to_owned(), lent }
+}
+
+fn queue_views(state: &State, holdings: &Holdings) -> Vec<view::Queue> {
+    let lent = holdings.lent_milli(state) > 0;
+    let queue = |(name, queue): (&tidegate_core::names::QueueName, &tidegate_core::state::Queue)| {
+        let used = u32::try_from(holdings.queue_milli(name).div_ceil(1000)).unwrap_or(u32::MAX);
+        view::Queue {
+            name: name.0.clone(),
+            nominal: queue.nominal,
+            borrowing_limit: queue.borrowing_limit,
+            used,
+            lent: if lent { used.saturating_sub(queue.nominal) } else { 0 },
+        }
+    };
+    state.queues.iter().map(queue).collect()
+}

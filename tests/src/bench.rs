@@ -1,0 +1,11 @@
+//! Benchmarks behind `cargo xtask bench NAME`: each prints a table, or with `--json` one JSON object.
+
+pub mod bare;
+pub mod batching;
+pub mod client;
+pub mod figures;
+pub mod machine;
+pub mod models;
+pub mod server;
+pub mod table;
+pub mod world;

@@ -1,0 +1,37 @@
+//! `bench batching [--json]`: the benchmarks of the workspace. Standard output carries results only.
+
+use std::io::Write;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use tidegate_tests::bench::batching;
+
+#[derive(Parser)]
+#[command(about = "Benchmarks of the workspace")]
+struct Cli {
+    #[command(subcommand)]
+    bench: Bench,
+}
+
+#[derive(Subcommand)]
+enum Bench {
+    /// This server, unpaced, against bare tract in one process.
+    Batching(batching::Args),
+}
+
+/// One thread: the client should leave the cores to what is measured.
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> ExitCode {
+    let Bench::Batching(args) = Cli::parse().bench;
+    let printed = match batching::run(args).await {
+        Ok(text) => writeln!(std::io::stdout(), "{text}").map_err(anyhow::Error::from),
+        Err(error) => Err(error),
+    };
+    match printed {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("bench: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

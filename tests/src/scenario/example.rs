@@ -1,0 +1,85 @@
+//! What the example's own files say: promises of models, commands of jobs, the policy of the pool.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, anyhow};
+use tidegate_api::kinds::{Model, Pool, TrainingJob};
+use tidegate_api::manifest::{self, Object};
+use tidegate_load::Script;
+
+use crate::harness::workspace;
+
+/// The example, read.
+pub struct Example {
+    pub folder: PathBuf,
+    pub pool: Pool,
+    pub models: BTreeMap<String, Model>,
+    pub jobs: BTreeMap<String, TrainingJob>,
+    pub script: Script,
+}
+
+impl Example {
+    /// Reads `examples/tide`.
+    pub fn read() -> Result<Self> {
+        let folder = workspace().join("examples/tide");
+        let (mut pool, mut models, mut jobs) = (None, BTreeMap::new(), BTreeMap::new());
+        for object in objects(&folder)? {
+            let name = object.name().to_owned();
+            match object {
+                Object::Pool(found) => pool = Some(found),
+                Object::Model(found) => drop(models.insert(name, found)),
+                Object::TrainingJob(found) => drop(jobs.insert(name, found)),
+                Object::Queue(_) => {}
+            }
+        }
+        let script = Script::read(&folder.join("load/day.yaml"))?;
+        Ok(Self { pool: pool.context("the example has no Pool")?, folder, models, jobs, script })
+    }
+
+    /// The highest rate of the scripted day, in rows per 1000 s; a request is one row.
+    pub fn peak_milli_rows_per_s(&self, model: &str) -> Option<u64> {
+        let script = self.script.models.iter().find(|scripted| scripted.name == model)?;
+        let highest = script.requests_per_second.iter().map(|(_, rate)| *rate).fold(0.0, f64::max);
+        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a script's rates are from 0 to 100000")]
+        Some((highest * 1000.0).round() as u64)
+    }
+}
+
+fn objects(folder: &Path) -> Result<Vec<Object>> {
+    let mut files: Vec<PathBuf> = fs::read_dir(folder)?.map(|entry| Ok(entry?.path())).collect::<Result<_>>()?;
+    files.retain(|file| file.extension().is_some_and(|extension| extension == "yaml"));
+    files.sort();
+    let mut found = Vec::new();
+    for file in files {
+        let text = fs::read_to_string(&file).with_context(|| format!("read {}", file.display()))?;
+        found.extend(manifest::parse(&text, &file.to_string_lossy()).map_err(|problems| anyhow!("{problems}"))?);
+    }
+    Ok(found)
+}
+
+/// The value after the option `name` in a job's command.
+pub fn option<'a>(job: &'a TrainingJob, name: &str) -> Option<&'a str> {
+    let command = &job.spec.template.command;
+    let at = command.iter().position(|word| word == name)?;
+    command.get(at + 1).map(String::as_str)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_example_has_two_models_two_elastic_jobs_and_a_day_for_the_models() {
+        let example = Example::read().unwrap();
+        assert_eq!((example.models.len(), example.jobs.len()), (2, 2));
+        assert!(example.jobs.values().all(|job| (job.spec.workers.min, job.spec.workers.max) == (1, 4)));
+        for model in example.models.keys() {
+            assert!(example.peak_milli_rows_per_s(model).is_some_and(|peak| peak > 10_000), "{model}");
+        }
+        let (_, job) = example.jobs.first_key_value().unwrap();
+        assert_eq!(option(job, "--step-ms"), Some("400"));
+        assert_eq!(option(job, "--no-such-option"), None);
+    }
+}

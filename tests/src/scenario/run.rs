@@ -1,0 +1,109 @@
+//! Plays a scenario from the start of `up` to its end.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use tidegate_load::{Options as LoadOptions, play};
+use tokio::sync::watch as signal;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep};
+use tokio_util::sync::CancellationToken;
+
+use super::chaos::{self, Kill};
+use super::example::Example;
+use super::figures::{self, Figures, GPUS, Observed};
+use super::{training, watch};
+use crate::harness::{Options, Up};
+
+/// After the day, with all devices: the rest of two trainings of 480 device-seconds each, and restarts under chaos.
+const TRAINING_WITHIN: Duration = Duration::from_mins(10);
+/// `up` is away for a second after each kill; a reader waits that out.
+const UP_IS_BACK_WITHIN: Duration = Duration::from_mins(1);
+
+/// Which scenario.
+#[derive(clap::ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Name {
+    /// The day, undisturbed.
+    Tide,
+    /// The same with kills.
+    Crash,
+}
+
+/// Plays it. Errors are those of the machinery; what did not hold is in the figures.
+pub async fn run(name: Name, seed: u64) -> Result<Figures> {
+    let example = Example::read()?;
+    eprintln!("training outside Tidegate, to compare with");
+    let undisturbed = training::undisturbed(&example).await?;
+    let options = Options::new()?.argument("--example").argument("tide").argument("--no-load");
+    let options = options.argument("--simulate-gpus").argument(format!("{GPUS}xH100-80GB"));
+    eprintln!("starting up");
+    let up = Up::start(options).await?;
+    let observed = observe(up, name, seed, &example, undisturbed).await?;
+    figures::figures(&observed, &example)
+}
+
+async fn observe(mut up: Up, name: Name, seed: u64, example: &Example, undisturbed: figures::PerJob<f64>) -> Result<Observed> {
+    let (stop, stopped) = signal::channel(false);
+    let mut sampler = JoinSet::new();
+    sampler.spawn(watch::double_runs(up.data(), stopped));
+    let (client, kills) = day(&mut up, name, seed, example).await?;
+    eprint!("{client}");
+    let (day, state_after_day) = (patiently(&up, "/api/v1/report").await?, patiently(&up, "/api/v1/state").await?);
+    eprintln!("the day is over; training goes on to its end");
+    training_ends(&up).await?;
+    let (end, state_at_end) = (patiently(&up, "/api/v1/report").await?, patiently(&up, "/api/v1/state").await?);
+    let drained = up.drain().await?;
+    stop.send_replace(true);
+    let double_runs = sampler.join_next().await.context("the sampler is gone")??;
+    Ok(Observed {
+        seed,
+        client,
+        day,
+        state_after_day,
+        end,
+        state_at_end,
+        undisturbed,
+        double_runs,
+        kills,
+        orphans: drained.left,
+        exit_code: drained.status.code(),
+        drain_ms: u64::try_from(drained.took.as_millis()).unwrap_or(u64::MAX),
+    })
+}
+
+async fn day(up: &mut Up, name: Name, seed: u64, example: &Example) -> Result<(tidegate_load::Report, Vec<Kill>)> {
+    let cancel = CancellationToken::new();
+    let load = play(&example.script, LoadOptions::new(up.url(""), seed), &cancel);
+    match name {
+        Name::Tide => Ok((load.await?, Vec::new())),
+        Name::Crash => {
+            let (client, kills) = tokio::join!(load, chaos::kill_all(up, seed));
+            Ok((client?, kills?))
+        }
+    }
+}
+
+async fn training_ends(up: &Up) -> Result<()> {
+    let deadline = Instant::now() + TRAINING_WITHIN;
+    while Instant::now() < deadline {
+        let state: tidegate_api::view::State = patiently(up, "/api/v1/state").await?;
+        if state.jobs.iter().all(|job| job.finished_ms.is_some()) {
+            return Ok(());
+        }
+        sleep(Duration::from_secs(1)).await;
+    }
+    eprintln!("training has not ended within {TRAINING_WITHIN:?}");
+    Ok(())
+}
+
+/// Reads what `up` says, also when it has just been started again.
+async fn patiently<T: serde::de::DeserializeOwned>(up: &Up, path: &str) -> Result<T> {
+    let deadline = Instant::now() + UP_IS_BACK_WITHIN;
+    loop {
+        match up.get(path).await {
+            Ok(value) => return Ok(value),
+            Err(error) if Instant::now() > deadline => return Err(error.context(format!("read {path}\n{}", up.log()))),
+            Err(_) => sleep(Duration::from_millis(200)).await,
+        }
+    }
+}

@@ -1,0 +1,176 @@
+//! What is wrong with the input of `up` is told before anything starts: exit 64, with file, field, value and remedy.
+#![expect(clippy::unwrap_used, reason = "tests")]
+
+use std::net::TcpListener;
+use std::process::{Command, Output, Stdio};
+
+use tidegate_tests::harness::{Options, Up, binary};
+use tidegate_tests::{manifests, onnx, processes};
+
+/// Runs `up` with these options to its end.
+fn run(options: &Options, listen: &str) -> Output {
+    let mut command = Command::new(binary().unwrap());
+    command.args(options.arguments()).args(["--listen", listen, "--data"]).arg(options.data()).stdin(Stdio::null());
+    // A wrong input that is not refused would run for ever; timeout(1) says so with 124.
+    let mut bounded = Command::new("timeout");
+    bounded.args(["--kill-after=5", "60"]).arg(command.get_program()).args(command.get_args()).stdin(Stdio::null());
+    bounded.output().unwrap()
+}
+
+/// It was refused with all these words, and nothing was started.
+fn assert_refused(case: &str, options: &Options, listen: &str, words: &[&str]) {
+    let output = run(options, listen);
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(64), "{case}: {said}");
+    for word in words {
+        assert!(said.contains(word), "{case}: no {word:?} in:\n{said}");
+    }
+    assert_eq!(processes::of(&options.data()).unwrap(), [], "{case}: something was started");
+    let units = std::fs::read_dir(options.data().join("units")).map_or(0, Iterator::count);
+    assert_eq!(units, 0, "{case}: something was started");
+}
+
+struct Case {
+    name: &'static str,
+    yaml: String,
+    /// Field, value and remedy. The file is looked for in every case.
+    words: Vec<&'static str>,
+}
+
+fn case(name: &'static str, yaml: String, words: &[&'static str]) -> Case {
+    Case { name, yaml, words: words.to_vec() }
+}
+
+/// A good job with one part replaced.
+fn job(from: &str, to: &str) -> String {
+    let good = manifests::shell_job("night", 1, 2, "true");
+    assert!(good.contains(from), "{from:?} is in the good manifest");
+    manifests::queues() + &good.replace(from, to)
+}
+
+#[test]
+fn a_wrong_manifest_is_refused_with_file_field_value_and_remedy() {
+    let cases = [
+        case("unknown kind", manifests::document("TrainingJobs", "x", "  queue: q\n"), &["kind", "TrainingJobs", "TrainingJob"]),
+        case(
+            "unknown field",
+            job("  queue: research\n", "  queue: research\n  quue: x\n"),
+            &["TrainingJob/night", "quue", "remove"],
+        ),
+        case("unknown nested field", job("    min: 1\n", "    min: 1\n    mim: 1\n"), &["workers", "mim"]),
+        case(
+            "min above max",
+            job("    min: 1\n", "    min: 3\n"),
+            &["TrainingJob/night", "workers", "3", "lower workers.min or raise workers.max"],
+        ),
+        case(
+            "larger than the box",
+            job("    min: 1\n    max: 2\n", "    min: 5\n    max: 6\n"),
+            &["workers.min", "(5)", "lower workers.min to at most 4"],
+        ),
+        case("no such queue", manifests::shell_job("night", 1, 1, "true"), &["spec.queue", "research", "apply a Queue"]),
+        case("wrong type", job("    min: 1\n", "    min: one\n"), &["workers.min", "one"]),
+        case(
+            "contract's variable",
+            job("  template:\n", "  template:\n    env: [{name: RANK, value: '0'}]\n"),
+            &["env", "RANK", "remove it"],
+        ),
+        case("not YAML", "a: [1".into(), &["YAML", "syntax"]),
+        case(
+            "missing model",
+            manifests::queues() + &manifests::model("m", "nowhere.onnx", ""),
+            &["Model/m", "source.onnx", "nowhere.onnx", "ONNX"],
+        ),
+        case(
+            "not ONNX",
+            manifests::queues() + &manifests::model("m", "text.onnx", ""),
+            &["Model/m", "source.onnx", "text.onnx", "ONNX"],
+        ),
+        case(
+            "operator that tract lacks",
+            manifests::queues() + &manifests::model("m", "odd.onnx", ""),
+            &["source.onnx", "odd.onnx", "NoSuchOperator"],
+        ),
+    ];
+    for Case { name, yaml, words } in cases {
+        let options = Options::with_manifest(&yaml, 4).unwrap();
+        options.write("text.onnx", "this is no model\n").unwrap();
+        options.write("odd.onnx", onnx::model_of("NoSuchOperator")).unwrap();
+        let words: Vec<&str> = words.into_iter().chain(["manifest.yaml"]).collect();
+        assert_refused(name, &options, "127.0.0.1:0", &words);
+    }
+}
+
+#[test]
+fn all_that_is_wrong_in_a_file_is_told_at_once() {
+    let yaml = job("  queue: research\n", "  queue: nobodys\n") + &manifests::model("m", "nowhere.onnx", "");
+    assert_refused("two problems", &Options::with_manifest(&yaml, 4).unwrap(), "127.0.0.1:0", &["nobodys", "nowhere.onnx"]);
+}
+
+#[test]
+fn a_wrong_flag_is_refused_with_its_value_and_remedy() {
+    let yaml = manifests::queues();
+    let with = |flag: &str, value: &str| Options::with_manifest(&yaml, 4).unwrap().argument(flag).argument(value);
+    let none = |arguments: &[&str]| arguments.iter().fold(Options::new().unwrap(), |options, word| options.argument(*word));
+    assert_refused("unknown flag", &with("--colour", "blue"), "127.0.0.1:0", &["--colour"]);
+    assert_refused(
+        "not a device",
+        &none(&["--simulate-gpus", "four"]),
+        "127.0.0.1:0",
+        &["--simulate-gpus", "four", "4xH100-80GB"],
+    );
+    assert_refused("no devices", &none(&["--simulate-gpus", "0xH100-80GB"]), "127.0.0.1:0", &["--simulate-gpus", "0xH100-80GB"]);
+    assert_refused("no such file", &with("-f", "/nowhere/x.yaml"), "127.0.0.1:0", &["/nowhere/x.yaml", "manifest"]);
+    assert_refused(
+        "no such example",
+        &none(&["--example", "ebb", "--simulate-gpus", "4xH100-80GB"]),
+        "127.0.0.1:0",
+        &["--example", "ebb", "tide"],
+    );
+    assert_refused("no address", &with("--simulate-gpus", "4xH100-80GB"), "nowhere", &["--listen", "nowhere"]);
+}
+
+#[test]
+fn a_port_in_use_is_refused_with_its_address() {
+    let holder = TcpListener::bind("127.0.0.1:0").unwrap();
+    let listen = holder.local_addr().unwrap().to_string();
+    let options = Options::with_manifest(&manifests::queues(), 4).unwrap();
+    assert_refused("port in use", &options, &listen, &["--listen", &listen, "address"]);
+}
+
+#[test]
+fn a_machine_without_gpus_is_told_how_to_simulate_them() {
+    let options = Options::new().unwrap().argument("-f");
+    let file = options.write("manifest.yaml", manifests::queues()).unwrap();
+    let options = options.argument(file.to_string_lossy());
+    let mut command = Command::new(binary().unwrap());
+    command.args(options.arguments()).args(["--listen", "127.0.0.1:0", "--data"]).arg(options.data());
+    let output = command.env("TIDEGATE_NVML_LIBRARY", "/nowhere/libnvidia-ml.so.1").stdin(Stdio::null()).output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(64), "{said}");
+    assert!(said.contains("--simulate-gpus") && said.contains("/nowhere/libnvidia-ml.so.1"), "{said}");
+}
+
+#[test]
+fn a_data_folder_of_another_version_is_left_alone() {
+    let options = Options::with_manifest(&manifests::queues(), 4).unwrap();
+    std::fs::create_dir_all(options.data()).unwrap();
+    let version = options.data().join("VERSION");
+    std::fs::write(&version, "99\n").unwrap();
+    assert_refused("another version", &options, "127.0.0.1:0", &["--data", "99"]);
+    assert_eq!(std::fs::read_to_string(&version).unwrap(), "99\n");
+}
+
+#[tokio::test]
+async fn a_data_folder_that_another_up_holds_is_refused_and_the_other_is_not_disturbed() {
+    let up = Up::start(Options::with_manifest(&manifests::queues(), 4).unwrap()).await.unwrap();
+    let mut second = Command::new(binary().unwrap());
+    second.args(["up", "--simulate-gpus", "4xH100-80GB", "--listen", "127.0.0.1:0", "--data"]).arg(up.data());
+    let output = second.stdin(Stdio::null()).output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(64), "{said}");
+    assert!(said.contains("--data") && said.contains(&*up.data().to_string_lossy()), "{said}");
+    assert_eq!(up.state().await.unwrap().devices.len(), 4);
+    let drained = up.drain().await.unwrap();
+    assert!(drained.status.success() && drained.left.is_empty(), "{drained:?}");
+}
