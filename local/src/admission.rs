@@ -31,15 +31,21 @@ impl Admission<'_> {
         let mut problems = Vec::new();
         let mut infos = BTreeMap::new();
         if let Some(pool) = self.second_pool(new) {
-            problems.push(problem(pool, "metadata.name", pool.object.name(), "is a second Pool", "one box has one pool: delete the other first"));
+            problems.push(problem(
+                pool,
+                "metadata.name",
+                pool.object.name(),
+                "is a second Pool",
+                "one box has one pool: delete the other first",
+            ));
         }
         for sourced in new {
             match &sourced.object {
                 Object::TrainingJob(job) => self.job(sourced, job, new, &mut problems),
-                Object::Model(model) => match self.model(sourced, model, new, &mut problems).await {
-                    Some(info) => drop(infos.insert(sourced.object.name().to_owned(), info)),
-                    None => continue,
-                },
+                Object::Model(model) => {
+                    let info = self.model(sourced, model, new, &mut problems).await;
+                    infos.extend(info.map(|info| (sourced.object.name().to_owned(), info)));
+                }
                 Object::Pool(_) | Object::Queue(_) => {}
             }
         }
@@ -62,7 +68,13 @@ impl Admission<'_> {
 
     fn queue(&self, sourced: &Sourced, name: &str, new: &[Sourced], problems: &mut Vec<Problem>) {
         if !self.queue_exists(name, new) {
-            problems.push(problem(sourced, "spec.queue", name, "is not a Queue here", "apply a Queue of this name, or name another"));
+            problems.push(problem(
+                sourced,
+                "spec.queue",
+                name,
+                "is not a Queue here",
+                "apply a Queue of this name, or name another",
+            ));
         }
     }
 
@@ -81,7 +93,8 @@ impl Admission<'_> {
         self.queue(sourced, &spec.queue, new, problems);
         let (devices, room) = self.room(&convert::ask(&spec.gpu));
         if room < u64::from(spec.workers.min) {
-            let what = format!("workers need a device each; {devices} of this box's {} suit, with room for {room}", self.devices.len());
+            let what =
+                format!("workers need a device each; {devices} of this box's {} suit, with room for {room}", self.devices.len());
             let remedy = format!("lower workers.min to at most {room}, or change gpu.classes or gpu.memoryMib");
             problems.push(problem(sourced, "spec.workers.min", &spec.workers.min.to_string(), &what, &remedy));
         }
@@ -107,7 +120,13 @@ impl Admission<'_> {
         match inspect(self.exe, Path::new(&spec.source.onnx)).await {
             Ok(info) => Some(info),
             Err(what) => {
-                problems.push(problem(sourced, "spec.source.onnx", &spec.source.onnx, &what, "name an ONNX file that tract can run"));
+                problems.push(problem(
+                    sourced,
+                    "spec.source.onnx",
+                    &spec.source.onnx,
+                    &what,
+                    "name an ONNX file that tract can run",
+                ));
                 None
             }
         }

@@ -55,7 +55,9 @@ impl Control for Service {
         request: Request<Streaming<ReplicaReport>>,
     ) -> Result<Response<Self::ReplicaSessionStream>, Status> {
         let mut reports = request.into_inner();
-        let Some(first) = reports.message().await? else { return Err(Status::invalid_argument("a session begins with a report")) };
+        let Some(first) = reports.message().await? else {
+            return Err(Status::invalid_argument("a session begins with a report"));
+        };
         let id = first.replica_id.clone();
         let configs = futures_util::StreamExt::enumerate(WatchStream::new(self.published.draining.clone()))
             .map(move |(version, draining)| Ok(ReplicaConfig { version: version as u64 + 1, drain: draining.contains(&id) }));
@@ -90,7 +92,7 @@ where
     let ended = tokio_stream::once(Err(Status::ok("the reports ended")));
     let reports = passed_on.chain(ended);
     let both = reports.merge(configs.map(|config| config.map(Some)));
-    let answers = both.filter_map(|item| item.transpose());
+    let answers = both.filter_map(Result::transpose);
     let shutdown = shutdown.clone().cancelled_owned();
     Box::pin(futures_util::StreamExt::take_until(answers, shutdown))
 }

@@ -24,7 +24,7 @@ const SEED: u64 = 7;
 /// How often the client says how it goes.
 const SAY_EVERY: Duration = Duration::from_secs(15);
 /// How long training may go on after the day before the summary is printed without its end.
-const AFTER_THE_DAY: Duration = Duration::from_secs(240);
+const AFTER_THE_DAY: Duration = Duration::from_mins(4);
 
 /// An example in this checkout.
 #[derive(Clone, Debug)]
@@ -41,7 +41,9 @@ impl Example {
         let dirs = [Path::new("examples"), built].into_iter().map(|dir| dir.join(name)).filter(|dir| plain && dir.is_dir());
         match dirs.map(|dir| dir.canonicalize()).find_map(Result::ok) {
             Some(dir) => Ok(Self { name: name.to_owned(), dir }),
-            None => Err(Error::Usage(format!("--example {name}: there is none of this name in examples/; try `--example tide` in a clone of the project"))),
+            None => Err(Error::Usage(format!(
+                "--example {name}: there is none of this name in examples/; try `--example tide` in a clone of the project"
+            ))),
         }
     }
 
@@ -85,6 +87,7 @@ impl Example {
         let target = format!("http://{listen}");
         let (live, seen) = watch::channel(tidegate_load::Report::default());
         let options = Options { live: Some(live), ..Options::new(target, SEED) };
+        wait_for(&shutdown, Duration::from_mins(1), || async { world.read(World::is_routed).await.unwrap_or(true) }).await;
         eprintln!("  a client now plays a day of three minutes; open the page to see the tide");
         let mut progress = JoinSet::new();
         progress.spawn(say_progress(seen, world.clone()));
@@ -137,17 +140,23 @@ async fn say_progress(seen: watch::Receiver<tidegate_load::Report>, world: Handl
 }
 
 async fn wait_for_jobs(world: &Handle, shutdown: &CancellationToken) {
-    let over = async {
-        while let Ok(state) = world.read(World::state).await {
-            if state.jobs.iter().all(|job| job.finished_ms.is_some() || job.phase == "paused") {
-                break;
-            }
-            tokio::time::sleep(Duration::from_secs(1)).await;
+    let over = || async {
+        let state = world.read(World::state).await;
+        state.map_or(true, |state| state.jobs.iter().all(|job| job.finished_ms.is_some() || job.phase == "paused"))
+    };
+    wait_for(shutdown, AFTER_THE_DAY, over).await;
+}
+
+/// Waits until `holds`, `shutdown`, or `limit`.
+async fn wait_for<F: Future<Output = bool>>(shutdown: &CancellationToken, limit: Duration, holds: impl Fn() -> F) {
+    let polled = async {
+        while !holds().await {
+            tokio::time::sleep(Duration::from_millis(200)).await;
         }
     };
     tokio::select! {
         () = shutdown.cancelled() => {}
-        () = tokio::time::sleep(AFTER_THE_DAY) => {}
-        () = over => {}
+        () = tokio::time::sleep(limit) => {}
+        () = polled => {}
     }
 }

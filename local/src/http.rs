@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
-use axum::http::StatusCode;
+use axum::http::{StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{delete, get, post};
 use tidegate_api::view;
@@ -53,6 +53,11 @@ pub fn routes(api: Api) -> Router {
         .route("/progress/{job}/{attempt}", post(progress::progress))
         .layer(DefaultBodyLimit::max(MAX_BODY))
         .with_state(api)
+}
+
+/// Answers paths that are nobody's.
+pub async fn unknown(uri: Uri) -> Response {
+    failure(StatusCode::NOT_FOUND, format!("there is nothing at {}", uri.path()))
 }
 
 /// An error answer.

@@ -31,9 +31,20 @@ impl Metrics {
         let gauges = |name: &str, help: &str, labels: &[&str]| IntGaugeVec::new(Opts::new(name, help), labels);
         let metrics = Self {
             registry: Registry::new(),
-            decisions: counters("tidegate_world_decisions_total", "Actions decided, by action and reason.", &["action", "reason"])?,
-            attempts: counters("tidegate_world_attempts_ended_total", "Attempts of training jobs that ended, by how.", &["exit"])?,
-            replica_failures: IntCounter::new("tidegate_world_replica_failures_total", "Replicas that ended without being told to.")?,
+            decisions: counters(
+                "tidegate_world_decisions_total",
+                "Actions decided, by action and reason.",
+                &["action", "reason"],
+            )?,
+            attempts: counters(
+                "tidegate_world_attempts_ended_total",
+                "Attempts of training jobs that ended, by how.",
+                &["exit"],
+            )?,
+            replica_failures: IntCounter::new(
+                "tidegate_world_replica_failures_total",
+                "Replicas that ended without being told to.",
+            )?,
             router_restarts: IntCounter::new("tidegate_world_router_restarts_total", "Times that the router was started again.")?,
             devices: gauges("tidegate_world_devices", "Devices, by health.", &["health"])?,
             jobs: gauges("tidegate_world_jobs", "Training jobs, by phase.", &["phase"])?,
@@ -41,7 +52,10 @@ impl Metrics {
             queue_used: gauges("tidegate_world_queue_used_millidevices", "Thousandths of devices held, by queue.", &["queue"])?,
             lent_devices: Gauge::new("tidegate_world_lent_devices", "Devices used above their user's own quota.")?,
             device_seconds: Gauge::new("tidegate_world_device_seconds", "Device-time since the data directory was made.")?,
-            lent_seconds: Gauge::new("tidegate_world_lent_device_seconds", "Lent device-time since the data directory was made.")?,
+            lent_seconds: Gauge::new(
+                "tidegate_world_lent_device_seconds",
+                "Lent device-time since the data directory was made.",
+            )?,
             eviction_cap: IntGauge::new("tidegate_world_eviction_cap_reached", "1 while work waits for the cap on evictions.")?,
         };
         let registry = &metrics.registry;

@@ -92,7 +92,8 @@ impl Objects {
 
     /// The pool's specification; the defaults if there is none.
     pub fn pool(&self) -> PoolSpec {
-        let pool = self.iter().find_map(|stored| if let Object::Pool(pool) = &stored.object { Some(pool.spec.clone()) } else { None });
+        let pool =
+            self.iter().find_map(|stored| if let Object::Pool(pool) = &stored.object { Some(pool.spec.clone()) } else { None });
         pool.unwrap_or_default()
     }
 

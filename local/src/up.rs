@@ -18,6 +18,7 @@ use tokio::sync::{broadcast, mpsc, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+use crate::Args;
 use crate::admission::{self, Admission};
 use crate::control::{Published, Service};
 use crate::devices::{self, Device};
@@ -29,7 +30,6 @@ use crate::objects::Objects;
 use crate::unit::UnitId;
 use crate::units::{UnitEvent, UnitState, UnitStatus, Units};
 use crate::world::{Handle, Places, Publisher, Setup, World};
-use crate::Args;
 
 /// Messages that may wait for the world: far more than one round of reports from a full box.
 const INBOX: usize = 4096;
@@ -88,7 +88,7 @@ impl Here {
         let (units, found) = opened.map_err(|e| Error::failed("open the units", e))?;
         let (listener, found) = front_door(free, listen, &places.url, &units, found, &mut unit_inbox).await?;
 
-        let (publisher, published, state, decisions) = channels();
+        let (publisher, shown, state, decisions) = channels();
         let metrics = Metrics::new().map_err(|e| Error::failed("register metrics", e))?;
         let registry = metrics.registry();
         let devices_for_api = Arc::new(devices.clone());
@@ -99,7 +99,18 @@ impl Here {
         ledger.commit(&port).await?;
         let Checked { infos, apply } = checked;
         let setup = Setup {
-            ledger, loaded, objects, devices, units: units.clone(), found, places: places.clone(), publisher, metrics, infos, apply, listener,
+            ledger,
+            loaded,
+            objects,
+            devices,
+            units: units.clone(),
+            found,
+            places: places.clone(),
+            publisher,
+            metrics,
+            infos,
+            apply,
+            listener,
         };
         let world = World::new(setup)?;
 
@@ -115,8 +126,10 @@ impl Here {
             exe: Arc::new(exe),
             shutdown: sessions.clone(),
         };
-        let control = tonic::service::Routes::new(Service::new(inbox.clone(), published, sessions.clone())).into_axum_router();
+        let control = tonic::service::Routes::new(Service::new(inbox.clone(), shown, sessions.clone())).into_axum_router();
         let app = http::routes(api).merge(admin::routes(registry, readiness.clone())).merge(page::routes()).merge(control);
+        // Last: gRPC's own answer to an unknown path is a 200.
+        let app = app.fallback(http::unknown);
         let mut tasks = JoinSet::new();
         tasks.spawn(serve(api_listener, app, sessions.clone()));
         if let Some(example) = example {
@@ -160,7 +173,12 @@ impl Checked {
             }
             match admission::inspect(admission.exe, Path::new(&model.spec.source.onnx)).await {
                 Ok(info) => drop(infos.insert(stored.object.name().to_owned(), info)),
-                Err(what) => tracing::error!(model = stored.object.name(), file = model.spec.source.onnx, what, "the model cannot be served"),
+                Err(what) => tracing::error!(
+                    model = stored.object.name(),
+                    file = model.spec.source.onnx,
+                    what,
+                    "the model cannot be served"
+                ),
             }
         }
         Ok(Self { infos, apply: new })
@@ -199,7 +217,8 @@ async fn front_door(
     found: Vec<UnitStatus>,
     events: &mut mpsc::UnboundedReceiver<UnitEvent>,
 ) -> Result<(Option<TcpListener>, Vec<UnitStatus>), Error> {
-    let in_use = |e: &std::io::Error| Error::Usage(format!("--listen {listen}: {e}; stop what listens there, or name another address"));
+    let in_use =
+        |e: &std::io::Error| Error::Usage(format!("--listen {listen}: {e}; stop what listens there, or name another address"));
     let router = found.iter().find(|status| status.spec.id.as_str() == "router" && matches!(status.state, UnitState::Running(_)));
     let Some(router) = router else {
         return free.map(|listener| (Some(listener), found)).map_err(|e| in_use(&e));

@@ -168,7 +168,13 @@ impl World {
     /// Keeps a decision for people.
     fn note(&mut self, action: &Action) {
         let decision = carry::decision(action, now_ms());
-        tracing::info!(action = decision.action, subject = decision.subject, detail = decision.detail, reason = decision.reason, "decided");
+        tracing::info!(
+            action = decision.action,
+            subject = decision.subject,
+            detail = decision.detail,
+            reason = decision.reason,
+            "decided"
+        );
         self.metrics.decided(action);
         self.figures.decided(action, self.engine.state());
         if let Ok(json) = serde_json::to_string(&decision) {

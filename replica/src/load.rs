@@ -88,24 +88,24 @@ pub(crate) fn load(path: &Path) -> Result<Model, LoadError> {
 }
 
 fn load_file(path: &Path) -> Result<Model, LoadError> {
+    let unusable = |e: TractError| LoadError::Prepare { path: path.to_owned(), reason: chain(&e) };
     let onnx = tract_onnx::onnx();
     let proto = onnx.proto_model_for_path(path).map_err(|e| LoadError::NotOnnx { path: path.to_owned(), reason: chain(&e) })?;
     let names = Names::of(path, &onnx, &proto)?;
-    let prepared = prepare(path, &onnx, &proto).map_err(|e| LoadError::Prepare { path: path.to_owned(), reason: chain(&e) })?;
-    drop(proto);
-    let (typed, plan) = prepared;
+    let typed = typed(path, &onnx, &proto).map_err(unusable)?;
     let signature = names.signature(path, &typed)?;
+    // The weights are held once: each step lets go of what the one before it made.
+    drop(proto);
+    let plan = typed.into_optimized().and_then(IntoRunnable::into_runnable).map_err(unusable)?;
     Ok(Model { signature, plan })
 }
 
-fn prepare(path: &Path, onnx: &Onnx, proto: &ModelProto) -> TractResult<(TypedModel, Arc<TypedRunnableModel>)> {
+fn typed(path: &Path, onnx: &Onnx, proto: &ModelProto) -> TractResult<TypedModel> {
     // External weights are beside the file.
     let folder = path.parent().and_then(Path::to_str);
     let mut model = onnx.parse(proto, folder)?.model;
     name_free_dims(&mut model)?;
-    let typed = model.into_typed()?.into_decluttered()?;
-    let plan = typed.clone().into_optimized()?.into_runnable()?;
-    Ok((typed, plan))
+    model.into_typed()?.into_decluttered()
 }
 
 /// Gives each dimension that the file leaves without a name a symbol; unnamed first dimensions are one batch.

@@ -15,3 +15,5 @@ mod protocol;
 mod proxy;
 #[path = "router/support.rs"]
 mod support;
+#[path = "router/tmpbench.rs"]
+mod tmpbench;

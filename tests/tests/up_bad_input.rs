@@ -4,6 +4,8 @@
 use std::net::TcpListener;
 use std::process::{Command, Output, Stdio};
 
+use sqlx::sqlite::SqliteConnectOptions;
+use sqlx::{Connection, SqliteConnection};
 use tidegate_tests::harness::{Options, Up, binary};
 use tidegate_tests::{manifests, onnx, processes};
 
@@ -127,7 +129,7 @@ fn a_wrong_flag_is_refused_with_its_value_and_remedy() {
         "127.0.0.1:0",
         &["--example", "ebb", "tide"],
     );
-    assert_refused("no address", &with("--simulate-gpus", "4xH100-80GB"), "nowhere", &["--listen", "nowhere"]);
+    assert_refused("no address", &Options::with_manifest(&yaml, 4).unwrap(), "nowhere", &["--listen", "nowhere"]);
 }
 
 #[test]
@@ -151,25 +153,33 @@ fn a_machine_without_gpus_is_told_how_to_simulate_them() {
     assert!(said.contains("--simulate-gpus") && said.contains("/nowhere/libnvidia-ml.so.1"), "{said}");
 }
 
-#[test]
-fn a_data_folder_of_another_version_is_left_alone() {
-    let options = Options::with_manifest(&manifests::queues(), 4).unwrap();
-    std::fs::create_dir_all(options.data()).unwrap();
-    let version = options.data().join("VERSION");
-    std::fs::write(&version, "99\n").unwrap();
-    assert_refused("another version", &options, "127.0.0.1:0", &["--data", "99"]);
-    assert_eq!(std::fs::read_to_string(&version).unwrap(), "99\n");
+#[tokio::test]
+async fn a_data_folder_of_another_version_is_refused() {
+    let mut up = Up::start(Options::with_manifest(&manifests::queues(), 4).unwrap()).await.unwrap();
+    up.kill().unwrap();
+    let file = SqliteConnectOptions::new().filename(up.data().join("ledger.db"));
+    let mut ledger = SqliteConnection::connect_with(&file).await.unwrap();
+    sqlx::query("UPDATE schema_version SET version = 99").execute(&mut ledger).await.unwrap();
+    ledger.close().await.unwrap();
+    let said = second_on(&up);
+    assert!(said.contains("version 99"), "{said}");
+}
+
+/// What another `up` says that is refused the data folder of this one.
+fn second_on(up: &Up) -> String {
+    let mut second = Command::new(binary().unwrap());
+    second.args(["up", "--simulate-gpus", "4xH100-80GB", "--listen", "127.0.0.1:0", "--data"]).arg(up.data());
+    let output = second.stdin(Stdio::null()).output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(64), "{said}");
+    assert!(said.contains("--data") && said.contains(&*up.data().to_string_lossy()), "{said}");
+    said
 }
 
 #[tokio::test]
 async fn a_data_folder_that_another_up_holds_is_refused_and_the_other_is_not_disturbed() {
     let up = Up::start(Options::with_manifest(&manifests::queues(), 4).unwrap()).await.unwrap();
-    let mut second = Command::new(binary().unwrap());
-    second.args(["up", "--simulate-gpus", "4xH100-80GB", "--listen", "127.0.0.1:0", "--data"]).arg(up.data());
-    let output = second.stdin(Stdio::null()).output().unwrap();
-    let said = String::from_utf8_lossy(&output.stderr);
-    assert_eq!(output.status.code(), Some(64), "{said}");
-    assert!(said.contains("--data") && said.contains(&*up.data().to_string_lossy()), "{said}");
+    second_on(&up);
     assert_eq!(up.state().await.unwrap().devices.len(), 4);
     let drained = up.drain().await.unwrap();
     assert!(drained.status.success() && drained.left.is_empty(), "{drained:?}");

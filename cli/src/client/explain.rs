@@ -28,7 +28,8 @@ pub async fn run(Args { target, server }: Args) -> Result<(), Error> {
 fn text(explanation: &Explanation, now_ms: u64) -> String {
     let Explanation { subject, status, because, would_change, history } = explanation;
     let history: Vec<_> = history.iter().map(|d| decision(d, now_ms)).collect();
-    let mut lines = vec![format!("{subject}: {status}")];
+    let named = status.starts_with(subject.as_str());
+    let mut lines = vec![if named { status.clone() } else { format!("{subject}: {status}") }];
     for (heading, facts) in [("Because", because), ("What would change it", would_change), ("What happened", &history)] {
         if !facts.is_empty() {
             lines.push(format!("\n{heading}:"));
@@ -85,6 +86,8 @@ mod tests {
     fn what_is_not_known_has_no_heading() {
         let explanation = Explanation { subject: "model/m".to_owned(), status: "serving".to_owned(), ..Explanation::default() };
         assert_eq!(text(&explanation, 0), "model/m: serving\n");
+        let explanation = Explanation { status: "model/m serves".to_owned(), ..explanation };
+        assert_eq!(text(&explanation, 0), "model/m serves\n", "the subject is not said twice");
     }
 
     #[test]

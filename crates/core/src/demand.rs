@@ -79,7 +79,8 @@ pub fn devices(demand: &Demand, promise: Promise, ready: u32) -> u32 {
     // A trend measured over seconds may not double the rate: noise at a low rate would ask for the whole box.
     let forecast = demand.milli_rows_per_s.saturating_add(rise.min(demand.milli_rows_per_s));
     let headroom = forecast.saturating_mul(u64::from(promise.headroom_percent)) / 100;
-    let forming = service.largest_batch(promise.slo_us, promise.max_rows).saturating_mul(u64::from(ready.max(1))).saturating_mul(2);
+    let forming =
+        service.largest_batch(promise.slo_us, promise.max_rows).saturating_mul(u64::from(ready.max(1))).saturating_mul(2);
     let excess = demand.queued.saturating_sub(forming);
     let backlog = excess.saturating_mul(2_000_000_000) / promise.slo_us.max(1);
     let needed = forecast.saturating_add(headroom).saturating_add(backlog);

@@ -14,36 +14,81 @@ pub enum Event {
     /// The pool's policy is this.
     PolicySet(Policy),
     /// The device exists, with this class and memory. Its health is kept if it was known.
-    DeviceSeen { id: DeviceId, device: Device },
+    DeviceSeen {
+        id: DeviceId,
+        device: Device,
+    },
     /// The device is gone or broken: what ran on it is over as soon as its end is observed.
     DeviceLost(DeviceId),
     /// A person takes the device out of use, or back into it.
-    DeviceDrained { id: DeviceId, drained: bool },
-    QueueSet { name: QueueName, queue: Queue },
+    DeviceDrained {
+        id: DeviceId,
+        drained: bool,
+    },
+    QueueSet {
+        name: QueueName,
+        queue: Queue,
+    },
     QueueRemoved(QueueName),
     /// The job exists with this specification.
-    JobSet { name: JobName, spec: JobSpec },
+    JobSet {
+        name: JobName,
+        spec: JobSpec,
+    },
     /// A person's wishes for the job.
-    JobPaused { name: JobName, paused: bool },
+    JobPaused {
+        name: JobName,
+        paused: bool,
+    },
     JobCancelled(JobName),
     /// The job's object is gone: it is stopped and forgotten.
     JobRemoved(JobName),
     /// All workers of this attempt run.
-    JobStarted { name: JobName, attempt: u32 },
+    JobStarted {
+        name: JobName,
+        attempt: u32,
+    },
     /// Steps done, and the step of the last complete checkpoint.
-    JobProgress { name: JobName, attempt: u32, step: u64, checkpoint: Option<u64> },
+    JobProgress {
+        name: JobName,
+        attempt: u32,
+        step: u64,
+        checkpoint: Option<u64>,
+    },
     /// The last worker of this attempt has ended and its devices are free.
-    JobExited { name: JobName, attempt: u32, exit: JobExit },
-    ModelSet { name: ModelName, spec: ModelSpec },
-    ModelPaused { name: ModelName, paused: bool },
+    JobExited {
+        name: JobName,
+        attempt: u32,
+        exit: JobExit,
+    },
+    ModelSet {
+        name: ModelName,
+        spec: ModelSpec,
+    },
+    ModelPaused {
+        name: ModelName,
+        paused: bool,
+    },
     ModelRemoved(ModelName),
-    Demand { model: ModelName, demand: Demand },
+    Demand {
+        model: ModelName,
+        demand: Demand,
+    },
     /// The replica answers; it took `load_ms` from its start.
-    ReplicaReady { id: ReplicaId, load_ms: u64 },
+    ReplicaReady {
+        id: ReplicaId,
+        load_ms: u64,
+    },
     /// The replica has ended and its device is free.
-    ReplicaExited { id: ReplicaId, failed: bool },
+    ReplicaExited {
+        id: ReplicaId,
+        failed: bool,
+    },
     /// What became of an action.
-    Outcome { id: ActionId, outcome: Outcome },
+    Outcome {
+        id: ActionId,
+        outcome: Outcome,
+    },
 }
 
 /// How an attempt ended.

@@ -30,7 +30,11 @@ pub fn waiting(state: &State, name: &JobName, job: &Job) -> String {
     }
     if let Some(at) = not_before.filter(|at| *at > state.now) {
         let (failures, limit) = (job.failures, job.spec.backoff_limit);
-        return format!("attempt {} failed ({failures} in a row, limit {limit}); the next starts in {} s", job.attempts, at.since(state.now).div_ceil(1000));
+        return format!(
+            "attempt {} failed ({failures} in a row, limit {limit}); the next starts in {} s",
+            job.attempts,
+            at.since(state.now).div_ceil(1000)
+        );
     }
     let suits = state.devices.values().filter(|device| device.health == Health::Ok && job.spec.ask.suits(device)).count();
     if suits < job.spec.min as usize && job.spec.ask.amount == crate::state::Amount::Whole {
@@ -50,11 +54,20 @@ pub fn waiting(state: &State, name: &JobName, job: &Job) -> String {
     }
     let holders = holdings.by_holder();
     let models: Vec<&str> = holders.keys().filter(|holder| holder.starts_with("model/")).map(String::as_str).collect();
-    let jobs: Vec<&str> = holders.keys().filter(|holder| **holder != format!("job/{name}") && holder.starts_with("job/")).map(String::as_str).collect();
+    let jobs: Vec<&str> = holders
+        .keys()
+        .filter(|holder| **holder != format!("job/{name}") && holder.starts_with("job/"))
+        .map(String::as_str)
+        .collect();
     let free = state.devices.iter().filter(|(id, device)| device.health == Health::Ok && holdings.claims(id).is_empty()).count();
     let mut who = models;
     who.extend(jobs);
-    format!("needs {} device(s), {free} of {} are free; {} hold the rest", job.spec.min, state.devices.len(), if who.is_empty() { "none".to_owned() } else { who.join(", ") })
+    format!(
+        "needs {} device(s), {free} of {} are free; {} hold the rest",
+        job.spec.min,
+        state.devices.len(),
+        if who.is_empty() { "none".to_owned() } else { who.join(", ") }
+    )
 }
 
 /// Explains a job; `None` if there is none of this name.
@@ -71,17 +84,22 @@ pub fn job(engine: &Engine, name: &JobName, now: At) -> Option<Explanation> {
         }
         Phase::Running(run) => {
             let on: Vec<&str> = run.devices.iter().map(|id| id.0.as_str()).collect();
-            answer.status = format!("job/{name} runs attempt {} with {} worker(s) on {}", run.attempt, run.devices.len(), on.join(", "));
+            answer.status =
+                format!("job/{name} runs attempt {} with {} worker(s) on {}", run.attempt, run.devices.len(), on.join(", "));
             match &run.stop {
                 Some(stop) => answer.because.push(format!("it is being stopped: {}", stop.reason)),
                 None => answer.because.extend(size(state, job, run.devices.len())),
             }
-            answer.would_change.push(format!("if it had to give way now it would lose {} device-seconds", job.lost_work_ms(now) / 1000));
+            answer
+                .would_change
+                .push(format!("if it had to give way now it would lose {} device-seconds", job.lost_work_ms(now) / 1000));
         }
         Phase::Finished(end) => {
             answer.status = match end {
                 End::Succeeded { .. } => format!("job/{name} has succeeded"),
-                End::Failed { .. } => format!("job/{name} has failed: {} failures in a row, limit {}", job.failures, job.spec.backoff_limit),
+                End::Failed { .. } => {
+                    format!("job/{name} has failed: {} failures in a row, limit {}", job.failures, job.spec.backoff_limit)
+                }
                 End::Cancelled { .. } => format!("job/{name} was cancelled"),
             };
         }
@@ -104,10 +122,16 @@ fn size(state: &State, job: &Job, size: usize) -> Vec<String> {
     let used = holdings.queue_milli(&job.spec.queue);
     let mut because = Vec::new();
     if used > nominal {
-        because.push(format!("queue {} uses {} device(s), {} above its own: these are lent and go back on demand", job.spec.queue, used.div_ceil(1000), (used - nominal).div_ceil(1000)));
+        because.push(format!(
+            "queue {} uses {} device(s), {} above its own: these are lent and go back on demand",
+            job.spec.queue,
+            used.div_ceil(1000),
+            (used - nominal).div_ceil(1000)
+        ));
     }
     if size < job.spec.max as usize {
-        let held: Vec<String> = holdings.by_holder().into_iter().map(|(holder, milli)| format!("{holder} {}", milli.div_ceil(1000))).collect();
+        let held: Vec<String> =
+            holdings.by_holder().into_iter().map(|(holder, milli)| format!("{holder} {}", milli.div_ceil(1000))).collect();
         because.push(format!("it could use {} workers and has {size}; devices are held by: {}", job.spec.max, held.join(", ")));
     }
     because
@@ -124,7 +148,8 @@ fn starts_if(engine: &Engine, name: &JobName, now: At) -> Option<String> {
     };
     let template = engine.state().devices.values().find(|device| job.spec.ask.suits(device)).cloned();
     let class = job.spec.ask.classes.first().cloned();
-    let template = template.or_else(|| class.map(|class| Device { class, memory_mib: u64::MAX / 2, health: Health::Ok, free_since: None }))?;
+    let template = template
+        .or_else(|| class.map(|class| Device { class, memory_mib: u64::MAX / 2, health: Health::Ok, free_since: None }))?;
     (1..=MAX_ADDED).find_map(|added| {
         let mut state = engine.state().clone();
         for index in 0..added {
@@ -141,7 +166,10 @@ pub fn model(engine: &Engine, name: &ModelName, now: At) -> Option<Explanation> 
     let model = state.models.get(name)?;
     let replicas: Vec<_> = state.replicas.values().filter(|replica| replica.model == *name && replica.stop.is_none()).collect();
     let target = model.target(now, &state.policy);
-    let mut answer = Explanation { status: format!("model/{name} should have {target} replica(s) and has {}", replicas.len()), ..Explanation::default() };
+    let mut answer = Explanation {
+        status: format!("model/{name} should have {target} replica(s) and has {}", replicas.len()),
+        ..Explanation::default()
+    };
     let demand = &model.demand;
     let rate = format!("{}.{} rows/s", demand.milli_rows_per_s / 1000, demand.milli_rows_per_s % 1000 / 100);
     match demand.service {
@@ -157,7 +185,11 @@ pub fn model(engine: &Engine, name: &ModelName, now: At) -> Option<Explanation> 
         None => answer.because.push(format!("{rate} arrive; its service time is not measured yet")),
     }
     if target > model.want {
-        answer.because.push(format!("its demand asks for {} now; the rest stays until it was not needed for {} s", model.want, state.policy.lend_after_ms / 1000));
+        answer.because.push(format!(
+            "its demand asks for {} now; the rest stays until it was not needed for {} s",
+            model.want,
+            state.policy.lend_after_ms / 1000
+        ));
     }
     if replicas.len() < target as usize {
         answer.because.push(lacking(state, model));
@@ -170,12 +202,19 @@ pub fn model(engine: &Engine, name: &ModelName, now: At) -> Option<Explanation> 
 
 fn lacking(state: &State, model: &crate::state::Model) -> String {
     if let Some(at) = model.not_before.filter(|at| *at > state.now) {
-        return format!("{} replicas failed in a row; the next starts in {} s", model.failures, at.since(state.now).div_ceil(1000));
+        return format!(
+            "{} replicas failed in a row; the next starts in {} s",
+            model.failures,
+            at.since(state.now).div_ceil(1000)
+        );
     }
     if state.eviction_cap_reached {
         return "the cap on evictions per minute is reached".to_owned();
     }
     let Some(queue) = state.queues.get(&model.spec.queue) else { return format!("queue {} does not exist", model.spec.queue) };
     let used = Holdings::of(state).queue_milli(&model.spec.queue).div_ceil(1000);
-    format!("no device is free, and queue {} uses {used} of its own {}: it may take no more from others", model.spec.queue, queue.nominal)
+    format!(
+        "no device is free, and queue {} uses {used} of its own {}: it may take no more from others",
+        model.spec.queue, queue.nominal
+    )
 }

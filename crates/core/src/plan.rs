@@ -36,12 +36,27 @@ pub struct Action {
 #[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
 pub enum ActionKind {
     /// Start all workers of a new attempt, worker i on `devices[i]`. A whole gang or nothing.
-    StartJob { job: JobName, attempt: u32, devices: Vec<DeviceId> },
+    StartJob {
+        job: JobName,
+        attempt: u32,
+        devices: Vec<DeviceId>,
+    },
     /// Ask every worker to checkpoint and end within the job's grace; it restarts with `resume_with` workers (0: it waits).
-    StopJob { job: JobName, attempt: u32, resume_with: u32 },
-    StartReplica { model: ModelName, replica: ReplicaId, device: DeviceId },
+    StopJob {
+        job: JobName,
+        attempt: u32,
+        resume_with: u32,
+    },
+    StartReplica {
+        model: ModelName,
+        replica: ReplicaId,
+        device: DeviceId,
+    },
     /// Finish what is in flight, then end.
-    StopReplica { model: ModelName, replica: ReplicaId },
+    StopReplica {
+        model: ModelName,
+        replica: ReplicaId,
+    },
 }
 
 impl ActionKind {
@@ -84,39 +99,82 @@ impl fmt::Display for Claimant {
 #[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
 pub enum Reason {
     /// The model's traffic needs `wanted` devices and it has `have`.
-    Demand { milli_rows_per_s: u64, wanted: u32, have: u32 },
+    Demand {
+        milli_rows_per_s: u64,
+        wanted: u32,
+        have: u32,
+    },
     /// Requests are held for a sleeping model.
-    Wake { held: u64 },
+    Wake {
+        held: u64,
+    },
     /// Configured minimum.
-    Minimum { min: u32 },
+    Minimum {
+        min: u32,
+    },
     /// The model has needed only `wanted` for as long as the policy asks.
-    Surplus { wanted: u32, have: u32, for_ms: u64 },
+    Surplus {
+        wanted: u32,
+        have: u32,
+        for_ms: u64,
+    },
     /// No request for as long as the model says.
-    Asleep { after_ms: u64 },
+    Asleep {
+        after_ms: u64,
+    },
     /// A newer version of the model is ready, or needs the device.
-    Replaced { generation: u64 },
+    Replaced {
+        generation: u64,
+    },
     /// First in its queue's order, inside the queue's own quota.
-    Turn { workers: u32 },
+    Turn {
+        workers: u32,
+    },
     /// The devices' owners do not need them now; they are lent and will be taken back on demand.
-    Lent { workers: u32, owner: QueueName },
+    Lent {
+        workers: u32,
+        owner: QueueName,
+    },
     /// Devices were free for as long as the policy asks: the job restarts larger.
-    Grow { from: u32, to: u32 },
+    Grow {
+        from: u32,
+        to: u32,
+    },
     /// The job restarts on what it kept.
-    Resume { workers: u32 },
+    Resume {
+        workers: u32,
+    },
     /// The claimant is owed the device by quota; this job loses least (`lost_ms`: device-milliseconds since its checkpoint, and its restart).
-    Reclaim { by: Claimant, from: u32, to: u32, lost_ms: u64 },
+    Reclaim {
+        by: Claimant,
+        from: u32,
+        to: u32,
+        lost_ms: u64,
+    },
     /// The claimant stands higher in the same queue.
-    Preempt { by: Claimant, from: u32, to: u32, lost_ms: u64 },
+    Preempt {
+        by: Claimant,
+        from: u32,
+        to: u32,
+        lost_ms: u64,
+    },
     /// The job has more than its new maximum.
-    TooLarge { from: u32, to: u32 },
+    TooLarge {
+        from: u32,
+        to: u32,
+    },
     /// The device is being drained or is lost.
-    DeviceOut { device: DeviceId },
+    DeviceOut {
+        device: DeviceId,
+    },
     /// A person asked.
     Paused,
     Cancelled,
     Removed,
     /// The replica did not get ready in time.
-    LoadTimeout { after_ms: u64 },
+    LoadTimeout {
+        after_ms: u64,
+    },
 }
 
 impl Reason {
@@ -150,7 +208,12 @@ impl fmt::Display for Reason {
         let size = |to: &u32| if *to == 0 { "none, it waits".to_owned() } else { to.to_string() };
         match self {
             Self::Demand { milli_rows_per_s, wanted, have } => {
-                write!(f, "{}.{} rows/s need {wanted} device(s), it has {have}", milli_rows_per_s / 1000, milli_rows_per_s % 1000 / 100)
+                write!(
+                    f,
+                    "{}.{} rows/s need {wanted} device(s), it has {have}",
+                    milli_rows_per_s / 1000,
+                    milli_rows_per_s % 1000 / 100
+                )
             }
             Self::Wake { held } => write!(f, "{held} request(s) are held for it"),
             Self::Minimum { min } => write!(f, "replicas.min is {min}"),

@@ -1,8 +1,7 @@
 //! What the engine promises, on random event sequences carried out late and in any order.
 //! `PROPTEST_CASES` sets how many.
-#![expect(clippy::unwrap_used, clippy::panic, reason = "tests")]
 
-#[path = "world.rs"]
+#[path = "properties/world.rs"]
 mod world;
 
 use proptest::prelude::*;

@@ -17,7 +17,9 @@ pub(super) async fn minilm(example: &Path, shutdown: &CancellationToken) -> Resu
     command.arg("-u").arg(script).arg(&out).arg("--work").arg(&work);
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
     let mut child = command.spawn().map_err(|e| format!("python3: {e}"))?;
-    let (Some(stdout), Some(stderr)) = (child.stdout.take(), child.stderr.take()) else { return Err("no pipe to python3".to_owned()) };
+    let (Some(stdout), Some(stderr)) = (child.stdout.take(), child.stderr.take()) else {
+        return Err("no pipe to python3".to_owned());
+    };
     let mut steps = BufReader::new(stdout).lines();
     let mut errors = BufReader::new(stderr).lines();
     let mut last_error = String::new();

@@ -8,7 +8,12 @@ pub(super) fn line(report: &Report, state: &view::State) -> String {
     let models: Vec<String> = state
         .models
         .iter()
-        .map(|model| format!("{} {:.0}/s on {} (p99 {:.0} of {} ms)", model.name, model.arrival_per_s, model.ready, model.p99_ms, model.slo_ms))
+        .map(|model| {
+            format!(
+                "{} {:.0}/s on {} (p99 {:.0} of {} ms)",
+                model.name, model.arrival_per_s, model.ready, model.p99_ms, model.slo_ms
+            )
+        })
         .collect();
     let jobs: Vec<String> = state.jobs.iter().map(|job| format!("{} {} on {}", job.name, job.phase, job.workers)).collect();
     format!("{:>4} s  {}; {}", report.elapsed_ms / 1000, models.join(", "), jobs.join(", "))
@@ -22,7 +27,15 @@ pub(super) fn say(client: &Report, day: &view::Report, end: &view::Report, state
         let totals = &model.totals;
         eprintln!(
             "    {name}: {} requests sent, {} answered, {} refused, {} lost, {} late, {} woken; p50 {:.0} ms, p99 {:.0} ms, SLO {} ms.",
-            totals.requests_sent, totals.answered, totals.refused, totals.lost, totals.late, totals.woken, model.p50_ms, model.p99_ms, model.slo_ms
+            totals.requests_sent,
+            totals.answered,
+            totals.refused,
+            totals.lost,
+            totals.late,
+            totals.woken,
+            model.p50_ms,
+            model.p99_ms,
+            model.slo_ms
         );
     }
     let share = if day.device_seconds > 0.0 { 100.0 * day.lent_gpu_seconds / day.device_seconds } else { 0.0 };
@@ -37,7 +50,11 @@ pub(super) fn say(client: &Report, day: &view::Report, end: &view::Report, state
         let metrics: Vec<String> = job.metrics.iter().map(|(name, value)| format!("{name} {value:.4}")).collect();
         eprintln!(
             "    {}: {} after {} attempts at step {}; {checkpoints} checkpoints, {resizes} changes of size, {lost} steps lost; {}.",
-            job.name, job.phase, job.attempt, job.step, metrics.join(", ")
+            job.name,
+            job.phase,
+            job.attempt,
+            job.step,
+            metrics.join(", ")
         );
     }
     say_factor(day, state);

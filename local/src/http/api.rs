@@ -26,7 +26,9 @@ pub(super) async fn state(State(api): State<Api>) -> Json<view::State> {
 
 pub(super) async fn timeline(State(api): State<Api>, Query(query): Query<HashMap<String, String>>) -> Response {
     let since = query.get("since").map_or(Ok(0), |text| text.parse::<u64>());
-    let Ok(since) = since else { return failure(StatusCode::BAD_REQUEST, "since is not a number of milliseconds since the epoch") };
+    let Ok(since) = since else {
+        return failure(StatusCode::BAD_REQUEST, "since is not a number of milliseconds since the epoch");
+    };
     answer(api.world.read(move |world| world.timeline(since)).await)
 }
 

@@ -30,8 +30,12 @@ pub(super) async fn progress(
     match api.world.progress(job, attempt, token, lines).await {
         Ok(Ok(())) => StatusCode::NO_CONTENT.into_response(),
         Ok(Err(ProgressRefusal::Unknown)) => failure(StatusCode::NOT_FOUND, format!("there is no job/{named}")),
-        Ok(Err(ProgressRefusal::Token)) => failure(StatusCode::FORBIDDEN, "the token is not this attempt's; use TIDEGATE_PROGRESS_URL as it is"),
-        Ok(Err(ProgressRefusal::Stale)) => failure(StatusCode::CONFLICT, format!("attempt {attempt} of job/{named} is over; this process should end")),
+        Ok(Err(ProgressRefusal::Token)) => {
+            failure(StatusCode::FORBIDDEN, "the token is not this attempt's; use TIDEGATE_PROGRESS_URL as it is")
+        }
+        Ok(Err(ProgressRefusal::Stale)) => {
+            failure(StatusCode::CONFLICT, format!("attempt {attempt} of job/{named} is over; this process should end"))
+        }
         Err(refused) => refused.into_response(),
     }
 }
@@ -59,7 +63,8 @@ mod tests {
 
     #[test]
     fn the_line_of_the_contract_is_read() {
-        let lines = parse("{\"step\":120,\"metrics\":{\"loss\":0.41},\"checkpoint\":{\"step\":100}}\n\n{\"step\":121}\n").unwrap();
+        let lines =
+            parse("{\"step\":120,\"metrics\":{\"loss\":0.41},\"checkpoint\":{\"step\":100}}\n\n{\"step\":121}\n").unwrap();
         assert_eq!(lines.len(), 2);
         assert_eq!(lines[0].checkpoint.as_ref().unwrap().step, 100);
     }

@@ -71,7 +71,15 @@ impl World {
         Ok(())
     }
 
-    fn worker(&self, job: &JobName, attempt: &Attempt, rank: usize, size: usize, device: &DeviceId, port: u16) -> Result<UnitSpec, String> {
+    fn worker(
+        &self,
+        job: &JobName,
+        attempt: &Attempt,
+        rank: usize,
+        size: usize,
+        device: &DeviceId,
+        port: u16,
+    ) -> Result<UnitSpec, String> {
         let spec = self.objects.job(&job.0).ok_or("its object is gone")?;
         let facts = self.devices.get(&device.0).ok_or("its device is gone")?;
         let number = attempt.number;
@@ -93,7 +101,12 @@ impl World {
         if facts.simulated {
             set(contract::SIMULATED_DEVICE, facts.class.clone());
         }
-        let labels = [("job", job.0.clone()), ("attempt", number.to_string()), ("rank", rank.to_string()), ("token", attempt.token.clone())];
+        let labels = [
+            ("job", job.0.clone()),
+            ("attempt", number.to_string()),
+            ("rank", rank.to_string()),
+            ("token", attempt.token.clone()),
+        ];
         Ok(UnitSpec {
             id: unit_id(job, number, rank)?,
             command: spec.template.command.clone(),

@@ -84,7 +84,8 @@ impl World {
     }
 
     fn perform_stop_job(&mut self, id: ActionId, job: &JobName, attempt: u32) {
-        let starts = |kind: &ActionKind| matches!(kind, ActionKind::StartJob { job: of, attempt: at, .. } if of == job && *at == attempt);
+        let starts =
+            |kind: &ActionKind| matches!(kind, ActionKind::StartJob { job: of, attempt: at, .. } if of == job && *at == attempt);
         if let Some(at) = self.waiting.iter().position(|action| starts(&action.kind)) {
             // It waited for its devices and never ran.
             let start = self.waiting.remove(at);

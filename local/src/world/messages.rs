@@ -40,10 +40,23 @@ pub enum ProgressRefusal {
 pub enum Message {
     Router(RouterReport),
     Replica(ReplicaReport),
-    Progress { job: String, attempt: u32, token: String, lines: Vec<Progress>, reply: oneshot::Sender<Result<(), ProgressRefusal>> },
-    Apply { objects: Vec<Sourced>, infos: BTreeMap<String, ModelInfo>, reply: oneshot::Sender<Result<Vec<view::Applied>, Refused>> },
+    Progress {
+        job: String,
+        attempt: u32,
+        token: String,
+        lines: Vec<Progress>,
+        reply: oneshot::Sender<Result<(), ProgressRefusal>>,
+    },
+    Apply {
+        objects: Vec<Sourced>,
+        infos: BTreeMap<String, ModelInfo>,
+        reply: oneshot::Sender<Result<Vec<view::Applied>, Refused>>,
+    },
     /// A person's wish.
-    Wish { wish: Wish, reply: oneshot::Sender<Result<view::Done, Refused>> },
+    Wish {
+        wish: Wish,
+        reply: oneshot::Sender<Result<view::Done, Refused>>,
+    },
     /// Looks at the world, changes nothing.
     Read(Box<dyn FnOnce(&World) + Send>),
 }

@@ -39,7 +39,9 @@ impl World {
         let name = object.name();
         match object {
             Object::Pool(pool) => self.tell(Event::PolicySet(convert::policy(&pool.spec))),
-            Object::Queue(queue) => self.tell(Event::QueueSet { name: QueueName::from(name), queue: convert::queue(&queue.spec) }),
+            Object::Queue(queue) => {
+                self.tell(Event::QueueSet { name: QueueName::from(name), queue: convert::queue(&queue.spec) });
+            }
             Object::TrainingJob(job) => self.tell(Event::JobSet { name: JobName::from(name), spec: convert::job(&job.spec) }),
             Object::Model(model) => {
                 let generation = self.objects.model(name).map_or(1, |(_, generation)| generation);
@@ -77,7 +79,9 @@ impl World {
         let job = self.engine.state().jobs.get(&JobName::from(name));
         let job = job.ok_or_else(|| Refused::NotFound(format!("there is no job/{name}")))?;
         match job.phase {
-            Phase::Finished(_) => Err(Refused::Conflict(format!("job/{name} is over; delete it and apply it again to run it anew"))),
+            Phase::Finished(_) => {
+                Err(Refused::Conflict(format!("job/{name} is over; delete it and apply it again to run it anew")))
+            }
             Phase::Waiting { .. } | Phase::Running(_) => Ok(()),
         }
     }

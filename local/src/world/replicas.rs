@@ -148,7 +148,8 @@ impl World {
         let of_model = |status: &crate::units::UnitStatus| status.spec.labels.get("model") == Some(&model.0);
         let ended = |status: &crate::units::UnitStatus| matches!(status.state, crate::units::UnitState::Ended(_));
         for status in self.units.all() {
-            let failed_before = keep.is_none() && matches!(&status.state, crate::units::UnitState::Ended(exit) if !exit.requested);
+            let failed_before =
+                keep.is_none() && matches!(&status.state, crate::units::UnitState::Ended(exit) if !exit.requested);
             if of_model(&status) && ended(&status) && Some(&status.spec.id) != keep && !failed_before {
                 drop(self.units.forget(&status.spec.id));
             }

@@ -55,7 +55,8 @@ impl World {
         let id = UnitId::new(UNIT).map_err(|e| e.to_string())?;
         let exe = self.places.exe.display().to_string();
         let url = self.places.url.clone();
-        let command = ["router", "--listen", &self.places.listen.to_string(), "--control", &url, "--world", &url, "--router-id", UNIT];
+        let command =
+            ["router", "--listen", &self.places.listen.to_string(), "--control", &url, "--world", &url, "--router-id", UNIT];
         let spec = UnitSpec {
             id,
             command: std::iter::once(exe).chain(command.into_iter().map(str::to_owned)).collect(),

@@ -216,8 +216,10 @@ impl World {
             self.tell(Event::JobExited { name, attempt, exit: JobExit::Stopped });
         }
         let replicas = self.engine.state().replicas.keys();
-        let missing: Vec<ReplicaId> =
-            replicas.filter(|id| !self.servers.contains_key(*id) && !starting.contains(&format!("replica/{id}"))).cloned().collect();
+        let missing: Vec<ReplicaId> = replicas
+            .filter(|id| !self.servers.contains_key(*id) && !starting.contains(&format!("replica/{id}")))
+            .cloned()
+            .collect();
         for id in missing {
             self.tell(Event::ReplicaExited { id, failed: false });
         }

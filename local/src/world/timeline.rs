@@ -1,5 +1,6 @@
 //! Who held each device when: spans that open and close as holders come and go.
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, VecDeque};
 
 use tidegate_api::view;
@@ -47,7 +48,8 @@ impl Timeline {
     /// Opens and closes spans so that they say what holds the devices now.
     pub fn update(&mut self, engine: &Engine, waiting: &[Action], now_ms: u64, commit: &mut Commit) {
         let now = holders(engine.state(), waiting);
-        let over: Vec<Key> = self.open.iter().filter(|(key, span)| now.get(*key) != Some(&span.lent)).map(|(key, _)| key.clone()).collect();
+        let over: Vec<Key> =
+            self.open.iter().filter(|(key, span)| now.get(*key) != Some(&span.lent)).map(|(key, _)| key.clone()).collect();
         for key in over {
             let Some(mut span) = self.open.remove(&key) else { continue };
             span.to_ms = Some(now_ms);
@@ -58,11 +60,10 @@ impl Timeline {
             }
         }
         for (key, lent) in now {
-            if !self.open.contains_key(&key) {
-                let (device, kind, name) = key.clone();
-                let span = view::Span { device, kind, name, lent, from_ms: now_ms, to_ms: None };
-                commit.spans_opened.push(row(&span));
-                self.open.insert(key, span);
+            if let Entry::Vacant(vacant) = self.open.entry(key) {
+                let (device, kind, name) = vacant.key().clone();
+                let span = vacant.insert(view::Span { device, kind, name, lent, from_ms: now_ms, to_ms: None });
+                commit.spans_opened.push(row(span));
             }
         }
     }
@@ -90,7 +91,8 @@ pub(super) fn borrowers(state: &State, holdings: &Holdings) -> Vec<QueueName> {
     if holdings.lent_milli(state) == 0 {
         return Vec::new();
     }
-    let above = |(name, queue): &(&QueueName, &tidegate_core::state::Queue)| holdings.queue_milli(name) > u64::from(queue.nominal) * 1000;
+    let above =
+        |(name, queue): &(&QueueName, &tidegate_core::state::Queue)| holdings.queue_milli(name) > u64::from(queue.nominal) * 1000;
     state.queues.iter().filter(above).map(|(name, _)| name.clone()).collect()
 }
 

@@ -91,9 +91,10 @@ impl World {
                 None => ("starting", last()),
             },
             Phase::Finished(End::Succeeded { .. }) => ("succeeded", "all workers ended with code 0".to_owned()),
-            Phase::Finished(End::Failed { .. }) => {
-                ("failed", format!("{} failures in a row, limit {}; see `tidegate logs job/{name}`", job.failures, job.spec.backoff_limit))
-            }
+            Phase::Finished(End::Failed { .. }) => (
+                "failed",
+                format!("{} failures in a row, limit {}; see `tidegate logs job/{name}`", job.failures, job.spec.backoff_limit),
+            ),
             Phase::Finished(End::Cancelled { .. }) => ("cancelled", "cancelled by a person".to_owned()),
         }
     }
@@ -148,6 +149,12 @@ impl World {
         }
     }
 
+    /// Whether the router knows every model: before, it answers that there is none of its name.
+    pub fn is_routed(&self) -> bool {
+        let known = |name: &ModelName| self.traffic.get(name).is_some_and(|traffic| traffic.config_version > 0);
+        self.engine.state().models.keys().all(known)
+    }
+
     /// Spans since a moment.
     pub fn timeline(&self, since_ms: u64) -> view::Timeline {
         self.timeline.since(since_ms, now_ms())
@@ -182,7 +189,13 @@ impl World {
         }?;
         let subject = format!("{kind}/{name}");
         let history = self.decisions.iter().filter(|decision| decision.subject == subject).cloned().collect();
-        Some(view::Explanation { subject, status: found.status, because: found.because, would_change: found.would_change, history })
+        Some(view::Explanation {
+            subject,
+            status: found.status,
+            because: found.because,
+            would_change: found.would_change,
+            history,
+        })
     }
 }
 

@@ -208,12 +208,15 @@ impl Owner {
                     self.answer(now, left, rows, &replica, entry, outputs);
                 }
             }
-            Err(CallError::Lost(status)) => {
+            Err(CallError::Lost { status, sent }) => {
                 self.endpoints.failed(&replica, now);
                 tracing::warn!(model = self.spec.name, %replica, rows, "a replica was lost with a batch: {status}");
                 self.queue.set_serving(!self.endpoints.supply(now).free_at.is_empty());
                 for entry in entries {
-                    self.again(entry, &status);
+                    self.again(entry, &status, sent);
+                }
+                if self.queue.held() > 0 {
+                    self.waking.notify_one();
                 }
             }
             Err(CallError::Refused(status)) => {
@@ -243,9 +246,11 @@ impl Owner {
         self.end(entry.item.reply, Ok(answer), Ended::Answered { latency, late, woken: entry.woken }, outcome);
     }
 
-    /// Sends a request once more, unless it was sent too often.
-    fn again(&mut self, entry: Entry<Pending>, status: &Status) {
-        if entry.attempts < MAX_RETRIES {
+    /// Sends a request once more, unless it was sent too often. One that reached no replica waits for
+    /// another as long as its deadline allows.
+    fn again(&mut self, mut entry: Entry<Pending>, status: &Status, sent: bool) {
+        if !sent || entry.attempts < MAX_RETRIES {
+            entry.attempts += u32::from(sent);
             self.metrics.retried();
             self.queue.push_back(entry);
         } else {

@@ -27,8 +27,9 @@ pub struct Upstream {
 /// Whether another replica may do better.
 #[derive(Debug)]
 pub enum CallError {
-    /// The replica is away or overloaded: the request itself is not to blame.
-    Lost(Status),
+    /// The replica is away or overloaded: the request itself is not to blame. `sent` unless no
+    /// connection came about.
+    Lost { status: Status, sent: bool },
     /// The replica looked at the batch and refused it, or failed on it.
     Refused(Status),
 }
@@ -58,7 +59,9 @@ impl Upstream {
         match tokio::time::timeout(timeout, self.client.model_infer(request)).await {
             Ok(Ok(response)) => Ok(response.into_inner()),
             Ok(Err(status)) => Err(classify(status)),
-            Err(_) => Err(CallError::Lost(Status::deadline_exceeded("the replica did not answer in time"))),
+            Err(_) => {
+                Err(CallError::Lost { status: Status::deadline_exceeded("the replica did not answer in time"), sent: true })
+            }
         }
     }
 }
@@ -69,5 +72,11 @@ fn classify(status: Status) -> CallError {
         status.code(),
         Code::Unavailable | Code::Cancelled | Code::DeadlineExceeded | Code::ResourceExhausted | Code::Aborted
     );
-    if away || std::error::Error::source(&status).is_some() { CallError::Lost(status) } else { CallError::Refused(status) }
+    let local = std::error::Error::source(&status).is_some();
+    if away || local {
+        let sent = !(local && status.code() == Code::Unavailable);
+        CallError::Lost { status, sent }
+    } else {
+        CallError::Refused(status)
+    }
 }

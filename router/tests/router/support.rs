@@ -28,8 +28,9 @@ use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
-use tokio_stream::wrappers::{TcpListenerStream, WatchStream};
+use tokio_stream::wrappers::WatchStream;
 use tokio_util::sync::CancellationToken;
+use tonic::transport::server::TcpIncoming;
 use tonic::{Request, Response, Status, Streaming};
 
 /// Longer than anything takes, shorter than a test run's patience.
@@ -46,6 +47,7 @@ pub struct Replica {
     pub batches: Arc<Mutex<Vec<usize>>>,
     /// Shapes of the first input of each batch.
     pub shapes: Arc<Mutex<Vec<Vec<i64>>>>,
+    pub slow: Arc<std::sync::atomic::AtomicBool>,
     process: Arc<Process>,
 }
 
@@ -75,10 +77,10 @@ impl Drop for Process {
     }
 }
 
-/// Accepts connections on `process`.
-fn incoming(listener: std::net::TcpListener) -> TcpListenerStream {
+/// Connections without Nagle's delay, as the real servers have them.
+fn incoming(listener: std::net::TcpListener) -> TcpIncoming {
     listener.set_nonblocking(true).unwrap();
-    TcpListenerStream::new(TcpListener::from_std(listener).unwrap())
+    TcpIncoming::from(TcpListener::from_std(listener).unwrap()).with_nodelay(Some(true))
 }
 
 impl Replica {
@@ -100,6 +102,7 @@ impl Replica {
             permits: Arc::new(Semaphore::new(permits)),
             batches: Arc::default(),
             shapes: Arc::default(),
+            slow: Arc::default(),
             process: Process::start(),
         };
         let server = tonic::transport::Server::builder().add_service(GrpcInferenceServiceServer::new(replica.clone()));
@@ -174,6 +177,14 @@ impl GrpcInferenceService for Replica {
         self.batches.lock().push(usize::try_from(shape[0]).unwrap());
         self.shapes.lock().push(shape);
         self.permits.acquire().await.unwrap().forget();
+        if self.slow.load(Ordering::SeqCst) {
+            let n = request.inputs[0].shape[0] as u64;
+            let d = Duration::from_micros(5500 + 450 * n);
+            let s = std::time::Instant::now();
+            while s.elapsed() < d {
+                std::hint::spin_loop();
+            }
+        }
         Self::compute(&request).map(Response::new)
     }
 

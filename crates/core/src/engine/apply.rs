@@ -126,7 +126,11 @@ impl State {
                 Phase::Finished(End::Failed { at: now })
             } else {
                 let not_before = failed.then(|| now.plus(backoff_ms(job.failures)));
-                Phase::Waiting { since: now, not_before, keep: stop.map(|stop| stop.keep).filter(|_| !failed).unwrap_or_default() }
+                Phase::Waiting {
+                    since: now,
+                    not_before,
+                    keep: stop.map(|stop| stop.keep).filter(|_| !failed).unwrap_or_default(),
+                }
             };
         });
         if let Some(took) = stop_took {

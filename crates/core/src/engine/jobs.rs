@@ -50,12 +50,8 @@ fn may_start(state: &State, job: &Job) -> bool {
 /// A job whose limit was lowered gives back the rest.
 fn shrink_to_limit(round: &mut Round) {
     let large = |job: &Job| job.run().filter(|run| run.kept().len() > job.spec.max as usize).cloned();
-    let runs: Vec<(JobName, u32, Run)> = round
-        .state
-        .jobs
-        .iter()
-        .filter_map(|(name, job)| large(job).map(|run| (name.clone(), job.spec.max, run)))
-        .collect();
+    let runs: Vec<(JobName, u32, Run)> =
+        round.state.jobs.iter().filter_map(|(name, job)| large(job).map(|run| (name.clone(), job.spec.max, run))).collect();
     for (name, max, run) in runs {
         let from = u32::try_from(run.kept().len()).unwrap_or(u32::MAX);
         let keep = run.kept().iter().take(max as usize).cloned().collect();

@@ -30,7 +30,10 @@ pub(super) struct Request {
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Give {
     /// A job keeps these devices; empty: it ends.
-    Job { name: JobName, keep: Vec<DeviceId> },
+    Job {
+        name: JobName,
+        keep: Vec<DeviceId>,
+    },
     Replica(ReplicaId),
 }
 

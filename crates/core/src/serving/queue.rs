@@ -69,7 +69,7 @@ pub struct Entry<T> {
     pub deadline: Micros,
     /// It waited while no replica served.
     pub woken: bool,
-    /// Times that it was sent and came back unanswered.
+    /// Times that it was sent and lost, as the sender counts.
     pub attempts: u32,
     /// Let in without a promise, to an idle replica.
     probe: bool,
@@ -173,7 +173,6 @@ impl<T> ModelQueue<T> {
     /// Puts back a request that was sent and not answered. Its deadline stays, unless no replica is left.
     pub fn push_back(&mut self, mut entry: Entry<T>) {
         self.in_flight = self.in_flight.saturating_sub(1);
-        entry.attempts += 1;
         entry.probe = false;
         if !self.serving {
             self.make_held(&mut entry);

@@ -51,7 +51,11 @@ pub struct Progress {
 #[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
 pub enum Phase {
     /// Holds nothing, except `keep` for the moment between two attempts.
-    Waiting { since: At, not_before: Option<At>, keep: Vec<DeviceId> },
+    Waiting {
+        since: At,
+        not_before: Option<At>,
+        keep: Vec<DeviceId>,
+    },
     Running(Run),
     Finished(End),
 }

@@ -88,7 +88,8 @@ impl World {
                 }
             }
             Event::Lost => {
-                for entry in self.running.pop().unwrap_or_default() {
+                for mut entry in self.running.pop().unwrap_or_default() {
+                    entry.attempts += 1;
                     self.queue.push_back(entry);
                 }
             }

@@ -143,6 +143,18 @@ fn a_closed_loop_of_32_clients_keeps_its_batches_full() {
 }
 
 #[test]
+fn pauses_of_a_busy_scheduler_inside_a_burst_do_not_break_it() {
+    let mut bench = Bench::new(1, 32);
+    for client in 0..32 {
+        bench.at(client * 90, Happening::Arrives);
+    }
+    // Eight at once, then nobody for 0.7 ms.
+    bench.run(10_000_000, |nth| Some(400 + nth / 8 * 700));
+    let (got, bare) = (bench.per_second(10_000_000), 32 * 1_000_000 / service(32));
+    assert!(got * 100 >= bare * 85, "{got}/s of {bare}/s, batches {:?}", &bench.sizes[..40]);
+}
+
+#[test]
 fn closed_loops_of_few_and_of_many_clients_lose_little_either() {
     for (clients, replicas) in [(1, 1), (2, 1), (8, 1), (24, 1), (48, 1), (64, 1), (64, 2), (64, 4), (128, 4)] {
         let bench = closed_loop(clients, replicas);

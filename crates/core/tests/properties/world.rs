@@ -58,7 +58,7 @@ pub fn op() -> impl Strategy<Value = Op> {
 
 #[derive(Clone, Debug)]
 pub struct Attempt {
-    pub attempt: u32,
+    pub number: u32,
     pub devices: Vec<DeviceId>,
     pub mib: u64,
 }
@@ -78,7 +78,7 @@ pub struct World {
     pub replicas: BTreeMap<ReplicaId, Server>,
     pub pending: Vec<Action>,
     pub open: BTreeSet<ActionId>,
-    pub submitted: u32,
+    pub jobs_made: u32,
     pub stops: u64,
     pub gang_sizes: Vec<(u32, u32, usize)>,
 }
@@ -111,7 +111,8 @@ impl World {
             let device = Device { class: Class::from("H100-80GB"), memory_mib: DEVICE_MIB, health: Health::Ok, free_since: None };
             world.tell(Event::DeviceSeen { id: DeviceId(format!("gpu-{index}")), device });
         }
-        world.tell(Event::QueueSet { name: QueueName::from("serving"), queue: Queue { nominal: serving, borrowing_limit: None } });
+        world
+            .tell(Event::QueueSet { name: QueueName::from("serving"), queue: Queue { nominal: serving, borrowing_limit: None } });
         world.tell(Event::QueueSet {
             name: QueueName::from("training"),
             queue: Queue { nominal: training, borrowing_limit: Some(devices) },
@@ -151,7 +152,14 @@ impl World {
         dirty.mark_all_dirty();
         let everything = dirty.decide(self.now);
         let plan = self.engine.decide(self.now);
-        assert!(plan == everything, "a decision that looks at everything is the same decision: {:?} / {:?} but {:?} / {:?}", plan.actions, plan.wake_at, everything.actions, everything.wake_at);
+        assert!(
+            plan == everything,
+            "a decision that looks at everything is the same decision: {:?} / {:?} but {:?} / {:?}",
+            plan.actions,
+            plan.wake_at,
+            everything.actions,
+            everything.wake_at
+        );
         same_state(&self.engine, &dirty, "a decision over everything leaves the same state");
         dirty.mark_all_dirty();
         let again = dirty.decide(self.now);
@@ -173,7 +181,10 @@ impl World {
         match &action.kind {
             ActionKind::StartJob { job, devices, .. } => {
                 let spec = &self.engine.state().jobs[job].spec;
-                assert!(devices.len() >= spec.min as usize && devices.len() <= spec.max as usize, "a gang is never partial: {action:?}");
+                assert!(
+                    devices.len() >= spec.min as usize && devices.len() <= spec.max as usize,
+                    "a gang is never partial: {action:?}"
+                );
                 self.gang_sizes.push((spec.min, spec.max, devices.len()));
             }
             ActionKind::StopJob { .. } | ActionKind::StopReplica { .. } => self.stops += 1,
@@ -237,7 +248,7 @@ impl World {
                     Amount::MemoryMib(mib) => mib,
                 };
                 assert!(!self.jobs.contains_key(job), "{job} runs already");
-                self.jobs.insert(job.clone(), Attempt { attempt: *attempt, devices: devices.clone(), mib });
+                self.jobs.insert(job.clone(), Attempt { number: *attempt, devices: devices.clone(), mib });
                 self.close(action.id, Outcome::Done);
                 self.tell(Event::JobStarted { name: job.clone(), attempt: *attempt });
             }
@@ -247,7 +258,7 @@ impl World {
                     // It never ran: the start is dropped.
                     self.pending.retain(|other| other.id != start.id);
                     self.close(start.id, Outcome::Dropped);
-                } else if self.jobs.get(job).is_some_and(|run| run.attempt == *attempt) {
+                } else if self.jobs.get(job).is_some_and(|run| run.number == *attempt) {
                     self.jobs.remove(job);
                     self.tell(Event::JobExited { name: job.clone(), attempt: *attempt, exit: JobExit::Stopped });
                 }
@@ -266,7 +277,11 @@ impl World {
                 self.tell(Event::ReplicaReady { id: replica.clone(), load_ms: 1_500 });
             }
             ActionKind::StopReplica { replica, .. } => {
-                let start = self.pending.iter().find(|other| matches!(&other.kind, ActionKind::StartReplica { replica: of, .. } if of == replica)).cloned();
+                let start = self
+                    .pending
+                    .iter()
+                    .find(|other| matches!(&other.kind, ActionKind::StartReplica { replica: of, .. } if of == replica))
+                    .cloned();
                 if let Some(start) = start {
                     self.pending.retain(|other| other.id != start.id);
                     self.close(start.id, Outcome::Dropped);
@@ -290,14 +305,14 @@ impl World {
             Op::Progress(index) => {
                 if let Some((name, run)) = self.running(*index) {
                     let step = self.now.0 / 1000;
-                    self.tell(Event::JobProgress { name, attempt: run.attempt, step, checkpoint: Some(step) });
+                    self.tell(Event::JobProgress { name, attempt: run.number, step, checkpoint: Some(step) });
                 }
             }
             Op::Exit { job, succeeded } => {
                 if let Some((name, run)) = self.running(*job) {
                     self.jobs.remove(&name);
                     let exit = if *succeeded { JobExit::Succeeded } else { JobExit::Failed };
-                    self.tell(Event::JobExited { name, attempt: run.attempt, exit });
+                    self.tell(Event::JobExited { name, attempt: run.number, exit });
                 }
             }
             Op::Pause { job, paused } => self.wish(*job, |name| Event::JobPaused { name, paused: *paused }),
@@ -332,7 +347,11 @@ impl World {
             }
             Op::CarryOut(index) => drop(self.carry_out(*index)),
             Op::FailStart(index) => {
-                let starts: Vec<Action> = self.ready().into_iter().filter(|action| matches!(action.kind, ActionKind::StartJob { .. } | ActionKind::StartReplica { .. })).collect();
+                let starts: Vec<Action> = self
+                    .ready()
+                    .into_iter()
+                    .filter(|action| matches!(action.kind, ActionKind::StartJob { .. } | ActionKind::StartReplica { .. }))
+                    .collect();
                 if let Some(action) = pick(&starts, *index) {
                     self.pending.retain(|other| other.id != action.id);
                     self.close(action.id, Outcome::Failed("no such program".to_owned()));
@@ -343,7 +362,7 @@ impl World {
     }
 
     fn submit(&mut self, priority: i32, min: u32, extra: u32, share: bool, serving: bool) {
-        self.submitted += 1;
+        self.jobs_made += 1;
         let amount = if share { Amount::MemoryMib(30_000) } else { Amount::Whole };
         let queue = if serving && priority < 0 { "serving" } else { "training" };
         let spec = JobSpec {
@@ -355,7 +374,7 @@ impl World {
             restart_ms: 2_000,
             backoff_limit: 3,
         };
-        self.tell(Event::JobSet { name: JobName(format!("j{}", self.submitted)), spec });
+        self.tell(Event::JobSet { name: JobName(format!("j{}", self.jobs_made)), spec });
     }
 
     fn running(&self, index: usize) -> Option<(JobName, Attempt)> {
@@ -378,7 +397,9 @@ impl World {
                 self.decide();
             }
             let plan = self.decide();
-            assert!(self.pending.iter().all(|action| !action.after.is_empty()) || !self.pending.is_empty() || plan.actions.is_empty());
+            assert!(
+                self.pending.iter().all(|action| !action.after.is_empty()) || !self.pending.is_empty() || plan.actions.is_empty()
+            );
             match plan.wake_at {
                 Some(at) if plan.actions.is_empty() => self.now = at,
                 None if plan.actions.is_empty() && self.pending.is_empty() => return self.stops - before,
@@ -410,7 +431,7 @@ pub fn rebuilt(world: &World) -> Engine {
         }
     }
     for (name, run) in &world.jobs {
-        engine.apply(now, Event::JobStarted { name: name.clone(), attempt: run.attempt });
+        engine.apply(now, Event::JobStarted { name: name.clone(), attempt: run.number });
     }
     for id in world.replicas.keys() {
         engine.apply(now, Event::ReplicaReady { id: id.clone(), load_ms: 1_500 });
