@@ -15,5 +15,3 @@ mod protocol;
 mod proxy;
 #[path = "router/support.rs"]
 mod support;
-#[path = "router/tmpbench.rs"]
-mod tmpbench;

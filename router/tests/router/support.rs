@@ -47,7 +47,6 @@ pub struct Replica {
     pub batches: Arc<Mutex<Vec<usize>>>,
     /// Shapes of the first input of each batch.
     pub shapes: Arc<Mutex<Vec<Vec<i64>>>>,
-    pub slow: Arc<std::sync::atomic::AtomicBool>,
     process: Arc<Process>,
 }
 
@@ -102,7 +101,6 @@ impl Replica {
             permits: Arc::new(Semaphore::new(permits)),
             batches: Arc::default(),
             shapes: Arc::default(),
-            slow: Arc::default(),
             process: Process::start(),
         };
         let server = tonic::transport::Server::builder().add_service(GrpcInferenceServiceServer::new(replica.clone()));
@@ -177,14 +175,6 @@ impl GrpcInferenceService for Replica {
         self.batches.lock().push(usize::try_from(shape[0]).unwrap());
         self.shapes.lock().push(shape);
         self.permits.acquire().await.unwrap().forget();
-        if self.slow.load(Ordering::SeqCst) {
-            let n = request.inputs[0].shape[0] as u64;
-            let d = Duration::from_micros(5500 + 450 * n);
-            let s = std::time::Instant::now();
-            while s.elapsed() < d {
-                std::hint::spin_loop();
-            }
-        }
         Self::compute(&request).map(Response::new)
     }
 
