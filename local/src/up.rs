@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use axum::serve::ListenerExt;
 use tidegate_api::control::RouterConfig;
 use tidegate_api::manifest::{Object, Problems};
 use tidegate_api::model_info::ModelInfo;
@@ -48,6 +49,10 @@ pub async fn run(args: Args, shutdown: CancellationToken) -> Result<(), Error> {
     let mut new = manifests::read(&file)?;
     let devices = devices::find(simulate.as_deref()).map_err(Error::from)?;
     if let Some(example) = &example {
+        // Preparing takes minutes the first time: a port in use is said before. A named data directory may have a router there.
+        if data.is_none() {
+            drop(TcpListener::bind(listen).map_err(|e| port_in_use(listen, &e))?);
+        }
         new.extend(example.manifests(&shutdown).await?);
     }
     let data = data.unwrap_or_else(|| example.as_ref().map_or_else(|| PathBuf::from(".tidegate"), Example::data));
@@ -217,11 +222,9 @@ async fn front_door(
     found: Vec<UnitStatus>,
     events: &mut mpsc::UnboundedReceiver<UnitEvent>,
 ) -> Result<(Option<TcpListener>, Vec<UnitStatus>), Error> {
-    let in_use =
-        |e: &std::io::Error| Error::Usage(format!("--listen {listen}: {e}; stop what listens there, or name another address"));
     let router = found.iter().find(|status| status.spec.id.as_str() == "router" && matches!(status.state, UnitState::Running(_)));
     let Some(router) = router else {
-        return free.map(|listener| (Some(listener), found)).map_err(|e| in_use(&e));
+        return free.map(|listener| (Some(listener), found)).map_err(|e| port_in_use(listen, &e));
     };
     let label = |key: &str| router.spec.labels.get(key).map(String::as_str);
     if label("listen") == Some(&listen.to_string()) && label("url") == Some(url) {
@@ -229,8 +232,12 @@ async fn front_door(
     }
     let id = router.spec.id.clone();
     end(units, &id, events).await?;
-    let listener = TcpListener::bind(listen).map_err(|e| in_use(&e))?;
+    let listener = TcpListener::bind(listen).map_err(|e| port_in_use(listen, &e))?;
     Ok((Some(listener), units.all()))
+}
+
+fn port_in_use(listen: SocketAddr, e: &std::io::Error) -> Error {
+    Error::Usage(format!("--listen {listen}: {e}; stop what listens there, or name another address"))
 }
 
 /// Ends a unit and forgets it. Other events that come meanwhile are in the statuses that are read next.
@@ -247,6 +254,12 @@ async fn end(units: &Units, id: &UnitId, events: &mut mpsc::UnboundedReceiver<Un
 async fn serve(listener: TcpListener, app: axum::Router, stop: CancellationToken) -> Result<(), Error> {
     listener.set_nonblocking(true).map_err(|e| Error::failed("serve the API", e))?;
     let listener = tokio::net::TcpListener::from_std(listener).map_err(|e| Error::failed("serve the API", e))?;
+    // Without it the small answers of the control sessions wait for the other side's delayed acknowledgements.
+    let listener = listener.tap_io(|connection| {
+        if let Err(e) = connection.set_nodelay(true) {
+            tracing::debug!(error = %e, "a connection stays without TCP_NODELAY");
+        }
+    });
     axum::serve(listener, app).with_graceful_shutdown(stop.cancelled_owned()).await.map_err(|e| Error::failed("serve the API", e))
 }
 

@@ -10,6 +10,10 @@ use http_body_util::{BodyExt, LengthLimitError, Limited};
 
 use crate::error::ApiError;
 
+/// How long, and how many times the largest body, is read of a body that is too large.
+const LINGER: Duration = Duration::from_secs(5);
+const LINGER_BODIES: usize = 4;
+
 /// How much, and how long.
 #[derive(Clone, Copy, Debug)]
 pub struct BodyLimits {
@@ -23,10 +27,22 @@ pub async fn read(request: Request, limits: BodyLimits) -> Result<(HeaderMap, By
     refuse_compressed(&parts.headers)?;
     let declared = parts.headers.get(header::CONTENT_LENGTH).and_then(|v| v.to_str().ok()?.parse::<usize>().ok());
     if declared.is_some_and(|length| length > limits.max_bytes) {
+        linger(&parts.headers, body, limits).await;
         return Err(too_large(limits.max_bytes));
     }
     let bytes = collect(body, limits).await?;
     Ok((parts.headers, bytes))
+}
+
+/// Reads on and forgets: a client that is still sending when its connection is closed never sees the answer.
+/// One that asks before it sends (`Expect: 100-continue`) is answered at once.
+async fn linger(headers: &HeaderMap, body: Body, limits: BodyLimits) {
+    if headers.contains_key(header::EXPECT) {
+        return;
+    }
+    let mut rest = Limited::new(body, limits.max_bytes.saturating_mul(LINGER_BODIES));
+    let all = async { while let Some(Ok(_)) = rest.frame().await {} };
+    drop(tokio::time::timeout(limits.timeout.min(LINGER), all).await);
 }
 
 async fn collect(body: Body, limits: BodyLimits) -> Result<Bytes, ApiError> {

@@ -7,7 +7,7 @@
 //!   beside it: a sampler of /proc (double runs); in `crash` a seeded killer     watch, chaos
 //! training runs to its end ──> report, state
 //! SIGINT ──> exit 0, nothing left
-//! figures ──> promises: what must hold                                          figures, promises
+//! figures ──> table, promises: what must hold                                   figures, table, promises
 //! ```
 
 pub mod chaos;
@@ -15,5 +15,6 @@ pub mod example;
 pub mod figures;
 pub mod promises;
 pub mod run;
+pub mod table;
 pub mod training;
 pub mod watch;

@@ -1,75 +1,57 @@
-//! The page at `/` in headless Chromium: lanes show who holds each GPU, and change when that changes.
+//! The page at `/` in headless Chromium: lanes show who holds each GPU, and change colour when that changes.
 //!
-//! A picture of a running `up` for the documentation:
-//!
-//! ```sh
-//! chromium --headless=new --no-sandbox --window-size=1400,900 --virtual-time-budget=8000 --screenshot=docs/page.png http://127.0.0.1:8080/
-//! ```
+//! The picture in the documentation is made by `cargo xtask scenario tide --picture docs/page.png`.
 #![expect(clippy::unwrap_used, reason = "tests")]
 
-use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use tidegate_tests::harness::{Options, Up, until};
+use serde::Deserialize;
+use tidegate_tests::browser::Browser;
+use tidegate_tests::harness::{Options, Up};
 use tidegate_tests::manifests;
 use tidegate_tests::outside::installed;
+use tokio::time::{Instant, sleep};
 
-const SOON: Duration = Duration::from_mins(1);
+const SOON: Duration = Duration::from_secs(40);
 
-/// The document as the browser has it after a few seconds of its scripts.
-fn dom(up: &Up) -> String {
-    let profile = tempfile::tempdir().unwrap();
-    let mut browser = Command::new(installed("TIDEGATE_TEST_CHROMIUM").unwrap());
-    browser.args([
-        "--headless=new",
-        "--no-sandbox",
-        "--disable-gpu",
-        "--disable-dev-shm-usage",
-        "--no-first-run",
-        "--no-proxy-server",
-    ]);
-    browser.arg(format!("--user-data-dir={}", profile.path().display()));
-    browser.args(["--timeout=5000", "--virtual-time-budget=5000", "--dump-dom"]).arg(up.url("/"));
-    let output = browser.stdin(Stdio::null()).output().unwrap();
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    String::from_utf8(output.stdout).unwrap()
+/// What a lane shows: its holder now, and the colour at its newest end.
+#[derive(Deserialize, Clone, Debug)]
+struct Lane {
+    holder: String,
+    colour: Option<String>,
 }
 
-/// Device and holder of each lane: elements with `data-device` and `data-holder`.
-fn lanes(dom: &str) -> Vec<(String, String)> {
-    let value = |tag: &str, name: &str| {
-        tag.split_once(&format!("{name}=\"")).map(|(_, rest)| rest.split('"').next().unwrap_or_default().to_owned())
-    };
-    let mut lanes: Vec<_> =
-        dom.split('<').filter_map(|tag| Some((value(tag, "data-device")?, value(tag, "data-holder")?))).collect();
-    lanes.sort();
-    lanes.dedup();
-    lanes
+const LANES: &str = "[...document.querySelectorAll('[data-device][data-holder]')].map((lane) => {
+    const newest = [...lane.querySelectorAll('.slice')].at(-1)?.firstElementChild;
+    return { holder: lane.dataset.holder, colour: newest && getComputedStyle(newest).backgroundColor };
+})";
+
+/// Waits until both lanes are as `wanted` says.
+async fn lanes(page: &mut Browser, what: &str, wanted: impl Fn(&[Lane]) -> bool) -> Vec<Lane> {
+    let deadline = Instant::now() + SOON;
+    loop {
+        let lanes: Vec<Lane> = page.evaluate(LANES).unwrap();
+        if lanes.len() == 2 && wanted(&lanes) {
+            return lanes;
+        }
+        assert!(Instant::now() < deadline, "{what}: {lanes:?}");
+        sleep(Duration::from_millis(200)).await;
+    }
 }
 
-#[test]
-fn lanes_are_read_from_their_attributes() {
-    let dom =
-        r#"<p>x</p><div class="l" data-device="b" data-holder=""><i data-device="a" data-colour="red" data-holder="job/x"></i>"#;
-    assert_eq!(lanes(dom), [("a".to_owned(), "job/x".to_owned()), ("b".to_owned(), String::new())]);
-}
-
-#[tokio::test]
-async fn lanes_change_holder_when_the_tide_turns() {
+#[tokio::test(flavor = "multi_thread")]
+async fn lanes_change_holder_and_colour_when_the_tide_turns() {
     let yaml = manifests::queues() + &manifests::digits();
     let up = Up::start(Options::with_manifest(&yaml, 2).unwrap()).await.unwrap();
-    let empty = lanes(&dom(&up));
-    assert_eq!(empty.len(), 2, "{empty:?}");
-    assert!(empty.iter().all(|(_, holder)| !holder.contains('/')), "{empty:?}");
+    let mut page = Browser::open(&installed("TIDEGATE_TEST_CHROMIUM").unwrap(), &up.url("/")).unwrap();
+    lanes(&mut page, "nobody holds a device", |lanes| lanes.iter().all(|lane| lane.holder == "idle")).await;
 
     let file = tempfile::Builder::new().suffix(".yaml").tempfile().unwrap();
     std::fs::write(file.path(), manifests::shell_job("night", 2, 2, manifests::ENDLESS)).unwrap();
     let applied = up.cli(&["apply", "-f", &file.path().to_string_lossy()]).unwrap();
     assert!(applied.status.success(), "{applied:?}");
-    let running = || async { Ok(up.job("night").await?.phase == "running").map(|yes| yes.then_some(())) };
-    until("the job to run", SOON, running).await.unwrap();
-    let night = lanes(&dom(&up));
-    assert!(night.len() == 2 && night.iter().all(|(_, holder)| holder == "job/night"), "{night:?}");
+    let held = |lanes: &[Lane]| lanes.iter().all(|lane| lane.holder == "job/night" && lane.colour.is_some());
+    let night = lanes(&mut page, "training holds both", held).await;
 
     let cancelled = up.cli(&["cancel", "job/night"]).unwrap();
     assert!(cancelled.status.success(), "{cancelled:?}");
@@ -78,9 +60,8 @@ async fn lanes_change_holder_when_the_tide_turns() {
     let http = reqwest::Client::builder().no_proxy().build().unwrap();
     let answer = http.post(up.url("/v2/models/digits/infer")).body(body).send().await.unwrap();
     assert!(answer.status().is_success(), "{}", answer.text().await.unwrap());
-    let day = lanes(&dom(&up));
-    assert!(
-        day.iter().any(|(_, holder)| holder == "model/digits") && day.iter().all(|(_, holder)| holder != "job/night"),
-        "{day:?}"
-    );
+    let turned = |lanes: &[Lane]| lanes.iter().any(|lane| lane.holder == "model/digits" && lane.colour != night[0].colour);
+    lanes(&mut page, "the model holds one, in another colour", turned).await;
+    let reasons: String = page.evaluate("document.body.innerText").unwrap();
+    assert!(reasons.contains("night") && reasons.contains("digits"), "{reasons}");
 }

@@ -2,7 +2,7 @@
 
 /// Printed on a wrong command line.
 pub const USAGE: &str = "usage: cargo xtask test [--quick]
-       cargo xtask scenario tide|crash [--json] [--seed N]
+       cargo xtask scenario tide|crash [--json] [--seed N] [--picture PNG]
        cargo xtask bench batching [--json]";
 
 /// What to do.

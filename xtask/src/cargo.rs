@@ -13,10 +13,6 @@ use crate::{cache, command};
 pub fn whole_workspace(subcommand: &str) -> Command {
     let mut cargo = Command::new(env::var_os("CARGO").unwrap_or_else(|| OsString::from("cargo")));
     cargo.current_dir(cache::workspace()).args([subcommand, "--release", "--workspace"]);
-    // What cargo sets for its own children would look like a change to build scripts and rebuild them.
-    for (name, _) in env::vars_os().filter(|(name, _)| name.to_str().is_some_and(|n| n.starts_with("CARGO_PKG_"))) {
-        cargo.env_remove(name);
-    }
     cargo
 }
 

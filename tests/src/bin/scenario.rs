@@ -2,14 +2,14 @@
 //! hold does not.
 
 use std::io::Write;
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::Parser;
-use serde_json::Value;
 use tidegate_tests::scenario::figures::Figures;
-use tidegate_tests::scenario::promises;
-use tidegate_tests::scenario::run::{Name, run};
+use tidegate_tests::scenario::run::{Name, Settings, run};
+use tidegate_tests::scenario::{promises, table};
 
 #[derive(Parser)]
 struct Args {
@@ -21,12 +21,15 @@ struct Args {
     /// Of arrivals and of kills.
     #[arg(long, default_value_t = 7)]
     seed: u64,
+    /// Write a picture of the page in the evening of the day; needs `chromium`. With `tide` only.
+    #[arg(long, value_name = "PNG")]
+    picture: Option<PathBuf>,
 }
 
 #[tokio::main]
 async fn main() -> Result<ExitCode> {
-    let Args { name, json, seed } = Args::parse();
-    let figures = run(name, seed).await?;
+    let Args { name, json, seed, picture } = Args::parse();
+    let figures = run(&Settings { name, seed, picture }).await?;
     print(&figures, json)?;
     let broken = match name {
         Name::Tide => promises::broken_in_tide(&figures),
@@ -40,14 +43,9 @@ async fn main() -> Result<ExitCode> {
 
 fn print(figures: &Figures, json: bool) -> Result<()> {
     let mut out = std::io::stdout().lock();
-    let value = serde_json::to_value(figures)?;
-    match value {
-        Value::Object(fields) if !json => {
-            for (name, value) in fields {
-                writeln!(out, "{name:<36} {value}")?;
-            }
-        }
-        value => writeln!(out, "{value}")?,
+    if !json {
+        return Ok(table::write(&mut out, figures)?);
     }
-    Ok(())
+    serde_json::to_writer(&mut out, figures)?;
+    Ok(writeln!(out)?)
 }

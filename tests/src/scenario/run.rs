@@ -1,5 +1,6 @@
 //! Plays a scenario from the start of `up` to its end.
 
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
@@ -13,12 +14,18 @@ use super::chaos::{self, Kill};
 use super::example::Example;
 use super::figures::{self, Figures, GPUS, Observed};
 use super::{training, watch};
+use crate::browser::Browser;
 use crate::harness::{Options, Up};
 
 /// After the day, with all devices: the rest of two trainings of 480 device-seconds each, and restarts under chaos.
 const TRAINING_WITHIN: Duration = Duration::from_mins(10);
 /// `up` is away for a second after each kill; a reader waits that out.
 const UP_IS_BACK_WITHIN: Duration = Duration::from_mins(1);
+
+/// Of the day: both peaks are over, and training has its devices back.
+const PICTURE_AT: Duration = Duration::from_secs(160);
+/// The page asks for the history, then draws it.
+const PAGE_WITHIN: Duration = Duration::from_secs(3);
 
 /// Which scenario.
 #[derive(clap::ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,8 +36,18 @@ pub enum Name {
     Crash,
 }
 
+/// What to play and how.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    pub name: Name,
+    /// Of arrivals and of kills.
+    pub seed: u64,
+    /// Where the page's picture goes, if one is wanted; it needs Chromium.
+    pub picture: Option<PathBuf>,
+}
+
 /// Plays it. Errors are those of the machinery; what did not hold is in the figures.
-pub async fn run(name: Name, seed: u64) -> Result<Figures> {
+pub async fn run(settings: &Settings) -> Result<Figures> {
     let example = Example::read()?;
     eprintln!("training outside Tidegate, to compare with");
     let undisturbed = training::undisturbed(&example).await?;
@@ -38,15 +55,15 @@ pub async fn run(name: Name, seed: u64) -> Result<Figures> {
     let options = options.argument("--simulate-gpus").argument(format!("{GPUS}xH100-80GB"));
     eprintln!("starting up");
     let up = Up::start(options).await?;
-    let observed = observe(up, name, seed, &example, undisturbed).await?;
+    let observed = observe(up, settings, &example, undisturbed).await?;
     figures::figures(&observed, &example)
 }
 
-async fn observe(mut up: Up, name: Name, seed: u64, example: &Example, undisturbed: figures::PerJob<f64>) -> Result<Observed> {
+async fn observe(mut up: Up, settings: &Settings, example: &Example, undisturbed: figures::PerJob<f64>) -> Result<Observed> {
     let (stop, stopped) = signal::channel(false);
     let mut sampler = JoinSet::new();
     sampler.spawn(watch::double_runs(up.data(), stopped));
-    let (client, kills) = day(&mut up, name, seed, example).await?;
+    let (client, kills) = day(&mut up, settings, example).await?;
     eprint!("{client}");
     let (day, state_after_day) = (patiently(&up, "/api/v1/report").await?, patiently(&up, "/api/v1/state").await?);
     eprintln!("the day is over; training goes on to its end");
@@ -56,7 +73,7 @@ async fn observe(mut up: Up, name: Name, seed: u64, example: &Example, undisturb
     stop.send_replace(true);
     let double_runs = sampler.join_next().await.context("the sampler is gone")??;
     Ok(Observed {
-        seed,
+        seed: settings.seed,
         client,
         day,
         state_after_day,
@@ -71,16 +88,29 @@ async fn observe(mut up: Up, name: Name, seed: u64, example: &Example, undisturb
     })
 }
 
-async fn day(up: &mut Up, name: Name, seed: u64, example: &Example) -> Result<(tidegate_load::Report, Vec<Kill>)> {
+async fn day(up: &mut Up, settings: &Settings, example: &Example) -> Result<(tidegate_load::Report, Vec<Kill>)> {
     let cancel = CancellationToken::new();
-    let load = play(&example.script, LoadOptions::new(up.url(""), seed), &cancel);
-    match name {
-        Name::Tide => Ok((load.await?, Vec::new())),
+    let load = play(&example.script, LoadOptions::new(up.url(""), settings.seed), &cancel);
+    match settings.name {
+        Name::Tide => {
+            let (client, taken) = tokio::join!(load, picture(up, settings.picture.as_deref()));
+            taken?;
+            Ok((client?, Vec::new()))
+        }
         Name::Crash => {
-            let (client, kills) = tokio::join!(load, chaos::kill_all(up, seed));
+            let (client, kills) = tokio::join!(load, chaos::kill_all(up, settings.seed));
             Ok((client?, kills?))
         }
     }
+}
+
+/// Takes the page's picture when most of the day can be seen on it.
+async fn picture(up: &Up, file: Option<&Path>) -> Result<()> {
+    let Some(file) = file else { return Ok(()) };
+    sleep(PICTURE_AT).await;
+    let mut page = Browser::open(Path::new("chromium"), &up.url("/"))?;
+    sleep(PAGE_WITHIN).await;
+    std::fs::write(file, page.picture()?).with_context(|| format!("write {}", file.display()))
 }
 
 async fn training_ends(up: &Up) -> Result<()> {
