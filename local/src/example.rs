@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use tidegate_api::manifest::Object;
-use tidegate_load::{Options, Script, play};
+use tidegate_load::{ModelScript, Options, Script, play};
 use tidegate_runtime::exit::Error;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -106,11 +106,25 @@ impl Example {
         }
         eprintln!("  the day is over; waiting for the training jobs to end");
         wait_for_jobs(&world, &shutdown).await;
-        if let (Ok(day), Ok(end), Ok(state)) = (day, world.read(World::report).await, world.read(World::state).await) {
-            summary::say(&report, &day, &end, &state);
+        if shutdown.is_cancelled() {
+            return Ok(());
+        }
+        let peaks: Vec<(String, u64)> = script.models.iter().map(|model| (model.name.clone(), peak(model))).collect();
+        let needed = move |world: &World| peaks.iter().map(|(model, rate)| world.needed_at(model, *rate)).sum();
+        let seen = (day, world.read(World::report).await, world.read(World::state).await, world.read(needed).await);
+        if let (Ok(day), Ok(end), Ok(state), Ok(peak_devices)) = seen {
+            summary::say(&report, &summary::Seen { day, end, state, peak_devices });
         }
         Ok(())
     }
+}
+
+/// The highest scripted rate, in rows per 1000 s; a request of the examples is one row.
+fn peak(model: &ModelScript) -> u64 {
+    let highest = model.requests_per_second.iter().map(|(_, rate)| *rate).fold(0.0, f64::max);
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a scripted rate is far below 2^53")]
+    let milli = (highest * 1000.0).round() as u64;
+    milli
 }
 
 /// Paths under `from` become paths under `to`.

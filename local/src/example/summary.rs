@@ -19,8 +19,20 @@ pub(super) fn line(report: &Report, state: &view::State) -> String {
     format!("{:>4} s  {}; {}", report.elapsed_ms / 1000, models.join(", "), jobs.join(", "))
 }
 
+/// What the world reported.
+pub(super) struct Seen {
+    /// When the day had ended.
+    pub day: view::Report,
+    /// When training had ended too.
+    pub end: view::Report,
+    pub state: view::State,
+    /// Devices that the models would need, each alone at its own peak.
+    pub peak_devices: u32,
+}
+
 /// The summary.
-pub(super) fn say(client: &Report, day: &view::Report, end: &view::Report, state: &view::State) {
+pub(super) fn say(client: &Report, seen: &Seen) {
+    let Seen { day, end, state, peak_devices } = seen;
     eprintln!();
     eprintln!("  What happened");
     for (name, model) in &client.models {
@@ -57,16 +69,15 @@ pub(super) fn say(client: &Report, day: &view::Report, end: &view::Report, state
             metrics.join(", ")
         );
     }
-    say_factor(day, state);
+    say_factor(day, state, *peak_devices);
     eprintln!("  Still up: the page, the API and `tidegate top` go on until Ctrl-C.");
     eprintln!();
 }
 
 /// GPUs that a static split needs, by this one.
-fn say_factor(day: &view::Report, state: &view::State) {
+fn say_factor(day: &view::Report, state: &view::State, peaks: u32) {
     let used = state.devices.len();
     let seconds = if used == 0 { 0.0 } else { day.device_seconds / used as f64 };
-    let peaks: u32 = day.peak_wanted.values().map(|wanted| (*wanted).min(u32::try_from(used).unwrap_or(u32::MAX))).sum();
     let jobs = day.held_gpu_seconds.iter().filter(|(holder, _)| holder.starts_with("job/"));
     let mean: f64 = jobs.map(|(_, held)| if seconds > 0.0 { held / seconds } else { 0.0 }).sum();
     let needed = f64::from(peaks) + mean;

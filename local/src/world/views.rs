@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use tidegate_api::view;
+use tidegate_core::demand::{self, Demand, Promise};
 use tidegate_core::explain;
 use tidegate_core::holdings::{Holder, Holdings};
 use tidegate_core::names::{JobName, ModelName};
@@ -147,6 +148,20 @@ impl World {
             fit_base_ms: last.fit_base_us as f64 / 1000.0,
             fit_per_row_ms: last.fit_per_row_us as f64 / 1000.0,
         }
+    }
+
+    /// Devices that a model alone would need at a rate, by the engine's own rule and the service time fitted so far.
+    pub fn needed_at(&self, model: &str, milli_rows_per_s: u64) -> u32 {
+        let state = self.engine.state();
+        let Some(model) = state.models.get(&ModelName::from(model)) else { return 0 };
+        let demand = Demand { milli_rows_per_s, service: model.demand.service, ..Demand::default() };
+        let promise = Promise {
+            slo_us: model.spec.slo_ms * 1000,
+            max_rows: model.spec.max_rows,
+            headroom_percent: state.policy.headroom_percent,
+            lead_ms: 0,
+        };
+        demand::devices(&demand, promise, 0)
     }
 
     /// Whether the router knows every model: before, it answers that there is none of its name.
