@@ -185,11 +185,12 @@ pub fn model(engine: &Engine, name: &ModelName, now: At) -> Option<Explanation> 
         None => answer.because.push(format!("{rate} arrive; its service time is not measured yet")),
     }
     if target > model.want {
-        answer.because.push(format!(
-            "its demand asks for {} now; the rest stays until it was not needed for {} s",
-            model.want,
-            state.policy.lend_after_ms / 1000
-        ));
+        let why = if model.past_wants.iter().any(|(until, _)| now.since(*until) < state.policy.lend_after_ms) {
+            format!("the rest stays until it was not needed for {} s", state.policy.lend_after_ms / 1000)
+        } else {
+            format!("its last request keeps one for {} s", model.spec.zero_after_ms / 1000)
+        };
+        answer.because.push(format!("its demand asks for {} now; {why}", model.want));
     }
     if replicas.len() < target as usize {
         answer.because.push(lacking(state, model));

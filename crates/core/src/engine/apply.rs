@@ -162,10 +162,10 @@ impl State {
         let policy = self.policy.clone();
         let mut changed = false;
         self.with_model(name, |model| {
-            let former = (model.target(now, &policy), model.next_change(now, &policy));
+            let former = (model.want, model.target(now, &policy), model.next_change(now, &policy));
             let lead_ms = model.load_ms + stop_ms;
             model.observe(now, demand, &policy, lead_ms, u32::try_from(ready).unwrap_or(u32::MAX));
-            changed = former != (model.target(now, &policy), model.next_change(now, &policy));
+            changed = former != (model.want, model.target(now, &policy), model.next_change(now, &policy));
         });
         self.dirty |= changed;
     }

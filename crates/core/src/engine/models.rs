@@ -77,7 +77,9 @@ fn place(round: &mut Round, name: &ModelName) {
         if have >= target as usize || waits {
             return;
         }
-        let Some(device) = device_for(round, name, &model) else {
+        // What only the hysteresis keeps takes no device from others.
+        let needed = have < model.want.max(model.spec.min) as usize;
+        let Some(device) = device_for(round, name, &model, needed) else {
             // No room beside the outdated ones: the first of them makes place.
             let outdated = active.iter().find(|(_, replica)| replica.generation != model.spec.generation);
             let Some((id, _)) = outdated else { return };
@@ -88,15 +90,16 @@ fn place(round: &mut Round, name: &ModelName) {
     }
 }
 
-/// A device for one more replica: free, or reclaimed from work that owes it.
-fn device_for(round: &mut Round, name: &ModelName, model: &Model) -> Option<DeviceId> {
+/// A device for one more replica: free, or, if it is needed, reclaimed from work that owes it.
+fn device_for(round: &mut Round, name: &ModelName, model: &Model, needed: bool) -> Option<DeviceId> {
     let ask = &model.spec.ask;
     let milli = round.milli_of(ask)?;
     if !round.within_quota(&model.spec.queue, milli) {
         return None;
     }
-    if let Some(device) = round.holdings.find(round.state, ask, false) {
-        return Some(device);
+    let free = round.holdings.find(round.state, ask, false);
+    if free.is_some() || !needed {
+        return free;
     }
     let request = Request {
         by: Claimant::Model(name.clone()),

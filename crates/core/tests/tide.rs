@@ -1,0 +1,244 @@
+//! The tide on one box, told as short stories: what the engine orders when demand rises and falls.
+#![expect(clippy::unwrap_used, reason = "tests")]
+
+use tidegate_core::demand::{Demand, ServiceTime};
+use tidegate_core::explain;
+use tidegate_core::names::{Class, DeviceId, JobName, ModelName, QueueName, ReplicaId};
+use tidegate_core::plan::{Action, ActionKind};
+use tidegate_core::policy::Policy;
+use tidegate_core::state::{Amount, Ask, Device, Health, JobSpec, ModelSpec, Queue};
+use tidegate_core::{At, Engine, Event, JobExit, Outcome};
+
+/// Four devices that belong to serving; training lives on what is lent.
+struct Box4 {
+    engine: Engine,
+    now: At,
+}
+
+impl Box4 {
+    fn new() -> Self {
+        let mut this = Self { engine: Engine::default(), now: At(1_000_000) };
+        this.tell(Event::PolicySet(Policy {
+            headroom_percent: 0,
+            lend_after_ms: 6_000,
+            grow_after_ms: 4_000,
+            max_evictions_per_minute: 30,
+        }));
+        for index in 0..4 {
+            let device = Device { class: Class::from("H100-80GB"), memory_mib: 81_920, health: Health::Ok, free_since: None };
+            this.tell(Event::DeviceSeen { id: DeviceId(format!("gpu-{index}")), device });
+        }
+        for (name, nominal) in [("serving", 4), ("training", 0)] {
+            this.tell(Event::QueueSet { name: QueueName::from(name), queue: Queue { nominal, borrowing_limit: None } });
+        }
+        let spec = ModelSpec {
+            queue: QueueName::from("serving"),
+            priority: 0,
+            ask: Ask { amount: Amount::Whole, classes: Vec::new() },
+            slo_ms: 250,
+            min: 0,
+            max: 4,
+            zero_after_ms: 10_000,
+            max_rows: 16,
+            generation: 1,
+        };
+        this.tell(Event::ModelSet { name: ModelName::from("digits"), spec });
+        this
+    }
+
+    fn tell(&mut self, event: Event) {
+        self.engine.apply(self.now, event);
+    }
+
+    fn submit(&mut self, name: &str, min: u32, max: u32) {
+        let spec = JobSpec {
+            queue: QueueName::from("training"),
+            priority: 0,
+            min,
+            max,
+            ask: Ask { amount: Amount::Whole, classes: Vec::new() },
+            restart_ms: 1_000,
+            backoff_limit: 3,
+        };
+        self.tell(Event::JobSet { name: JobName::from(name), spec });
+    }
+
+    fn demand(&mut self, rows_per_s: u64) {
+        let service = Some(ServiceTime { base_us: 20_000, per_row_us: 5_000 });
+        let demand = Demand { milli_rows_per_s: rows_per_s * 1000, service, ..Demand::default() };
+        self.tell(Event::Demand { model: ModelName::from("digits"), demand });
+    }
+
+    /// Decides after `ms`, and says what was ordered in few words.
+    fn after(&mut self, ms: u64) -> Vec<String> {
+        self.now = self.now.plus(ms);
+        let plan = self.engine.decide(self.now);
+        plan.actions.iter().map(told).collect()
+    }
+
+    /// What was ordered happens: starts run and replicas are ready; stops end.
+    fn happen(&mut self) {
+        let actions: Vec<Action> = self.engine.outstanding().cloned().collect();
+        for action in actions {
+            match action.kind {
+                ActionKind::StopJob { job, attempt, .. } => {
+                    self.tell(Event::JobExited { name: job, attempt, exit: JobExit::Stopped });
+                }
+                ActionKind::StopReplica { replica, .. } => self.tell(Event::ReplicaExited { id: replica, failed: false }),
+                ActionKind::StartJob { job, attempt, .. } => {
+                    self.tell(Event::Outcome { id: action.id, outcome: Outcome::Done });
+                    self.tell(Event::JobStarted { name: job, attempt });
+                }
+                ActionKind::StartReplica { replica, .. } => {
+                    self.tell(Event::Outcome { id: action.id, outcome: Outcome::Done });
+                    self.tell(Event::ReplicaReady { id: replica, load_ms: 500 });
+                }
+            }
+        }
+    }
+}
+
+fn told(action: &Action) -> String {
+    let category = action.reason.category();
+    match &action.kind {
+        ActionKind::StartJob { job, devices, .. } => format!("{job} starts on {} ({category})", devices.len()),
+        ActionKind::StopJob { job, resume_with, .. } => format!("{job} stops, goes on with {resume_with} ({category})"),
+        ActionKind::StartReplica { replica: ReplicaId(id), .. } => format!("{id} starts ({category})"),
+        ActionKind::StopReplica { replica: ReplicaId(id), .. } => format!("{id} stops ({category})"),
+    }
+}
+
+#[test]
+fn at_low_tide_everything_is_lent_and_shared_out_evenly() {
+    let mut tide = Box4::new();
+    tide.submit("a", 1, 4);
+    tide.submit("b", 1, 4);
+    assert_eq!(tide.after(0), ["a starts on 2 (lend)", "b starts on 2 (lend)"]);
+}
+
+#[test]
+fn a_rising_tide_shrinks_the_job_that_loses_least_and_starts_a_replica_behind_it() {
+    let mut tide = Box4::new();
+    tide.submit("a", 1, 4);
+    tide.submit("b", 1, 4);
+    tide.after(0);
+    tide.happen();
+    tide.now = tide.now.plus(5_000);
+    tide.tell(Event::JobProgress { name: JobName::from("b"), attempt: 1, step: 10, checkpoint: Some(10) });
+    tide.demand(100);
+    assert_eq!(tide.after(1_000), ["b stops, goes on with 1 (reclaim)", "digits-1 starts (demand)"]);
+    let orders: Vec<Action> = tide.engine.outstanding().cloned().collect();
+    assert_eq!(orders[1].after, [orders[0].id], "the replica waits for the device");
+    tide.happen();
+    assert_eq!(tide.after(0), ["b starts on 1 (resume)"]);
+}
+
+#[test]
+fn a_job_at_its_minimum_is_evicted_whole_and_comes_back_at_ebb() {
+    let mut tide = Box4::new();
+    tide.submit("gang", 4, 4);
+    tide.after(0);
+    tide.happen();
+    tide.demand(100);
+    assert_eq!(tide.after(1_000), ["gang stops, goes on with 0 (reclaim)", "digits-1 starts (demand)"]);
+    tide.happen();
+    assert_eq!(tide.after(0), Vec::<String>::new(), "three free devices are no gang of four");
+    tide.demand(0);
+    assert_eq!(tide.after(5_000), Vec::<String>::new(), "the model is still awake");
+    assert_eq!(tide.after(6_000), ["digits-1 stops (asleep)", "gang starts on 4 (lend)"]);
+}
+
+#[test]
+fn a_running_job_grows_only_onto_devices_that_stayed_idle() {
+    let mut tide = Box4::new();
+    tide.demand(500);
+    tide.after(0);
+    tide.happen();
+    tide.submit("a", 1, 4);
+    assert_eq!(tide.after(0), Vec::<String>::new(), "four replicas hold four devices");
+    tide.demand(400);
+    assert_eq!(tide.after(6_000), ["digits-4 stops (surplus)", "a starts on 1 (lend)"]);
+    tide.happen();
+    tide.demand(100);
+    assert_eq!(tide.after(6_000), ["digits-2 stops (surplus)", "digits-3 stops (surplus)"]);
+    tide.happen();
+    assert_eq!(tide.after(0), Vec::<String>::new(), "the devices are idle only now");
+    assert_eq!(tide.after(4_000), ["a stops, goes on with 3 (grow)"]);
+}
+
+#[test]
+fn what_only_the_hysteresis_keeps_takes_no_device_from_training() {
+    let mut tide = Box4::new();
+    tide.demand(10);
+    tide.after(0);
+    tide.happen();
+    tide.submit("a", 3, 3);
+    tide.after(0);
+    tide.happen();
+    tide.demand(0);
+    tide.tell(Event::ReplicaExited { id: ReplicaId("digits-1".to_owned()), failed: true });
+    tide.tell(Event::DeviceDrained { id: DeviceId::from("gpu-0"), drained: true });
+    assert_eq!(tide.after(0), Vec::<String>::new());
+    tide.demand(10);
+    assert_eq!(tide.after(0), ["a stops, goes on with 0 (reclaim)", "digits-2 starts (demand)"]);
+}
+
+#[test]
+fn the_cap_on_evictions_stops_them_says_so_and_lifts_after_a_minute() {
+    let mut tide = Box4::new();
+    tide.tell(Event::PolicySet(Policy { max_evictions_per_minute: 1, ..Policy::default() }));
+    tide.submit("a", 2, 2);
+    tide.submit("b", 2, 2);
+    tide.after(0);
+    tide.happen();
+    tide.demand(450);
+    let ordered = tide.after(0);
+    assert_eq!(ordered.iter().filter(|order| order.contains("reclaim")).count(), 1, "{ordered:?}");
+    assert!(tide.engine.state().eviction_cap_reached);
+    tide.happen();
+    assert_eq!(tide.after(59_000), Vec::<String>::new());
+    let ordered = tide.after(1_000);
+    assert!(ordered.iter().any(|order| order.contains("reclaim")), "{ordered:?}");
+}
+
+#[test]
+fn a_waiting_job_is_told_why_and_what_would_change_it() {
+    let mut tide = Box4::new();
+    tide.demand(500);
+    tide.after(0);
+    tide.happen();
+    tide.submit("a", 2, 4);
+    tide.after(0);
+    let answer = explain::job(&tide.engine, &JobName::from("a"), tide.now).unwrap();
+    assert_eq!(answer.status, "job/a waits");
+    assert_eq!(answer.because[0], "needs 2 device(s), 0 of 4 are free; model/digits hold the rest");
+    assert_eq!(answer.would_change, ["would start now with 2 more H100-80GB"]);
+    assert!(explain::job(&tide.engine, &JobName::from("nobody"), tide.now).is_none());
+}
+
+#[test]
+fn a_job_that_keeps_failing_backs_off_and_is_failed_at_its_limit() {
+    let mut tide = Box4::new();
+    tide.submit("a", 1, 1);
+    for attempt in 1..=4 {
+        assert_eq!(tide.after(60_000), ["a starts on 1 (lend)"], "attempt {attempt}");
+        tide.happen();
+        tide.tell(Event::JobExited { name: JobName::from("a"), attempt, exit: JobExit::Failed });
+        assert_eq!(tide.after(0), Vec::<String>::new(), "it backs off");
+    }
+    assert_eq!(tide.after(120_000), Vec::<String>::new());
+    let answer = explain::job(&tide.engine, &JobName::from("a"), tide.now).unwrap();
+    assert_eq!(answer.status, "job/a has failed: 4 failures in a row, limit 3");
+}
+
+#[test]
+fn a_stale_attempt_changes_nothing() {
+    let mut tide = Box4::new();
+    tide.submit("a", 1, 1);
+    tide.after(0);
+    tide.happen();
+    let before = tide.engine.state().jobs.clone();
+    tide.tell(Event::JobProgress { name: JobName::from("a"), attempt: 7, step: 99, checkpoint: Some(99) });
+    tide.tell(Event::JobExited { name: JobName::from("a"), attempt: 7, exit: JobExit::Succeeded });
+    assert_eq!(tide.engine.state().jobs, before);
+}
