@@ -1,5 +1,4 @@
 //! The tide on one box, told as short stories: what the engine orders when demand rises and falls.
-#![expect(clippy::unwrap_used, reason = "tests")]
 
 use tidegate_core::demand::{Demand, ServiceTime};
 use tidegate_core::explain;
