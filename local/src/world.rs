@@ -55,6 +55,9 @@ const BURST: usize = 256;
 /// Decisions that are shown.
 const SHOWN_DECISIONS: usize = 500;
 
+/// An answer that waits.
+type Reply = Box<dyn FnOnce() + Send>;
+
 /// Where things are on this box.
 #[derive(Clone, Debug)]
 pub struct Places {
@@ -97,6 +100,8 @@ pub struct World {
     publisher: Publisher,
     metrics: Metrics,
     pending: Commit,
+    /// Answers to what must outlive the world: given once it is in the ledger.
+    replies: Vec<Reply>,
     committed_at: At,
     started_ms: u64,
 }
@@ -154,7 +159,8 @@ impl World {
             }
             self.waiting.extend(plan.actions.iter().cloned());
             self.timeline.update(&self.engine, &self.waiting, now_ms(), &mut self.pending);
-            self.commit(!plan.actions.is_empty()).await?;
+            self.commit(!plan.actions.is_empty() || !self.replies.is_empty()).await?;
+            self.replies.drain(..).for_each(|reply| reply());
             let carried_out = self.carry_out();
             if plan.actions.is_empty() && !carried_out {
                 break;

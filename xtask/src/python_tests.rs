@@ -7,13 +7,12 @@ use anyhow::Result;
 use crate::cache;
 use crate::tally::{self, Tally};
 
-/// Runs every test of the folder and sums up in the words of Rust's test runner. A skipped test counts as ignored.
+/// Runs every test of the folder and sums up in the words of Rust's test runner. A skipped test counts as failed.
 const RUNNER: &str = "
 import sys, unittest
 result = unittest.TextTestRunner(stream=sys.stderr, verbosity=2).run(unittest.defaultTestLoader.discover('.'))
-failed = len(result.failures) + len(result.errors) + len(result.unexpectedSuccesses)
-passed = result.testsRun - failed - len(result.skipped)
-print(f'test result: unittest. {passed} passed; {failed} failed; {len(result.skipped)} ignored', flush=True)
+failed = len(result.failures) + len(result.errors) + len(result.unexpectedSuccesses) + len(result.skipped)
+print(f'test result: unittest. {result.testsRun - failed} passed; {failed} failed', flush=True)
 sys.exit(not result.wasSuccessful())
 ";
 

@@ -58,10 +58,15 @@ fn echo(output: impl Read, mut sink: impl Write, mut see: impl FnMut(&str)) -> i
     Ok(())
 }
 
-/// `test result: ok. 12 passed; 0 failed; 0 ignored; ...`. An ignored test counts as failed: nothing is skipped silently.
+/// `test result: ok. 12 passed; 0 failed; ...`, and `test NAME ... ignored`: an ignored test counts as failed, so that
+/// nothing is skipped silently. `ignored, helper of ...` is no test but a process that one starts.
 pub fn of_runner(line: &str) -> Tally {
-    let Some(rest) = line.trim().strip_prefix("test result: ") else { return Tally::default() };
-    Tally { passed: number_before(rest, " passed"), failed: number_before(rest, " failed") + number_before(rest, " ignored") }
+    let line = line.trim();
+    if let Some(rest) = line.strip_prefix("test result: ") {
+        return Tally { passed: number_before(rest, " passed"), failed: number_before(rest, " failed") };
+    }
+    let ignored = line.starts_with("test ") && line.contains(" ... ignored") && !line.contains(" ... ignored, helper of ");
+    Tally { passed: 0, failed: u64::from(ignored) }
 }
 
 fn number_before(text: &str, word: &str) -> u64 {
@@ -74,10 +79,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn results_of_runner_tests_are_counted_and_ignored_ones_count_as_failed() {
+    fn results_are_counted_and_ignored_tests_count_as_failed_but_not_helpers() {
         let line = "test result: FAILED. 12 passed; 3 failed; 2 ignored; 0 measured; 7 filtered out; finished in 0.10s\n";
-        assert_eq!(of_runner(line), Tally { passed: 12, failed: 5 });
-        assert_eq!(of_runner("test result of_mine ... ok"), Tally::default());
+        assert_eq!(of_runner(line), Tally { passed: 12, failed: 3 });
+        assert_eq!(of_runner("test slow ... ignored\n"), Tally { passed: 0, failed: 1 });
+        assert_eq!(of_runner("test slow ... ignored, takes an hour"), Tally { passed: 0, failed: 1 });
+        assert_eq!(of_runner("test it ... ignored, helper of the test below"), Tally::default());
+        assert_eq!(of_runner("test result_of_mine ... ok"), Tally::default());
     }
 
     #[test]

@@ -1,7 +1,5 @@
 //! Carrying out: actions become units that start and end, and outcomes become events.
 
-use std::time::Duration;
-
 use tidegate_api::view;
 use tidegate_core::names::{DeviceId, JobName, ModelName, ReplicaId};
 use tidegate_core::plan::{Action, ActionId, ActionKind};
@@ -10,9 +8,6 @@ use tidegate_core::{Event, JobExit, Outcome};
 use super::World;
 use crate::unit::Exit;
 use crate::units::UnitEvent;
-
-/// How a router that was killed and started again by its shim is told from its first start.
-const FIRST_RUN: u32 = 0;
 
 /// An action as people read it.
 pub(super) fn decision(action: &Action, at_ms: u64) -> view::Decision {
@@ -130,7 +125,7 @@ impl World {
             UnitEvent::Started { id, restarts, .. } => {
                 if let Some(job) = self.job_of(&id) {
                     self.worker_started(&job, &id);
-                } else if id.as_str() == super::router::UNIT && restarts > FIRST_RUN {
+                } else if id.as_str() == super::router::UNIT && restarts > 0 {
                     tracing::warn!(restarts, "the router ended and was started again");
                     self.metrics.router_restarted();
                 }
@@ -154,6 +149,3 @@ impl World {
         attempts.find(|(_, attempt)| attempt.ranks.iter().any(|rank| rank.unit == *unit)).map(|(job, _)| job.clone())
     }
 }
-
-/// What a draining replica gets for the requests that it has; far above any SLO.
-pub(super) const REPLICA_GRACE: Duration = Duration::from_secs(30);

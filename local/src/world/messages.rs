@@ -114,16 +114,24 @@ impl Handle {
 }
 
 impl World {
-    /// Takes in one message. A caller that has gone does not hear the answer, which is fine.
+    /// Takes in one message. What a caller is told was done is in the ledger first; a caller that has gone does not
+    /// hear the answer, which is fine.
     pub(super) fn message(&mut self, message: Message) {
         match message {
             Message::Router(report) => self.router_report(&report),
             Message::Replica(report) => self.replica_report(&report),
             Message::Progress { job, attempt, token, lines, reply } => {
-                drop(reply.send(self.progress(&job, attempt, &token, &lines)));
+                let taken = self.progress(&job, attempt, &token, &lines);
+                self.replies.push(Box::new(move || drop(reply.send(taken))));
             }
-            Message::Apply { objects, infos, reply } => drop(reply.send(self.apply(&objects, infos))),
-            Message::Wish { wish, reply } => drop(reply.send(self.wish(wish))),
+            Message::Apply { objects, infos, reply } => {
+                let applied = self.apply(&objects, infos);
+                self.replies.push(Box::new(move || drop(reply.send(applied))));
+            }
+            Message::Wish { wish, reply } => {
+                let done = self.wish(wish);
+                self.replies.push(Box::new(move || drop(reply.send(done))));
+            }
             Message::Read(look) => look(self),
         }
     }

@@ -1,17 +1,19 @@
 //! Replicas as processes: start, readiness, drain, end.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use tidegate_api::control::{ReplicaPhase, ReplicaReport};
 use tidegate_core::names::{DeviceId, ModelName, ReplicaId};
 use tidegate_core::{Event, State};
 
-use super::carry::REPLICA_GRACE;
 use super::{World, now_ms};
 use crate::unit::{Exit, Restart, UnitId, UnitSpec};
 
 /// Most bytes of one replica's output that are kept.
 const LOG_BYTES: u64 = 2 << 20;
+/// What a draining replica gets for the requests that it has; far above any SLO.
+pub(super) const REPLICA_GRACE: Duration = Duration::from_secs(30);
 /// How long routers may take to stop sending to a replica that drains. One that still sends gets UNAVAILABLE and
 /// sends elsewhere, so nothing depends on it.
 const ROUTER_NOTICE_MS: u64 = 400;

@@ -6,7 +6,7 @@ use tidegate_runtime::exit::Error;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
-use super::carry::REPLICA_GRACE;
+use super::replicas::REPLICA_GRACE;
 use super::router::UNIT;
 use super::{Message, TICK, World};
 use crate::unit::UnitId;
@@ -35,7 +35,7 @@ impl World {
         }
         tracing::info!(jobs = self.attempts.len(), replicas = self.servers.len(), "draining");
         let answered = |world: &Self| !world.is_running(&router) && world.attempts.is_empty();
-        self.wait_until(answered, longest + MARGIN, &mut messages, &mut unit_events).await;
+        self.wait_until(answered, longest + MARGIN, &mut messages, &mut unit_events).await?;
         let servers: Vec<UnitId> = self.servers.values().map(|server| server.unit.clone()).collect();
         for server in self.servers.values_mut() {
             server.told_to_end = true;
@@ -43,7 +43,7 @@ impl World {
         for unit in &servers {
             self.end_unit(unit, REPLICA_GRACE);
         }
-        self.wait_until(|world| world.servers.is_empty(), REPLICA_GRACE + MARGIN, &mut messages, &mut unit_events).await;
+        self.wait_until(|world| world.servers.is_empty(), REPLICA_GRACE + MARGIN, &mut messages, &mut unit_events).await?;
         drop(self.units.forget(&router));
         let waiting = std::mem::take(&mut self.waiting);
         self.timeline.update(&self.engine, &waiting, super::now_ms(), &mut self.pending);
@@ -65,7 +65,7 @@ impl World {
         limit: Duration,
         messages: &mut mpsc::Receiver<Message>,
         unit_events: &mut mpsc::UnboundedReceiver<UnitEvent>,
-    ) {
+    ) -> Result<(), Error> {
         let deadline = Instant::now() + limit;
         while !done(self) && Instant::now() < deadline {
             tokio::select! {
@@ -73,8 +73,13 @@ impl World {
                 Some(message) = messages.recv() => self.message(message),
                 () = tokio::time::sleep(TICK) => {}
             }
+            if !self.replies.is_empty() {
+                self.commit(true).await?;
+                self.replies.drain(..).for_each(|reply| reply());
+            }
             self.publish_state();
         }
+        Ok(())
     }
 
     /// As ever, but a router that has ended stays so.

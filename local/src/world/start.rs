@@ -72,6 +72,7 @@ impl World {
             publisher,
             metrics,
             pending: Commit::default(),
+            replies: Vec::new(),
             committed_at: At(0),
             started_ms: now_ms(),
         };
