@@ -46,7 +46,9 @@ impl Control for Service {
         &self,
         request: Request<Streaming<RouterReport>>,
     ) -> Result<Response<Self::RouterSessionStream>, Status> {
-        let configs = WatchStream::new(self.published.router.clone()).map(Ok);
+        // Version 0 is the watch before the world has published anything.
+        let published = WatchStream::new(self.published.router.clone()).filter(|config| config.version > 0);
+        let configs = published.map(Ok);
         Ok(Response::new(session(request.into_inner(), configs, self.world.clone(), Message::Router, &self.shutdown)))
     }
 

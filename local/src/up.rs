@@ -83,7 +83,7 @@ impl Here {
         }
         let api_listener = bind_api(loaded.values.get("port").and_then(|port| port.parse().ok()))?;
         let address = api_listener.local_addr().map_err(|e| Error::failed("bind the API", e))?;
-        let places = Places { exe: exe.clone(), data: data.clone(), url: format!("http://{address}"), listen };
+        let url = format!("http://{address}");
 
         let checked = Checked::of(&Admission { exe: &exe, devices: &devices, known: &objects }, new).await?;
         let (unit_events, mut unit_inbox) = mpsc::unbounded_channel();
@@ -91,7 +91,10 @@ impl Here {
         let free = TcpListener::bind(listen);
         let opened = Units::open(&data.join("units"), exe.clone(), unit_events).await;
         let (units, found) = opened.map_err(|e| Error::failed("open the units", e))?;
-        let (listener, found) = front_door(free, listen, &places.url, &units, found, &mut unit_inbox).await?;
+        let (listener, found) = front_door(free, listen, &url, &units, found, &mut unit_inbox).await?;
+        // Port 0 has become a real one.
+        let listen = listener.as_ref().and_then(|bound| bound.local_addr().ok()).unwrap_or(listen);
+        let places = Places { exe: exe.clone(), data: data.clone(), url, listen };
 
         let (publisher, shown, state, decisions) = channels();
         let metrics = Metrics::new().map_err(|e| Error::failed("register metrics", e))?;

@@ -6,6 +6,7 @@ use tidegate_api::manifest::Object;
 use tidegate_core::Event;
 use tidegate_core::demand::{Demand, ServiceTime};
 use tidegate_core::names::ModelName;
+use tidegate_core::state::ReplicaPhase;
 
 use super::{World, now_ms};
 use crate::unit::{Exit, Restart, UnitId, UnitSpec};
@@ -14,6 +15,9 @@ use crate::unit::{Exit, Restart, UnitId, UnitSpec};
 pub(super) const UNIT: &str = "router";
 /// Most bytes of the router's output that are kept.
 const LOG_BYTES: u64 = 8 << 20;
+
+/// Replicas connect again within a second; one that does not is not waited for.
+const ADOPTION_MS: u64 = 3_000;
 
 /// A model's traffic: the last report, and counters that go on when the router starts anew.
 #[derive(Clone, Debug, Default)]
@@ -114,7 +118,13 @@ impl World {
     }
 
     /// Publishes models and endpoints, if they changed.
+    ///
+    /// After a restart it waits until the adopted replicas have said where they are: a configuration without them would
+    /// make routers hold requests that they can have answered.
     pub(super) fn publish_router_config(&mut self) {
+        if self.awaits_adopted() {
+            return;
+        }
         let models: Vec<ModelConfig> = self.objects.iter().filter_map(|stored| self.model_config(&stored.object)).collect();
         if self.publisher.router.borrow().models == models && self.publisher.router.borrow().version > 0 {
             return;
@@ -124,6 +134,12 @@ impl World {
             config.version = version;
             config.models = models;
         });
+    }
+
+    fn awaits_adopted(&self) -> bool {
+        let ready = |id| self.engine.state().replicas.get(id).is_some_and(|replica| replica.phase == ReplicaPhase::Ready);
+        let unheard = self.servers.iter().any(|(id, server)| server.address.is_none() && ready(id));
+        unheard && now_ms() < self.started_ms + ADOPTION_MS
     }
 
     fn model_config(&self, object: &Object) -> Option<ModelConfig> {

@@ -24,9 +24,6 @@ const UP_IS_BACK_WITHIN: Duration = Duration::from_mins(1);
 
 /// Of the day: both peaks are over, and training has its devices back.
 const PICTURE_AT: Duration = Duration::from_secs(160);
-/// The page asks for the history, then draws it.
-const PAGE_WITHIN: Duration = Duration::from_secs(3);
-
 /// Which scenario.
 #[derive(clap::ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Name {
@@ -107,9 +104,9 @@ async fn day(up: &mut Up, settings: &Settings, example: &Example) -> Result<(tid
 /// Takes the page's picture when most of the day can be seen on it.
 async fn picture(up: &Up, file: Option<&Path>) -> Result<()> {
     let Some(file) = file else { return Ok(()) };
-    sleep(PICTURE_AT).await;
+    // Open all day: its charts begin when it is opened.
     let mut page = Browser::open(Path::new("chromium"), &up.url("/"))?;
-    sleep(PAGE_WITHIN).await;
+    sleep(PICTURE_AT).await;
     std::fs::write(file, page.picture()?).with_context(|| format!("write {}", file.display()))
 }
 
