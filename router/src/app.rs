@@ -7,6 +7,7 @@ use axum::extract::{Request, State};
 use axum::http::{StatusCode, Uri};
 use axum::response::Response;
 use tidegate_runtime::admin::{self, Readiness};
+use tokio_util::sync::CancellationToken;
 
 use crate::body::BodyLimits;
 use crate::error::ApiError;
@@ -23,6 +24,8 @@ pub struct App {
     pub registry: Arc<Registry>,
     pub metrics: Arc<Metrics>,
     pub readiness: Readiness,
+    /// Cancelled by the first configuration.
+    pub unconfigured: CancellationToken,
     pub body_limits: BodyLimits,
     pub tokenizers: Pool,
     /// Where paths go that are not the router's own.
@@ -30,11 +33,11 @@ pub struct App {
 }
 
 impl App {
-    /// A configured model by name.
+    /// A configured model by name. Before the first configuration nobody knows which models there are.
     pub fn model(&self, name: &str) -> Result<Arc<Model>, ApiError> {
         self.registry.get(name).ok_or_else(|| {
             self.metrics.unknown_model();
-            ApiError::unknown_model(name)
+            if self.unconfigured.is_cancelled() { ApiError::unknown_model(name) } else { ApiError::unconfigured() }
         })
     }
 }

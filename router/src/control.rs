@@ -36,6 +36,8 @@ pub struct Control {
     pub registry: Arc<Registry>,
     pub metrics: Arc<Metrics>,
     pub readiness: Readiness,
+    /// Cancelled by the first configuration.
+    pub unconfigured: CancellationToken,
     pub waking: Arc<Notify>,
 }
 
@@ -126,5 +128,6 @@ impl Control {
         self.metrics.config_version.set(i64::try_from(config.version).unwrap_or(i64::MAX));
         self.registry.apply(config.models);
         self.readiness.set(true);
+        self.unconfigured.cancel();
     }
 }

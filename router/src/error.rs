@@ -33,6 +33,11 @@ impl ApiError {
     }
 
     /// Not now: try again after so long.
+    /// No configuration has come yet.
+    pub fn unconfigured() -> Self {
+        Self::later(StatusCode::SERVICE_UNAVAILABLE, "the router has no configuration yet".to_owned(), 1_000_000)
+    }
+
     fn later(status: StatusCode, message: String, after: Micros) -> Self {
         // At least a second, the header's unit; at most half a minute, for nobody knows further ahead.
         Self { status, message, retry_after_s: Some(after.div_ceil(1_000_000).clamp(1, 30)) }

@@ -52,6 +52,8 @@ use registry::Registry;
 use serve::Server;
 use tokenize::Pool;
 
+/// How long connections wait for the first configuration. With the world up it comes within milliseconds.
+const FIRST_CONFIGURATION: Duration = Duration::from_secs(1);
 /// How long tasks may take to end after the last connection closed.
 const FAREWELL: Duration = Duration::from_secs(2);
 
@@ -88,12 +90,14 @@ pub async fn run_on(listener: TcpListener, args: Args, shutdown: CancellationTok
     let tasks = TaskTracker::new();
     let shared = Shared { clock: Clock::start(), metrics: metrics.clone(), waking: waking.clone(), tasks: tasks.clone() };
     let registry = Arc::new(Registry::new(shared));
+    let unconfigured = CancellationToken::new();
     let session = Control {
         endpoint,
         router_id,
         registry: registry.clone(),
         metrics: metrics.clone(),
         readiness: readiness.clone(),
+        unconfigured: unconfigured.clone(),
         waking,
     };
     let over = CancellationToken::new();
@@ -109,11 +113,18 @@ pub async fn run_on(listener: TcpListener, args: Args, shutdown: CancellationTok
             registry: registry.clone(),
             metrics,
             readiness,
+            unconfigured: unconfigured.clone(),
             body_limits: BodyLimits { max_bytes, timeout: Duration::from_millis(body_timeout_ms) },
             tokenizers: Pool::default(),
             proxy,
         }),
     };
+    // A router that was killed and started again would call every model unknown: connections wait in the kernel's queue.
+    tokio::select! {
+        () = unconfigured.cancelled() => {}
+        () = shutdown.cancelled() => {}
+        () = tokio::time::sleep(FIRST_CONFIGURATION) => tracing::warn!("no configuration yet; models are answered 503 until it comes"),
+    }
     server.run(listener, shutdown).await;
     over.cancel();
     registry.clear();
