@@ -1,0 +1,46 @@
+//! What can be wrong with a simulation's input.
+
+use std::path::PathBuf;
+
+use thiserror::Error;
+
+/// Why a simulation did not run to its end.
+#[derive(Debug, Error)]
+pub enum Error {
+    /// A flag or a settings file is wrong. The text names it, its value and the remedy. Exit 64.
+    #[error("{0}")]
+    Usage(String),
+    /// A file cannot be read.
+    #[error("cannot read {path}: {source}")]
+    Read {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// A row of a trace does not parse. Exit 64.
+    #[error("{path}, line {line}: {field} is {found:?}: {remedy}; --skip-bad leaves such rows out and counts them")]
+    Row {
+        /// The file.
+        path: PathBuf,
+        /// 1-based, the header counted.
+        line: u64,
+        /// The column.
+        field: &'static str,
+        /// What it says.
+        found: String,
+        /// What it must say.
+        remedy: &'static str,
+    },
+}
+
+impl Error {
+    /// The process exit code (sysexits: 64 is a usage error).
+    pub fn code(&self) -> u8 {
+        match self {
+            Self::Usage(_) | Self::Row { .. } => 64,
+            Self::Read { .. } => 66,
+        }
+    }
+}
