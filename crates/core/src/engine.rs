@@ -1,17 +1,36 @@
 //! The engine: facts in, plan out.
+//!
+//! ```text
+//!   State   all that is known and remembered: serialised, it is the snapshot
+//!   Desk    derived from it, kept as it changes: free capacity, quota usage, who waits in which order
+//! ```
+//!
+//! `Desk` is never serialised; a restored engine makes it anew, and the property tests compare the two after every step.
 
 mod apply;
-mod decide;
+mod desk;
+mod displace;
+mod elastic;
+mod gang;
 mod jobs;
 mod models;
-mod reclaim;
+mod predict;
+mod reserve;
+mod rights;
+mod round;
+mod wishes;
+
+pub use desk::Block;
 
 use thiserror::Error;
 
+use crate::books::Books;
 use crate::event::Event;
+use crate::names::JobName;
 use crate::plan::{Action, Plan};
 use crate::state::{State, VERSION};
 use crate::time::At;
+use desk::Desk;
 
 /// A snapshot that cannot be restored.
 #[derive(Debug, Error)]
@@ -28,17 +47,33 @@ pub enum RestoreError {
 }
 
 /// The scheduler. See the crate's documentation for what it guarantees.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct Engine {
     state: State,
+    desk: Desk,
 }
+
+impl Default for Engine {
+    fn default() -> Self {
+        Self::from(State::default())
+    }
+}
+
+impl PartialEq for Engine {
+    fn eq(&self, other: &Self) -> bool {
+        self.state == other.state
+    }
+}
+
+impl Eq for Engine {}
 
 impl Engine {
     /// Takes in one fact.
     pub fn apply(&mut self, at: At, event: Event) {
         self.state.advance(at);
-        self.state.apply(event);
-        self.state.mark_free();
+        apply::apply(&mut self.state, &mut self.desk, event);
+        self.desk.books.commit();
+        self.desk.mark_free(&mut self.state);
     }
 
     /// Decides what to do now. Nothing changed and nothing is due: an empty plan, at once.
@@ -48,16 +83,31 @@ impl Engine {
         if !self.state.dirty && !due {
             return Plan { actions: Vec::new(), wake_at: self.state.wake_at };
         }
-        let actions = decide::run(&mut self.state);
-        self.state.mark_free();
+        if due {
+            self.desk.mark_all();
+        }
+        let actions = round::run(&mut self.state, &mut self.desk);
+        self.desk.books.commit();
+        self.desk.mark_free(&mut self.state);
+        self.desk.note_rates(&mut self.state);
         self.state.dirty = false;
-        self.state.wake_at = decide::next_wake(&self.state);
+        self.state.wake_at = round::next_wake(&self.state, &self.desk);
         Plan { actions, wake_at: self.state.wake_at }
     }
 
     /// What the engine knows.
     pub fn state(&self) -> &State {
         &self.state
+    }
+
+    /// Free capacity and quota usage.
+    pub fn books(&self) -> &Books {
+        &self.desk.books
+    }
+
+    /// Why a waiting job did not start at the last decision that looked at it.
+    pub fn blocked(&self, job: &JobName) -> Option<&Block> {
+        self.desk.blocked(self.state.jobs.ix(job)?)
     }
 
     /// Actions that were ordered and have no outcome yet, in order. A world that restarts carries them out again.
@@ -68,6 +118,7 @@ impl Engine {
     /// Makes the next decision look at everything.
     pub fn mark_all_dirty(&mut self) {
         self.state.dirty = true;
+        self.desk.mark_all();
     }
 
     /// The whole state as versioned JSON.
@@ -85,12 +136,19 @@ impl Engine {
         if version != VERSION {
             return Err(RestoreError::Version { found: version });
         }
-        Ok(Self { state: serde_json::from_str(snapshot).map_err(RestoreError::Unreadable)? })
+        Ok(Self::from(serde_json::from_str::<State>(snapshot).map_err(RestoreError::Unreadable)?))
+    }
+
+    /// Whether the derived part says what the state says; for tests.
+    pub fn is_consistent(&self) -> Result<(), String> {
+        self.desk.compare(&self.state)
     }
 }
 
 impl From<State> for Engine {
-    fn from(state: State) -> Self {
-        Self { state }
+    fn from(mut state: State) -> Self {
+        state.index_devices();
+        let desk = Desk::of(&state);
+        Self { state, desk }
     }
 }

@@ -3,21 +3,26 @@
 use serde::{Deserialize, Serialize};
 
 use crate::demand::Demand;
-use crate::names::{DeviceId, JobName, ModelName, QueueName, ReplicaId};
+use crate::names::{DeviceId, JobName, ModelName, NodeName, QueueName, ReplicaId};
+use crate::node::{Device, NodeSpec};
 use crate::plan::ActionId;
 use crate::policy::Policy;
-use crate::state::{Device, JobSpec, ModelSpec, Queue};
+use crate::state::{JobSpec, ModelSpec, Queue};
 
 /// One fact.
 #[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
 pub enum Event {
     /// The pool's policy is this.
     PolicySet(Policy),
-    /// The device exists, with this class and memory. Its health is kept if it was known.
-    DeviceSeen {
-        id: DeviceId,
-        device: Device,
+    /// The node exists, with these labels and this much CPU and memory.
+    NodeSet {
+        name: NodeName,
+        spec: NodeSpec,
     },
+    /// The node does not answer: what ran on it is over as soon as its end is observed.
+    NodeLost(NodeName),
+    /// The device exists on its node, with this class and memory. Its health is kept if it was known.
+    DeviceSeen(Device),
     /// The device is gone or broken: what ran on it is over as soon as its end is observed.
     DeviceLost(DeviceId),
     /// A person takes the device out of use, or back into it.
@@ -54,6 +59,8 @@ pub enum Event {
         attempt: u32,
         step: u64,
         checkpoint: Option<u64>,
+        /// How far it is, in millionths of all its work, if it knows its end.
+        done_ppm: Option<u32>,
     },
     /// The last worker of this attempt has ended and its devices are free.
     JobExited {

@@ -18,14 +18,23 @@
 //! **Assumptions**: events of one thing arrive in the order in which they happened; a world carries out
 //! an action only after those it names in `after` are done.
 
+pub mod arena;
+pub mod ask;
+pub mod books;
+pub mod claims;
+pub mod cluster;
 pub mod demand;
 pub mod engine;
 pub mod event;
-pub mod explain;
+pub mod fragment;
+pub mod history;
 pub mod holdings;
+pub mod mig;
 pub mod names;
+pub mod node;
 pub mod plan;
 pub mod policy;
+pub mod quota;
 pub mod serving;
 pub mod state;
 pub mod time;

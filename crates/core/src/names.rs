@@ -20,12 +20,20 @@ macro_rules! names {
                 Self(name.to_owned())
             }
         }
+
+        impl From<String> for $name {
+            fn from(name: String) -> Self {
+                Self(name)
+            }
+        }
     )*};
 }
 
 names! {
     /// One device: a GPU's UUID, or `gpu-0` for a simulated one.
     DeviceId,
+    /// A machine.
+    NodeName,
     /// A kind of device, for instance `H100-80GB`.
     Class,
     /// A node of the quota.

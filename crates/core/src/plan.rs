@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::names::{DeviceId, JobName, ModelName, QueueName, ReplicaId};
+use crate::names::{DeviceId, JobName, ModelName, NodeName, QueueName, ReplicaId};
 use crate::time::At;
 
 /// Identity of an action. The same state decides the same ids, so an action carried out twice is known as one.
@@ -35,11 +35,11 @@ pub struct Action {
 /// What to do. A resize of a job is a `StopJob` (which says the new size) and, once it has ended, a `StartJob`.
 #[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
 pub enum ActionKind {
-    /// Start all workers of a new attempt, worker i on `devices[i]`. A whole gang or nothing.
+    /// Start all workers of a new attempt, worker i at `workers[i]`. A whole gang or nothing.
     StartJob {
         job: JobName,
         attempt: u32,
-        devices: Vec<DeviceId>,
+        workers: Vec<Placed>,
     },
     /// Ask every worker to checkpoint and end within the job's grace; it restarts with `resume_with` workers (0: it waits).
     StopJob {
@@ -50,13 +50,25 @@ pub enum ActionKind {
     StartReplica {
         model: ModelName,
         replica: ReplicaId,
-        device: DeviceId,
+        place: Placed,
     },
     /// Finish what is in flight, then end.
     StopReplica {
         model: ModelName,
         replica: ReplicaId,
     },
+}
+
+/// Where one worker or replica runs.
+#[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
+pub struct Placed {
+    /// The job's group.
+    pub group: u16,
+    pub node: NodeName,
+    /// Whole devices, or the one of which it has a share; none for work on CPU alone.
+    pub devices: Vec<DeviceId>,
+    /// Slices of the one device, for a MIG instance.
+    pub slices: u8,
 }
 
 impl ActionKind {
@@ -171,6 +183,30 @@ pub enum Reason {
     Paused,
     Cancelled,
     Removed,
+    /// Moved to other devices, so that the claimant has room.
+    Moved {
+        by: Claimant,
+        lost_ms: u64,
+    },
+    /// It was let in ahead of the claimant, whose reservation is due.
+    Overstayed {
+        by: Claimant,
+        lost_ms: u64,
+    },
+    /// The claimant is expected to be done much sooner.
+    Yield {
+        by: Claimant,
+        lost_ms: u64,
+    },
+    /// Let in ahead of the job that has a reservation: it is expected to be done before.
+    Backfill {
+        workers: u32,
+        before: JobName,
+    },
+    /// Not all workers were seen running in time.
+    GangTimeout {
+        after_ms: u64,
+    },
     /// The replica did not get ready in time.
     LoadTimeout {
         after_ms: u64,
@@ -198,6 +234,11 @@ impl Reason {
             Self::Paused => "paused",
             Self::Cancelled => "cancelled",
             Self::Removed => "removed",
+            Self::Moved { .. } => "moved",
+            Self::Overstayed { .. } => "overstayed",
+            Self::Yield { .. } => "yield",
+            Self::Backfill { .. } => "backfill",
+            Self::GangTimeout { .. } => "gang_timeout",
             Self::LoadTimeout { .. } => "load_timeout",
         }
     }
@@ -245,6 +286,21 @@ impl fmt::Display for Reason {
             Self::Paused => f.write_str("paused by a person"),
             Self::Cancelled => f.write_str("cancelled by a person"),
             Self::Removed => f.write_str("its object was deleted"),
+            Self::Moved { by, lost_ms } => {
+                write!(f, "moved to other devices to make room for {by} ({} device-seconds are done again)", lost_ms / 1000)
+            }
+            Self::Overstayed { by, lost_ms } => write!(
+                f,
+                "it was let in ahead of {by}, whose reservation is due now ({} device-seconds are done again)",
+                lost_ms / 1000
+            ),
+            Self::Yield { by, lost_ms } => {
+                write!(f, "{by} is expected to be done much sooner ({} device-seconds are done again)", lost_ms / 1000)
+            }
+            Self::Backfill { workers, before } => {
+                write!(f, "{workers} worker(s) that are expected to be done before job/{before} starts on its reservation")
+            }
+            Self::GangTimeout { after_ms } => write!(f, "not all workers ran {} s after its start", after_ms / 1000),
             Self::LoadTimeout { after_ms } => write!(f, "not ready {} s after its start", after_ms / 1000),
         }
     }

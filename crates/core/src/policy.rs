@@ -13,10 +13,33 @@ pub struct Policy {
     pub grow_after_ms: u64,
     /// Stops of running work in any minute that the engine may order by itself.
     pub max_evictions_per_minute: u32,
+    /// Node label keys of the topology, the widest first.
+    pub levels: Vec<String>,
+    /// What a queue used counts half after this long.
+    pub half_life_ms: u64,
+    /// How much the past weighs beside what is used now, in percent.
+    pub history_percent: u32,
+    /// Jobs that cannot start for lack of devices hold at most so many reservations; 0: large gangs may starve.
+    pub max_reservations: u32,
+    /// Run times of the past at this quantile are taken for the end of running work and of what is let in before a reservation.
+    pub predict_percent: u32,
+    /// A waiting job may have running work moved to other devices when that makes room for it.
+    pub consolidate: bool,
 }
 
 impl Default for Policy {
     fn default() -> Self {
-        Self { headroom_percent: 25, lend_after_ms: 10_000, grow_after_ms: 5_000, max_evictions_per_minute: 30 }
+        Self {
+            headroom_percent: 25,
+            lend_after_ms: 10_000,
+            grow_after_ms: 5_000,
+            max_evictions_per_minute: 30,
+            levels: Vec::new(),
+            half_life_ms: 86_400_000,
+            history_percent: 0,
+            max_reservations: 4,
+            predict_percent: 75,
+            consolidate: false,
+        }
     }
 }

@@ -4,7 +4,7 @@ mod job;
 mod model;
 mod usage;
 
-pub use job::{End, Job, JobSpec, Phase, Progress, Run, Stop};
+pub use job::{End, Group, Job, JobSpec, Phase, Progress, Run, Seat, Spread, Stop};
 pub use model::{Model, ModelSpec, Replica, ReplicaPhase, ReplicaStop};
 pub use usage::Usage;
 
@@ -12,7 +12,12 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::names::{Class, DeviceId, JobName, ModelName, QueueName, ReplicaId};
+use crate::arena::Arena;
+use crate::history::History;
+use crate::names::{Class, DeviceId, JobName, ModelName, NodeName, QueueName, ReplicaId};
+pub use crate::ask::{Amount, Ask, ClassWish};
+pub use crate::node::{Device, Health, Node, NodeSpec, Taint};
+pub use crate::quota::Quota;
 use crate::plan::{Action, ActionId};
 use crate::policy::Policy;
 use crate::time::At;
@@ -21,7 +26,7 @@ use crate::time::At;
 pub const EVICTION_WINDOW_MS: u64 = 60_000;
 
 /// Version of the snapshot's format.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 
 /// The whole state. Serialised, it is the snapshot.
 #[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
@@ -30,11 +35,14 @@ pub struct State {
     /// The latest moment that an event or a decision named.
     pub now: At,
     pub policy: Policy,
-    pub devices: BTreeMap<DeviceId, Device>,
+    pub nodes: Arena<NodeName, Node>,
+    /// Node slot and place on it, of each device.
+    #[serde(skip)]
+    pub(crate) places: BTreeMap<DeviceId, (u32, u32)>,
     pub queues: BTreeMap<QueueName, Queue>,
-    pub jobs: BTreeMap<JobName, Job>,
+    pub jobs: Arena<JobName, Job>,
     pub models: BTreeMap<ModelName, Model>,
-    pub replicas: BTreeMap<ReplicaId, Replica>,
+    pub replicas: Arena<ReplicaId, Replica>,
     /// Assumed: ordered, and no outcome yet.
     pub actions: BTreeMap<ActionId, Action>,
     pub next_action: u64,
@@ -46,6 +54,9 @@ pub struct State {
     /// How long an attempt took to end after it was told to, decayed average.
     pub stop_ms: u64,
     pub usage: Usage,
+    pub history: History,
+    /// By job: what will be its own when it starts.
+    pub reservations: BTreeMap<u32, Reservation>,
     /// Something changed since the last decision.
     pub dirty: bool,
     pub wake_at: Option<At>,
@@ -57,11 +68,12 @@ impl Default for State {
             version: VERSION,
             now: At::default(),
             policy: Policy::default(),
-            devices: BTreeMap::new(),
+            nodes: Arena::default(),
+            places: BTreeMap::new(),
             queues: BTreeMap::new(),
-            jobs: BTreeMap::new(),
+            jobs: Arena::default(),
             models: BTreeMap::new(),
-            replicas: BTreeMap::new(),
+            replicas: Arena::default(),
             actions: BTreeMap::new(),
             next_action: 1,
             next_replica: 1,
@@ -69,77 +81,128 @@ impl Default for State {
             eviction_cap_reached: false,
             stop_ms: 1_000,
             usage: Usage::default(),
+            history: History::default(),
+            reservations: BTreeMap::new(),
             dirty: true,
             wake_at: None,
         }
     }
 }
 
-/// A device that work can be placed on.
+/// Devices that are kept for a job which cannot start yet.
 #[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
-pub struct Device {
-    pub class: Class,
-    pub memory_mib: u64,
-    pub health: Health,
-    /// Since when nothing holds it.
-    pub free_since: Option<At>,
+pub struct Reservation {
+    /// When what holds them is expected to be over.
+    pub at: At,
+    pub made: At,
+    pub seats: Vec<Seat>,
 }
 
-/// Whether a device takes work.
-#[derive(Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Health {
-    Ok,
-    /// Taken out of use by a person.
-    Draining,
-    /// Gone or broken.
-    Lost,
-}
-
-/// A node of the quota, in devices.
+/// A node of the quota tree.
 #[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
 pub struct Queue {
-    pub nominal: u32,
-    /// Above nominal; absent: all there is.
-    pub borrowing_limit: Option<u32>,
+    /// Absent: right below the pool.
+    pub parent: Option<QueueName>,
+    pub quotas: BTreeMap<Resource, Quota>,
+    /// Share of what is left over among siblings, in thousandths.
+    pub weight_milli: u32,
+    pub discipline: Discipline,
+    /// GPU-milliseconds that its work may use within [`Policy::half_life_ms`]; above, it waits for others. Absent: no limit.
+    pub budget_ms: Option<u64>,
 }
 
-/// What one worker or replica asks of one device.
-#[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
-pub struct Ask {
-    pub amount: Amount,
-    /// Classes that will do; empty: any.
-    pub classes: Vec<Class>,
+/// What quota is counted in: thousandths of a GPU, thousandths of a core, MiB.
+#[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[serde(into = "String", from = "String")]
+pub enum Resource {
+    /// GPUs of any class.
+    Gpu,
+    /// GPUs of one class.
+    Class(Class),
+    Cpu,
+    Memory,
 }
 
-/// How much of a device.
-#[derive(Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Amount {
-    /// All of it.
-    Whole,
-    /// A share of its memory.
-    MemoryMib(u64),
-}
-
-impl Ask {
-    /// Whether the device's class and size would do, whoever holds it.
-    pub fn suits(&self, device: &Device) -> bool {
-        let class = self.classes.is_empty() || self.classes.contains(&device.class);
-        class && self.mib_on(device) <= device.memory_mib
-    }
-
-    /// Memory that it takes of this device.
-    pub fn mib_on(&self, device: &Device) -> u64 {
-        match self.amount {
-            Amount::Whole => device.memory_mib,
-            Amount::MemoryMib(mib) => mib,
+impl From<Resource> for String {
+    fn from(resource: Resource) -> Self {
+        match resource {
+            Resource::Gpu => "gpu".to_owned(),
+            Resource::Class(Class(class)) => format!("gpu/{class}"),
+            Resource::Cpu => "cpu".to_owned(),
+            Resource::Memory => "memory".to_owned(),
         }
     }
+}
 
-    /// Thousandths of this device, at least 1.
-    pub fn milli_on(&self, device: &Device) -> u64 {
-        match self.amount {
-            Amount::Whole => 1000,
-            Amount::MemoryMib(mib) => (mib * 1000).div_ceil(device.memory_mib.max(1)).clamp(1, 1000),
+impl From<String> for Resource {
+    fn from(text: String) -> Self {
+        match text.as_str() {
+            "gpu" => Self::Gpu,
+            "cpu" => Self::Cpu,
+            "memory" => Self::Memory,
+            other => Self::Class(Class(other.strip_prefix("gpu/").unwrap_or(other).to_owned())),
         }
+    }
+}
+
+/// In which order a queue's jobs of equal priority are let in.
+#[derive(Serialize, Deserialize, Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Discipline {
+    /// The oldest, or nobody.
+    StrictFifo,
+    /// The oldest that can start; the first that cannot is given a reservation.
+    #[default]
+    BestEffort,
+    /// Those first that are expected to be done soonest, and running ones yield to them; age decides in the end.
+    Responsive,
+}
+
+impl Default for Queue {
+    fn default() -> Self {
+        Self { parent: None, quotas: BTreeMap::new(), weight_milli: 1000, discipline: Discipline::BestEffort, budget_ms: None }
+    }
+}
+
+impl Queue {
+    /// Devices of any class: its own, and above them (absent: all there is).
+    pub fn devices(nominal: u32, borrowing_limit: Option<u32>) -> Self {
+        let quota = Quota {
+            nominal: i64::from(nominal) * 1000,
+            borrowing_limit: borrowing_limit.map(|limit| i64::from(limit) * 1000),
+            lending_limit: None,
+        };
+        Self { quotas: BTreeMap::from([(Resource::Gpu, quota)]), ..Self::default() }
+    }
+
+    /// Thousandths of devices of any class that are its own.
+    pub fn nominal_milli(&self) -> u64 {
+        self.quotas.get(&Resource::Gpu).map_or(0, |quota| u64::try_from(quota.nominal).unwrap_or(0))
+    }
+}
+
+impl State {
+    /// All devices in the order of their nodes' names.
+    pub fn devices(&self) -> impl Iterator<Item = &Device> {
+        self.nodes.values().flat_map(|node| &node.devices)
+    }
+
+    /// The device of an id.
+    pub fn device(&self, id: &DeviceId) -> Option<&Device> {
+        let (node, index) = self.places.get(id)?;
+        self.nodes.at(*node)?.devices.get(*index as usize)
+    }
+
+    /// The devices of a seat.
+    pub fn devices_of(&self, seat: &Seat) -> impl Iterator<Item = &Device> {
+        let devices = self.nodes.at(seat.node).map_or(&[][..], |node| &node.devices);
+        crate::cluster::bits(seat.mask).filter_map(|index| devices.get(index))
+    }
+
+    /// Rebuilds what is derived from the rest: where each device is.
+    pub(crate) fn index_devices(&mut self) {
+        let places = self.nodes.slots().flat_map(|(ix, _, node)| {
+            (0_u32..).zip(&node.devices).map(move |(index, device)| (device.id.clone(), (ix, index)))
+        });
+        self.places = places.collect();
     }
 }

@@ -1,11 +1,16 @@
-//! Facts into state. Nothing here decides.
+//! Facts into state and desk. Nothing here decides.
 
+use crate::cluster::Holder;
 use crate::demand::Demand;
 use crate::event::{Event, JobExit, Outcome};
-use crate::holdings::Holdings;
-use crate::names::{DeviceId, JobName, ModelName, ReplicaId};
+use crate::names::{DeviceId, JobName, ModelName, NodeName, QueueName, ReplicaId};
+use crate::node::{Device, Health, MAX_DEVICES, Node, NodeSpec};
 use crate::plan::{ActionId, ActionKind};
-use crate::state::{Device, End, Health, Job, JobSpec, Model, ModelSpec, Phase, ReplicaPhase, State};
+use crate::policy::Policy;
+use crate::state::{End, Job, JobSpec, Model, ModelSpec, Phase, Queue, ReplicaPhase, Seat, State};
+
+use super::desk::{Desk, given_up};
+use super::predict;
 
 /// First pause after a failure; it doubles with each more.
 const BACKOFF_MS: u64 = 1_000;
@@ -22,20 +27,36 @@ fn averaged(former: u64, sample: u64) -> u64 {
     (former * 3 + sample) / 4
 }
 
-impl State {
-    pub(super) fn apply(&mut self, event: Event) {
-        self.dirty |= !matches!(event, Event::Demand { .. });
+/// Takes in one event.
+pub(super) fn apply(state: &mut State, desk: &mut Desk, event: Event) {
+    let mut facts = Facts { state, desk };
+    facts.state.dirty |= !matches!(event, Event::Demand { .. });
+    facts.apply(event);
+}
+
+struct Facts<'a> {
+    state: &'a mut State,
+    desk: &'a mut Desk,
+}
+
+impl Facts<'_> {
+    fn apply(&mut self, event: Event) {
         match event {
-            Event::PolicySet(policy) => self.policy = policy,
-            Event::DeviceSeen { id, device } => self.device_seen(id, device),
+            Event::PolicySet(policy) => self.policy_set(policy),
+            Event::NodeSet { name, spec } => self.node_set(name, spec),
+            Event::NodeLost(name) => self.with_node(&name, |node| node.gone = true),
+            Event::DeviceSeen(device) => self.device_seen(device),
             Event::DeviceLost(id) => self.device_health(&id, |_| Health::Lost),
             Event::DeviceDrained { id, drained } => self.device_health(&id, |was| match (was, drained) {
                 (Health::Lost, _) => Health::Lost,
                 (_, true) => Health::Draining,
                 (_, false) => Health::Ok,
             }),
-            Event::QueueSet { name, queue } => drop(self.queues.insert(name, queue)),
-            Event::QueueRemoved(name) => drop(self.queues.remove(&name)),
+            Event::QueueSet { name, queue } => self.queue_set(name, queue),
+            Event::QueueRemoved(name) => {
+                self.state.queues.remove(&name);
+                self.queues_changed();
+            }
             Event::JobSet { name, spec } => self.job_set(name, spec),
             Event::JobPaused { name, paused } => self.with_job(&name, |job| job.paused = paused),
             Event::JobCancelled(name) => self.with_job(&name, |job| job.cancelled = true),
@@ -45,7 +66,9 @@ impl State {
                     run.observed = true;
                 }
             }),
-            Event::JobProgress { name, attempt, step, checkpoint } => self.job_progress(&name, attempt, step, checkpoint),
+            Event::JobProgress { name, attempt, step, checkpoint, done_ppm } => {
+                self.job_progress(&name, attempt, step, checkpoint, done_ppm);
+            }
             Event::JobExited { name, attempt, exit } => self.job_exited(&name, attempt, exit),
             Event::ModelSet { name, spec } => self.model_set(name, spec),
             Event::ModelPaused { name, paused } => self.with_model(&name, |model| model.paused = paused),
@@ -57,90 +80,209 @@ impl State {
         }
     }
 
+    fn policy_set(&mut self, policy: Policy) {
+        if policy.levels != self.state.policy.levels {
+            let nodes = self.state.nodes.slots().map(|(ix, _, node)| (ix, node));
+            self.desk.books.cluster.set_levels(&policy.levels, nodes);
+        }
+        self.state.policy = policy;
+        self.desk.mark_all();
+    }
+
     fn with_job(&mut self, name: &JobName, change: impl FnOnce(&mut Job)) {
-        if let Some(job) = self.jobs.get_mut(name) {
+        let Some(ix) = self.state.jobs.ix(name) else { return };
+        if let Some(job) = self.state.jobs.at_mut(ix) {
             change(job);
+            self.desk.list(self.state, ix);
         }
     }
 
     /// Changes a job if `attempt` is the one that runs: reports of a stale attempt change nothing.
     fn with_attempt(&mut self, name: &JobName, attempt: u32, change: impl FnOnce(&mut Job)) {
-        self.with_job(name, |job| {
-            if job.run().is_some_and(|run| run.attempt == attempt) {
-                change(job);
-            }
-        });
+        if self.state.jobs.get(name).and_then(Job::run).is_some_and(|run| run.attempt == attempt) {
+            self.with_job(name, change);
+        }
     }
 
     fn with_model(&mut self, name: &ModelName, change: impl FnOnce(&mut Model)) {
-        if let Some(model) = self.models.get_mut(name) {
+        if let Some(model) = self.state.models.get_mut(name) {
             change(model);
         }
     }
 
-    fn device_seen(&mut self, id: DeviceId, device: Device) {
-        let known = self.devices.get(&id);
-        let health = known.map_or(device.health, |known| if known.health == Health::Lost { Health::Ok } else { known.health });
-        let free_since = known.map_or(Some(self.now), |known| known.free_since);
-        self.devices.insert(id, Device { health, free_since, ..device });
+    fn node_set(&mut self, name: NodeName, spec: NodeSpec) {
+        if self.state.nodes.contains_key(&name) {
+            return self.with_node(&name, |node| (node.spec, node.gone) = (spec, false));
+        }
+        let ix = self.state.nodes.insert(name, Node { spec, ..Node::default() });
+        self.node_changed(ix);
+    }
+
+    fn with_node(&mut self, name: &NodeName, change: impl FnOnce(&mut Node)) {
+        let Some(ix) = self.state.nodes.ix(name) else { return };
+        if let Some(node) = self.state.nodes.at_mut(ix) {
+            change(node);
+            self.node_changed(ix);
+        }
+    }
+
+    fn node_changed(&mut self, ix: u32) {
+        if let Some(node) = self.state.nodes.at(ix) {
+            self.desk.books.cluster.set_node(ix, node);
+            self.desk.note_health(ix, node);
+            self.desk.mark_all();
+        }
+    }
+
+    /// A device of a node that is full is refused: a node has at most [`MAX_DEVICES`].
+    fn device_seen(&mut self, device: Device) {
+        let now = self.state.now;
+        let ix = match self.state.nodes.ix(&device.node) {
+            Some(ix) => ix,
+            None => self.state.nodes.insert(device.node.clone(), Node::default()),
+        };
+        let Some(node) = self.state.nodes.at_mut(ix) else { return };
+        if let Some(known) = node.devices.iter_mut().find(|known| known.id == device.id) {
+            let health = if known.health == Health::Lost { Health::Ok } else { known.health };
+            *known = Device { health, free_since: known.free_since, ..device };
+        } else if node.devices.len() < MAX_DEVICES {
+            let place = u32::try_from(node.devices.len()).unwrap_or(u32::MAX);
+            self.state.places.insert(device.id.clone(), (ix, place));
+            node.devices.push(Device { free_since: Some(now), ..device });
+        }
+        self.node_changed(ix);
     }
 
     fn device_health(&mut self, id: &DeviceId, change: impl FnOnce(Health) -> Health) {
-        if let Some(device) = self.devices.get_mut(id) {
+        let Some((ix, place)) = self.state.places.get(id).copied() else { return };
+        let device = self.state.nodes.at_mut(ix).and_then(|node| node.devices.get_mut(place as usize));
+        if let Some(device) = device {
             device.health = change(device.health);
+            self.node_changed(ix);
         }
+    }
+
+    fn queue_set(&mut self, name: QueueName, queue: Queue) {
+        self.state.queues.insert(name, queue);
+        self.queues_changed();
+    }
+
+    fn queues_changed(&mut self) {
+        self.desk.books.set_queues(self.state);
+        self.desk.books.enter_usage(self.state);
+        self.desk.mark_all();
     }
 
     fn job_set(&mut self, name: JobName, spec: JobSpec) {
-        match self.jobs.get_mut(&name) {
-            Some(job) => job.spec = spec,
-            None => drop(self.jobs.insert(name, Job::new(spec, self.now))),
+        let ix = match self.state.jobs.ix(&name) {
+            Some(ix) => {
+                self.respecify(ix, spec);
+                ix
+            }
+            None => self.state.jobs.insert(name, Job::new(spec, self.state.now)),
+        };
+        self.set_turn(ix);
+        self.desk.list(self.state, ix);
+    }
+
+    /// What a job holds is counted by its new specification.
+    fn respecify(&mut self, ix: u32, spec: JobSpec) {
+        let Some(job) = self.state.jobs.at(ix) else { return };
+        if job.spec == spec {
+            return;
+        }
+        let same_shape = job.spec.queue == spec.queue
+            && job.spec.groups.len() == spec.groups.len()
+            && job.spec.groups.iter().zip(&spec.groups).all(|(was, is)| was.ask == is.ask);
+        let holds = job.run().is_some();
+        let mut spec = spec;
+        if holds && !same_shape {
+            // A running attempt keeps what it was started with until it ends.
+            for (group, was) in spec.groups.iter_mut().zip(&job.spec.groups) {
+                group.ask = was.ask.clone();
+            }
+            spec.groups.truncate(job.spec.groups.len());
+        }
+        let (spec_queue, old_queue) = (spec.queue.clone(), job.spec.queue.clone());
+        if let Some(job) = self.state.jobs.at_mut(ix) {
+            job.spec = spec;
+        }
+        if spec_queue != old_queue {
+            self.queues_changed();
         }
     }
 
-    fn job_progress(&mut self, name: &JobName, attempt: u32, step: u64, checkpoint: Option<u64>) {
-        let now = self.now;
-        self.with_attempt(name, attempt, |job| {
-            job.progress.step = job.progress.step.max(step);
-            if let Some(checkpoint) = checkpoint.filter(|step| *step > job.progress.checkpoint_step) {
-                job.progress.checkpoint_step = checkpoint;
-                job.progress.checkpoint_at = Some(now);
-                job.failures = 0;
-            }
-        });
+    fn set_turn(&mut self, ix: u32) {
+        let Some(job) = self.state.jobs.at(ix) else { return };
+        let turn = predict::turn_key(self.state, job);
+        if let Some(job) = self.state.jobs.at_mut(ix) {
+            job.turn = turn;
+        }
+    }
+
+    fn job_progress(&mut self, name: &JobName, attempt: u32, step: u64, checkpoint: Option<u64>, done_ppm: Option<u32>) {
+        let now = self.state.now;
+        let Some(ix) = self.state.jobs.ix(name) else { return };
+        let Some(job) = self.state.jobs.at_mut(ix) else { return };
+        if job.run().is_none_or(|run| run.attempt != attempt) {
+            return;
+        }
+        job.progress.step = job.progress.step.max(step);
+        job.progress.done_ppm = done_ppm.or(job.progress.done_ppm);
+        if let Some(checkpoint) = checkpoint.filter(|step| *step > job.progress.checkpoint_step) {
+            job.progress.checkpoint_step = checkpoint;
+            job.progress.checkpoint_at = Some(now);
+            job.failures = 0;
+        }
     }
 
     fn job_exited(&mut self, name: &JobName, attempt: u32, exit: JobExit) {
-        let now = self.now;
-        let mut stop_took = None;
-        self.with_attempt(name, attempt, |job| {
-            let stop = job.run().and_then(|run| run.stop.clone());
-            stop_took = stop.as_ref().map(|stop| now.since(stop.since));
-            let failed = exit == JobExit::Failed;
-            job.failures += u32::from(failed);
-            // What the next attempt has not got in a checkpoint, it does again.
-            job.progress.step = if exit == JobExit::Succeeded { job.progress.step } else { job.progress.checkpoint_step };
-            job.phase = if exit == JobExit::Succeeded {
-                Phase::Finished(End::Succeeded { at: now })
-            } else if job.failures > job.spec.backoff_limit {
-                Phase::Finished(End::Failed { at: now })
-            } else {
-                let not_before = failed.then(|| now.plus(backoff_ms(job.failures)));
-                Phase::Waiting {
-                    since: now,
-                    not_before,
-                    keep: stop.map(|stop| stop.keep).filter(|_| !failed).unwrap_or_default(),
-                }
-            };
-        });
-        if let Some(took) = stop_took {
-            self.stop_ms = averaged(self.stop_ms, took);
+        let now = self.state.now;
+        let Some(ix) = self.state.jobs.ix(name) else { return };
+        let Some(job) = self.state.jobs.at(ix) else { return };
+        let Some(run) = job.run().filter(|run| run.attempt == attempt).cloned() else { return };
+        let failed = exit == JobExit::Failed;
+        let keeps = exit == JobExit::Stopped || (exit != JobExit::Succeeded && !failed);
+        let keep = run.stop.as_ref().map(|stop| stop.keep.clone()).filter(|_| keeps).unwrap_or_default();
+        let milli: u64 = run.seats.iter().map(|seat| job.seat_milli(self.state, seat)).sum();
+        let served = job.served_ms(now);
+        self.leave(ix, &run.seats, run.kept(), &keep);
+        self.state.book(format!("job/{name}"), milli, run.since);
+        if let Some(stop) = &run.stop {
+            self.state.stop_ms = averaged(self.state.stop_ms, now.since(stop.since));
         }
-        self.settle(|kind| matches!(kind, ActionKind::StopJob { job, attempt: of, .. } if job == name && *of == attempt));
+        if let Some(job) = self.state.jobs.at_mut(ix) {
+            end_attempt(job, now, exit, keep, served);
+            if exit == JobExit::Succeeded {
+                let (owner, recipe, ran) = (job.spec.owner.clone(), job.spec.recipe.clone(), job.served_ms);
+                self.state.history.add(&owner, &recipe, ran);
+            }
+        }
+        self.set_turn(ix);
+        self.desk.list(self.state, ix);
+        self.settle_jobs(name, attempt);
+    }
+
+    /// The books when an attempt has ended: what it held is free but for `keep`.
+    fn leave(&mut self, ix: u32, seats: &[Seat], firm: &[Seat], keep: &[Seat]) {
+        let Some(job) = self.state.jobs.at(ix) else { return };
+        let spec = &job.spec;
+        let books = &mut self.desk.books;
+        let queue = books.tree.node(&spec.queue);
+        for (ask, seat) in Desk::asks(spec, &given_up(seats, firm)) {
+            books.settle(ask, seat, Holder::Job(ix));
+        }
+        for (ask, seat) in Desk::asks(spec, &given_up(firm, keep)) {
+            books.free(queue, ask, seat);
+        }
+        let name = spec.queue.clone();
+        self.desk.devices_came_free();
+        self.desk.quota_came_free(&name);
     }
 
     fn model_set(&mut self, name: ModelName, spec: ModelSpec) {
-        match self.models.get_mut(&name) {
+        let moved = self.state.models.get(&name).is_some_and(|model| model.spec.queue != spec.queue);
+        match self.state.models.get_mut(&name) {
             Some(model) => {
                 model.want = model.want.clamp(spec.min, spec.max);
                 // A new version has not failed yet.
@@ -148,30 +290,35 @@ impl State {
                     model.failures = 0;
                     model.not_before = None;
                 }
-                model.spec = spec;
+                // What replicas of it hold is counted as it was placed.
+                let ask = if self.desk.by_model.get(&name).is_some_and(|all| !all.is_empty()) { model.spec.ask.clone() } else { spec.ask.clone() };
+                model.spec = ModelSpec { ask, ..spec };
                 model.removed = false;
             }
-            None => drop(self.models.insert(name, Model::new(spec))),
+            None => drop(self.state.models.insert(name.clone(), Model::new(spec))),
+        }
+        if moved {
+            self.queues_changed();
+            for ix in self.desk.by_model.get(&name).cloned().unwrap_or_default() {
+                self.desk.list_replica(self.state, ix);
+            }
         }
     }
 
     fn demand(&mut self, name: &ModelName, demand: Demand) {
-        let (now, stop_ms) = (self.now, self.stop_ms);
-        let of_model = |replica: &&crate::state::Replica| replica.model == *name && replica.stop.is_none();
-        let ready = self.replicas.values().filter(of_model).filter(|replica| replica.phase == ReplicaPhase::Ready).count();
-        let policy = self.policy.clone();
-        let mut changed = false;
-        self.with_model(name, |model| {
-            let former = (model.want, model.target(now, &policy), model.next_change(now, &policy));
-            let lead_ms = model.load_ms + stop_ms;
-            model.observe(now, demand, &policy, lead_ms, u32::try_from(ready).unwrap_or(u32::MAX));
-            changed = former != (model.want, model.target(now, &policy), model.next_change(now, &policy));
-        });
-        self.dirty |= changed;
+        let (now, stop_ms) = (self.state.now, self.state.stop_ms);
+        let replicas = self.desk.by_model.get(name).into_iter().flatten().filter_map(|ix| self.state.replicas.at(*ix));
+        let ready = replicas.filter(|replica| replica.stop.is_none() && replica.phase == ReplicaPhase::Ready).count();
+        let policy = &self.state.policy;
+        let Some(model) = self.state.models.get_mut(name) else { return };
+        let former = (model.want, model.target(now, policy), model.next_change(now, policy));
+        let lead_ms = model.load_ms + stop_ms;
+        model.observe(now, demand, policy, lead_ms, u32::try_from(ready).unwrap_or(u32::MAX));
+        self.state.dirty |= former != (model.want, model.target(now, policy), model.next_change(now, policy));
     }
 
     fn replica_ready(&mut self, id: &ReplicaId, load_ms: u64) {
-        let Some(replica) = self.replicas.get_mut(id) else { return };
+        let Some(replica) = self.state.replicas.get_mut(id) else { return };
         if replica.phase == ReplicaPhase::Ready {
             return;
         }
@@ -185,8 +332,24 @@ impl State {
     }
 
     fn replica_exited(&mut self, id: &ReplicaId, failed: bool) {
-        let Some(replica) = self.replicas.remove(id) else { return };
-        let now = self.now;
+        let now = self.state.now;
+        let Some(ix) = self.state.replicas.ix(id) else { return };
+        let Some(replica) = self.state.replicas.remove(id) else { return };
+        if let Some(model) = self.state.models.get(&replica.model) {
+            let (ask, queue) = (model.spec.ask.clone(), model.spec.queue.clone());
+            let milli = model.seat_milli(self.state, &replica.seat);
+            let books = &mut self.desk.books;
+            if replica.stop.is_some() {
+                books.settle(&ask, &replica.seat, Holder::Replica(ix));
+            } else {
+                let node = books.tree.node(&queue);
+                books.free(node, &ask, &replica.seat);
+            }
+            self.state.book(format!("model/{}", replica.model), milli, replica.since);
+            self.desk.quota_came_free(&queue);
+            self.desk.devices_came_free();
+        }
+        self.desk.list_replica(self.state, ix);
         if failed {
             self.with_model(&replica.model, |model| {
                 model.failures += 1;
@@ -199,7 +362,7 @@ impl State {
     }
 
     fn outcome(&mut self, id: ActionId, outcome: &Outcome) {
-        let Some(action) = self.actions.remove(&id) else { return };
+        let Some(action) = self.state.actions.remove(&id) else { return };
         if *outcome == Outcome::Done {
             return;
         }
@@ -214,18 +377,29 @@ impl State {
         }
     }
 
-    /// Forgets actions whose effect was observed.
-    fn settle(&mut self, of: impl Fn(&ActionKind) -> bool) {
-        self.actions.retain(|_, action| !of(&action.kind));
+    fn settle_jobs(&mut self, name: &JobName, attempt: u32) {
+        self.settle(|kind| matches!(kind, ActionKind::StopJob { job, attempt: of, .. } if job == name && *of == attempt));
     }
 
-    /// Keeps, for each device, since when nothing holds it.
-    pub(super) fn mark_free(&mut self) {
-        let holdings = Holdings::of(self);
-        let now = self.now;
-        for (id, device) in &mut self.devices {
-            let held = !holdings.claims(id).is_empty();
-            device.free_since = if held { None } else { Some(device.free_since.unwrap_or(now)) };
-        }
+    /// Forgets actions whose effect was observed.
+    fn settle(&mut self, of: impl Fn(&ActionKind) -> bool) {
+        self.state.actions.retain(|_, action| !of(&action.kind));
     }
+}
+
+/// The job after its attempt.
+fn end_attempt(job: &mut Job, now: crate::time::At, exit: JobExit, keep: Vec<Seat>, served: u64) {
+    let failed = exit == JobExit::Failed;
+    job.failures += u32::from(failed);
+    job.served_ms = served;
+    // What the next attempt has not got in a checkpoint, it does again.
+    job.progress.step = if exit == JobExit::Succeeded { job.progress.step } else { job.progress.checkpoint_step };
+    job.phase = if exit == JobExit::Succeeded {
+        Phase::Finished(End::Succeeded { at: now })
+    } else if job.failures > job.spec.backoff_limit {
+        Phase::Finished(End::Failed { at: now })
+    } else {
+        let not_before = failed.then(|| now.plus(backoff_ms(job.failures)));
+        Phase::Waiting { since: now, not_before, keep }
+    };
 }

@@ -1,256 +1,271 @@
-//! Jobs in order: priority, then age. Each gets its minimum or nothing; what is left is shared out, smallest first.
+//! Jobs in order: priority, then the fair share of their queues, then age (or what the queue's discipline says). Each gets
+//! its minimum or nothing; what is left is shared out.
 
-use std::collections::BTreeMap;
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 
-use crate::holdings::{Holder, Holdings};
-use crate::names::{DeviceId, JobName, QueueName};
-use crate::plan::{ActionId, ActionKind, Claimant, Reason};
-use crate::state::{Health, Job, Phase, Run, State};
+use crate::names::{JobName, QueueName};
+use crate::plan::{Claimant, Reason};
+use crate::state::{Discipline, Phase, Seat};
 use crate::time::At;
 
-use super::decide::Round;
-use super::reclaim::Request;
+use super::desk::{Block, Turn};
+use super::displace::Want;
+use super::gang::Refusal;
+use super::round::Round;
+use super::{elastic, round};
 
-/// Why a gang that was chosen in this round starts. Its devices are reserved in its own state.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Kind {
-    Fresh,
-    Resumed,
+/// A gang that was chosen in this round. Its seats are kept in its own state.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Chosen {
+    pub ix: u32,
+    /// It continues on what it kept from its last attempt.
+    pub resumed: bool,
+    /// Let in before this job's reservation.
+    pub before: Option<(At, JobName)>,
 }
 
-/// Decides for every job.
+/// Queues that are looked at, by whose turn it is.
+struct Order {
+    heap: BinaryHeap<Reverse<(Reverse<i32>, Vec<u64>, u64, usize)>>,
+    queues: Vec<(QueueName, BTreeSet<(Turn, u32)>)>,
+}
+
+/// Decides for every job that must be looked at.
 pub(super) fn decide(round: &mut Round) {
-    shrink_to_limit(round);
+    let mut chosen = resume(round);
+    let mut order = Order::new(round);
+    let mut reserved = BTreeSet::new();
+    while let Some((at, turn, kind)) = order.pop(round) {
+        match round.attempt(turn.2) {
+            Ok(before) => {
+                chosen.push(Chosen { ix: turn.2, resumed: false, before });
+                round.desk.let_in(kind);
+                order.advance(round, at, kind);
+            }
+            Err(refusal) => {
+                round.refused(turn.2, refusal, &mut reserved);
+                order.refused(round, at, kind);
+            }
+        }
+    }
+    elastic::share_out(round, &chosen);
+    for one in chosen {
+        round.start(one);
+    }
+}
+
+/// Jobs that continue on what they kept, if that still makes a gang.
+fn resume(round: &mut Round) -> Vec<Chosen> {
+    let mut order: Vec<(i32, At, u32)> = round
+        .desk
+        .resuming
+        .iter()
+        .filter_map(|ix| round.state.jobs.at(*ix).map(|job| (-job.spec.priority, job.submitted, *ix)))
+        .collect();
+    order.sort_unstable();
     let mut chosen = Vec::new();
-    for name in waiting_in_order(round.state) {
-        if let Some(kind) = resume(round, &name).or_else(|| gang(round, &name)) {
-            chosen.push((name, kind));
-        }
-    }
-    share_out(round, &chosen);
-    for (name, kind) in chosen {
-        start(round, &name, kind);
-    }
-    round.holdings = Holdings::of(round.state);
-    grow(round);
-}
-
-/// Jobs that wait and may start now: higher priority, then older, then by name.
-fn waiting_in_order(state: &State) -> Vec<JobName> {
-    let mut order: Vec<(&JobName, &Job)> = state.jobs.iter().filter(|(_, job)| may_start(state, job)).collect();
-    order.sort_by(|(a, x), (b, y)| (-x.spec.priority, x.submitted, a).cmp(&(-y.spec.priority, y.submitted, b)));
-    order.into_iter().map(|(name, _)| name.clone()).collect()
-}
-
-fn may_start(state: &State, job: &Job) -> bool {
-    let Phase::Waiting { not_before, .. } = &job.phase else { return false };
-    !job.is_unwanted() && not_before.is_none_or(|at| at <= state.now)
-}
-
-/// A job whose limit was lowered gives back the rest.
-fn shrink_to_limit(round: &mut Round) {
-    let large = |job: &Job| job.run().filter(|run| run.kept().len() > job.spec.max as usize).cloned();
-    let runs: Vec<(JobName, u32, Run)> =
-        round.state.jobs.iter().filter_map(|(name, job)| large(job).map(|run| (name.clone(), job.spec.max, run))).collect();
-    for (name, max, run) in runs {
-        let from = u32::try_from(run.kept().len()).unwrap_or(u32::MAX);
-        let keep = run.kept().iter().take(max as usize).cloned().collect();
-        round.stop_job(&name, keep, Reason::TooLarge { from, to: max });
-    }
-}
-
-/// Devices reserved for the next attempt of a waiting job.
-fn reserved<'a>(state: &'a State, name: &JobName) -> &'a [DeviceId] {
-    match state.jobs.get(name).map(|job| &job.phase) {
-        Some(Phase::Waiting { keep, .. }) => keep,
-        Some(Phase::Running(_) | Phase::Finished(_)) | None => &[],
-    }
-}
-
-/// Reserves devices for the next attempt of a waiting job, and derives the claims anew.
-fn reserve(round: &mut Round, name: &JobName, devices: Vec<DeviceId>) {
-    if let Some(Phase::Waiting { keep, .. }) = round.state.jobs.get_mut(name).map(|job| &mut job.phase) {
-        *keep = devices;
-    }
-    round.holdings = Holdings::of(round.state);
-}
-
-/// Continues on what it kept from its last attempt, if that still makes a gang.
-fn resume(round: &mut Round, name: &JobName) -> Option<Kind> {
-    let kept = reserved(round.state, name).to_vec();
-    let job = round.state.jobs.get(name)?;
-    let usable = |id: &DeviceId| round.state.devices.get(id).is_some_and(|device| device.health == Health::Ok);
-    if kept.len() >= job.spec.min as usize && kept.len() <= job.spec.max as usize && kept.iter().all(usable) {
-        return Some(Kind::Resumed);
-    }
-    reserve(round, name, Vec::new());
-    None
-}
-
-/// Reserves devices for the job's minimum, free or reclaimed; all or nothing.
-fn gang(round: &mut Round, name: &JobName) -> Option<Kind> {
-    let job = round.state.jobs.get(name)?.clone();
-    let saved = (round.state.clone(), round.holdings.clone(), round.actions.len());
-    for _ in 0..job.spec.min {
-        let Some(device) = worker_device(round, name, &job) else {
-            let capped = round.state.eviction_cap_reached;
-            (*round.state, round.holdings) = (saved.0, saved.1);
-            round.actions.truncate(saved.2);
-            round.state.eviction_cap_reached |= capped;
-            return None;
-        };
-        let devices = reserved(round.state, name).iter().cloned().chain([device]).collect();
-        reserve(round, name, devices);
-    }
-    Some(Kind::Fresh)
-}
-
-/// A device for one more worker.
-fn worker_device(round: &mut Round, name: &JobName, job: &Job) -> Option<DeviceId> {
-    let milli = round.milli_of(&job.spec.ask)?;
-    if !round.within_quota(&job.spec.queue, milli) {
-        return None;
-    }
-    if let Some(device) = round.holdings.find(round.state, &job.spec.ask, false) {
-        return Some(device);
-    }
-    let request = Request {
-        by: Claimant::Job(name.clone()),
-        queue: job.spec.queue.clone(),
-        priority: job.spec.priority,
-        ask: job.spec.ask.clone(),
-        milli,
-    };
-    if round.reclaim(&request) { round.holdings.find(round.state, &job.spec.ask, false) } else { None }
-}
-
-/// Shares out devices that are free now among the starting gangs, smallest first. A running job that is
-/// smaller still is left its turn (a claim in the transaction only): it grows after the hysteresis.
-fn share_out(round: &mut Round, chosen: &[(JobName, Kind)]) {
-    let mut running: BTreeMap<JobName, usize> = growable(round.state);
-    loop {
-        let starting = chosen.iter().map(|(name, _)| (reserved(round.state, name).len(), false, name.clone()));
-        let waiting = running.iter().map(|(name, size)| (*size, true, name.clone()));
-        let smallest = starting.chain(waiting).filter(|(size, _, name)| *size > 0 && wants_more(round, name, *size)).min();
-        let Some((_, runs, name)) = smallest else { return };
-        let Some(job) = round.state.jobs.get_mut(&name) else { return };
-        let (ask, queue) = (job.spec.ask.clone(), job.spec.queue.clone());
-        let Some(device) = round.holdings.find(round.state, &ask, true) else { return };
-        round.holdings.claim(round.state, &device, &Holder::Job(name.clone()), &queue, &ask, None);
-        if runs {
-            *running.entry(name).or_default() += 1;
-        } else if let Some(Phase::Waiting { keep, .. }) = round.state.jobs.get_mut(&name).map(|job| &mut job.phase) {
-            keep.push(device);
-        }
-    }
-}
-
-/// Whether the job may have one more worker, and a device is free for it.
-fn wants_more(round: &Round, name: &JobName, size: usize) -> bool {
-    let Some(job) = round.state.jobs.get(name) else { return false };
-    let quota = round.milli_of(&job.spec.ask).is_some_and(|milli| round.within_quota(&job.spec.queue, milli));
-    size < job.spec.max as usize && quota && round.holdings.find(round.state, &job.spec.ask, true).is_some()
-}
-
-fn start(round: &mut Round, name: &JobName, kind: Kind) {
-    let devices = reserved(round.state, name).to_vec();
-    let Some(job) = round.state.jobs.get(name) else { return };
-    // A later claimant may have been owed what this gang had reserved.
-    if devices.len() < job.spec.min as usize {
-        return;
-    }
-    let mut after: Vec<ActionId> = devices.iter().flat_map(|device| round.holdings.after(device)).collect();
-    after.sort_unstable();
-    after.dedup();
-    let reason = start_reason(round, name, devices.len(), kind);
-    let id = round.next_id();
-    let now = round.state.now;
-    let Some(job) = round.state.jobs.get_mut(name) else { return };
-    job.attempts += 1;
-    let attempt = job.attempts;
-    job.phase = Phase::Running(Run { attempt, devices: devices.clone(), since: now, observed: false, stop: None });
-    round.emit(id, after, ActionKind::StartJob { job: name.clone(), attempt, devices }, reason);
-}
-
-fn start_reason(round: &Round, name: &JobName, workers: usize, kind: Kind) -> Reason {
-    let workers = u32::try_from(workers).unwrap_or(u32::MAX);
-    let Some(job) = round.state.jobs.get(name) else { return Reason::Turn { workers } };
-    match lender(round.state, &round.holdings, &job.spec.queue) {
-        _ if kind == Kind::Resumed => Reason::Resume { workers },
-        Some(owner) => Reason::Lent { workers, owner },
-        None => Reason::Turn { workers },
-    }
-}
-
-/// The queue whose unused devices `queue` uses above its own nominal: the one with most to lend.
-fn lender(state: &State, holdings: &Holdings, queue: &QueueName) -> Option<QueueName> {
-    let nominal = |name: &QueueName| state.queues.get(name).map_or(0, |queue| u64::from(queue.nominal) * 1000);
-    if holdings.queue_milli(queue) <= nominal(queue) {
-        return None;
-    }
-    let spare = |name: &QueueName| nominal(name).saturating_sub(holdings.queue_milli(name));
-    let others = state.queues.keys().filter(|name| *name != queue && spare(name) > 0);
-    others.max_by_key(|name| (spare(name), std::cmp::Reverse((*name).clone()))).cloned()
-}
-
-/// Running jobs that could use more, with their sizes.
-fn growable(state: &State) -> BTreeMap<JobName, usize> {
-    let elastic = |job: &Job| {
-        let run = job.run().filter(|run| run.stop.is_none())?;
-        (!job.is_unwanted() && run.devices.len() < job.spec.max as usize).then_some(run.devices.len())
-    };
-    state.jobs.iter().filter_map(|(name, job)| elastic(job).map(|size| (name.clone(), size))).collect()
-}
-
-/// Since when a run has paid for its last restart: growing sooner would cost more than it brings.
-fn settled_at(state: &State, job: &Job, run: &Run) -> At {
-    run.since.plus(2 * job.spec.restart_ms + state.policy.grow_after_ms)
-}
-
-/// Restarts running jobs larger, on devices that were free long enough.
-fn grow(round: &mut Round) {
-    let now = round.state.now;
-    let idle_long = |state: &State, id: &DeviceId| {
-        let free = state.devices.get(id).and_then(|device| device.free_since);
-        free.is_some_and(|since| now.since(since) >= state.policy.grow_after_ms)
-    };
-    let mut sizes = growable(round.state);
-    let mut extra: BTreeMap<JobName, Vec<DeviceId>> = BTreeMap::new();
-    // Claims of jobs that may not grow yet are virtual: they hold the device for the job's turn.
-    loop {
-        let candidates = sizes.iter().filter(|(name, size)| wants_more(round, name, **size));
-        let Some((_, name)) = candidates.map(|(name, size)| (*size, name.clone())).min() else { break };
-        let Some(job) = round.state.jobs.get(&name).cloned() else { break };
-        let Some(device) = round.holdings.find(round.state, &job.spec.ask, true) else { break };
-        round.holdings.claim(round.state, &device, &Holder::Job(name.clone()), &job.spec.queue, &job.spec.ask, None);
-        *sizes.entry(name.clone()).or_default() += 1;
-        if idle_long(round.state, &device) {
-            extra.entry(name).or_default().push(device);
-        }
-    }
-    for (name, devices) in extra {
-        let Some(job) = round.state.jobs.get(&name).cloned() else { continue };
-        let Some(run) = job.run() else { continue };
-        if !run.observed || settled_at(round.state, &job, run) > now {
+    for (_, _, ix) in order {
+        let Some(job) = round.state.jobs.at(ix) else { continue };
+        let Phase::Waiting { keep, not_before, .. } = &job.phase else { continue };
+        if job.is_unwanted() || not_before.is_some_and(|at| at > round.state.now) {
             continue;
         }
-        let from = u32::try_from(run.devices.len()).unwrap_or(u32::MAX);
-        let keep: Vec<DeviceId> = run.devices.iter().cloned().chain(devices).collect();
-        let to = u32::try_from(keep.len()).unwrap_or(u32::MAX);
-        round.stop_job(&name, keep, Reason::Grow { from, to });
+        let of_group = |number: u16| keep.iter().filter(|seat| seat.group == number).count();
+        let is_gang = (0_u16..).zip(&job.spec.groups).all(|(number, group)| {
+            (group.min as usize..=group.max as usize).contains(&of_group(number))
+        });
+        if is_gang && keep.iter().all(|seat| round.is_usable(seat)) {
+            chosen.push(Chosen { ix, resumed: true, before: None });
+        } else {
+            round::shift(round.state, round.desk, ix, &[]);
+            round.keep(ix, Vec::new());
+        }
+    }
+    chosen
+}
+
+impl Order {
+    fn new(round: &mut Round) -> Self {
+        let mut order = Self { heap: BinaryHeap::new(), queues: Vec::new() };
+        for name in round.desk.take_dirty() {
+            let Some(lists) = round.desk.queues.get(&name) else { continue };
+            let heads = lists.waiting.iter().filter_map(|(kind, turns)| turns.first().map(|turn| (*turn, *kind)));
+            let heads: BTreeSet<(Turn, u32)> = heads.collect();
+            if !heads.is_empty() {
+                order.queues.push((name, heads));
+                order.push(round, order.queues.len() - 1);
+            }
+        }
+        order
+    }
+
+    fn push(&mut self, round: &mut Round, at: usize) {
+        let Some((name, heads)) = self.queues.get(at) else { return };
+        if let Some(((priority, key, _), _)) = heads.first() {
+            self.heap.push(Reverse((*priority, round.desk.share(round.state, name), *key, at)));
+        }
+    }
+
+    /// The next job to try. Shares only rise while jobs are let in, so a stale one is looked at again later.
+    fn pop(&mut self, round: &mut Round) -> Option<(usize, Turn, u32)> {
+        loop {
+            let Reverse((priority, share, key, at)) = self.heap.pop()?;
+            let (name, heads) = self.queues.get(at)?;
+            let Some((turn, kind)) = heads.first().copied() else { continue };
+            let now = (turn.0, round.desk.share(round.state, name), turn.1, at);
+            if now > (priority, share, key, at) && self.heap.peek().is_some_and(|Reverse(next)| *next < now) {
+                self.heap.push(Reverse(now));
+                continue;
+            }
+            return Some((at, turn, kind));
+        }
+    }
+
+    /// The first of the kind was let in: the next of it takes its place.
+    fn advance(&mut self, round: &mut Round, at: usize, kind: u32) {
+        let Some((name, heads)) = self.queues.get_mut(at) else { return };
+        heads.pop_first();
+        let waiting = round.desk.queues.get(name).and_then(|lists| lists.waiting.get(&kind));
+        if let Some(turn) = waiting.and_then(|turns| turns.first()) {
+            heads.insert((*turn, kind));
+        }
+        self.push(round, at);
+    }
+
+    /// None of the kind can be let in now; in a strict queue nobody behind it either.
+    fn refused(&mut self, round: &mut Round, at: usize, _kind: u32) {
+        let Some((name, heads)) = self.queues.get_mut(at) else { return };
+        heads.pop_first();
+        let strict = round.state.queues.get(name).is_some_and(|queue| queue.discipline == Discipline::StrictFifo);
+        if strict {
+            heads.clear();
+        }
+        self.push(round, at);
     }
 }
 
-/// Moments at which a running job may grow onto a device that is free now.
-pub(super) fn next_growth(state: &State) -> Vec<At> {
-    let free = state.devices.values().filter(|device| device.health == Health::Ok);
-    let free: Vec<At> = free.filter_map(|device| device.free_since).map(|at| at.plus(state.policy.grow_after_ms)).collect();
-    if free.is_empty() {
-        return Vec::new();
+impl Round<'_> {
+    /// Whether the seat's devices take work.
+    fn is_usable(&self, seat: &Seat) -> bool {
+        let Some(node) = self.desk.books.cluster.node(seat.node) else { return false };
+        node.present && crate::cluster::bits(seat.mask).all(|at| node.devices.get(at).is_some_and(|device| device.usable))
     }
-    let settled = growable(state).into_keys().filter_map(|name| {
-        let job = state.jobs.get(&name)?;
-        job.run().map(|run| settled_at(state, job, run))
-    });
-    settled.chain(free.iter().copied()).collect()
+
+    /// Reserves seats that the books hold for the next attempt of a waiting job.
+    pub(super) fn keep(&mut self, ix: u32, seats: Vec<Seat>) {
+        if let Some(Phase::Waiting { keep, .. }) = self.state.jobs.at_mut(ix).map(|job| &mut job.phase) {
+            *keep = seats;
+        }
+        self.desk.list(self.state, ix);
+    }
+
+    /// The claim of a job.
+    fn want(&self, ix: u32) -> Result<Want, Refusal> {
+        let missing = |text: String| Refusal { block: Block::Queue(text), binding: None };
+        let (Some(job), Some(name)) = (self.state.jobs.at(ix), self.state.jobs.name(ix)) else {
+            return Err(missing("the job is gone".to_owned()));
+        };
+        let queue = &job.spec.queue;
+        if let Some(problem) = self.desk.books.broken.get(queue) {
+            return Err(missing(problem.clone()));
+        }
+        let node = self.desk.books.tree.node(queue).filter(|_| self.state.queues.contains_key(queue));
+        let node = node.ok_or_else(|| missing(format!("queue {queue} does not exist")))?;
+        Ok(Want { by: Claimant::Job(name.clone()), job: Some(ix), queue: node, spec: job.spec.clone() })
+    }
+
+    /// Places the minimum of a job: on what is free, before reservations, or by taking from others. All or nothing.
+    fn attempt(&mut self, ix: u32) -> Result<Option<(At, JobName)>, Refusal> {
+        let want = self.want(ix)?;
+        self.lift(ix);
+        let found = self.place(ix, &want);
+        match found {
+            Ok((seats, before)) => {
+                self.state.reservations.remove(&ix);
+                self.keep(ix, seats);
+                self.desk.quota_was_used();
+                Ok(before)
+            }
+            Err(refusal) => {
+                self.hold(ix);
+                Err(refusal)
+            }
+        }
+    }
+
+    #[expect(clippy::type_complexity, reason = "seats, and before whom")]
+    fn place(&mut self, ix: u32, want: &Want) -> Result<(Vec<Seat>, Option<(At, JobName)>), Refusal> {
+        let gang = want.gang();
+        let allowed = self.desk.books.quota_allows(gang);
+        let mut refusal = match allowed {
+            Err(refusal) => refusal,
+            Ok(()) => match self.desk.books.place_gang(gang) {
+                Ok(seats) => return Ok((seats, None)),
+                Err(refusal) => refusal,
+            },
+        };
+        if refusal.binding.is_none()
+            && let Some(job) = self.state.jobs.at(ix).cloned()
+            && let Some((seats, until, name)) = self.backfill(&job, gang)
+        {
+            return Ok((seats, Some((until, name))));
+        }
+        // Who was displaced at this very moment does not displace others: nobody goes in a circle.
+        let displaced = self.state.jobs.at(ix).is_some_and(|job| job.disruptions.last() == Some(&self.state.now));
+        if !displaced {
+            match self.displace(want) {
+                Ok(seats) => return Ok((seats, None)),
+                Err(_) if self.state.eviction_cap_reached => refusal.block = Block::EvictionCap,
+                Err(_) => {}
+            }
+        }
+        Err(refusal)
+    }
+
+    /// Remembers why, and promises the first of each queue that lacks devices what will come free.
+    fn refused(&mut self, ix: u32, refusal: Refusal, reserved: &mut BTreeSet<QueueName>) {
+        let lacks_devices = refusal.binding.is_none() && matches!(refusal.block, Block::Capacity { .. } | Block::Spread { .. });
+        self.desk.refuse(self.state, ix, refusal.block, refusal.binding.as_ref());
+        let Some(queue) = self.state.jobs.at(ix).map(|job| job.spec.queue.clone()) else { return };
+        if lacks_devices
+            && reserved.insert(queue)
+            && let Ok(want) = self.want(ix)
+        {
+            self.reserve(ix, &want);
+        }
+    }
+
+    fn start(&mut self, chosen: Chosen) {
+        let Some(job) = self.state.jobs.at(chosen.ix) else { return };
+        let Phase::Waiting { keep, .. } = &job.phase else { return };
+        let seats = keep.clone();
+        // A claimant that came later in this round may have taken it again.
+        if seats.is_empty() {
+            return;
+        }
+        let workers = u32::try_from(seats.len()).unwrap_or(u32::MAX);
+        let reason = match (&chosen.before, chosen.resumed) {
+            (Some((_, before)), _) => Reason::Backfill { workers, before: before.clone() },
+            (None, true) => Reason::Resume { workers },
+            (None, false) => self.why(&job.spec.queue.clone(), workers),
+        };
+        self.start_job(chosen.ix, seats, reason, chosen.before.map(|(until, _)| until));
+    }
+
+    /// Inside its queue's own quota, or lent by whom.
+    fn why(&self, queue: &QueueName, workers: u32) -> Reason {
+        let tree = &self.desk.books.tree;
+        let over = |name: &QueueName| {
+            tree.node(name).map_or(0, |node| tree.own_usage(node, crate::books::GPU) - tree.quota(node, crate::books::GPU).nominal)
+        };
+        if over(queue) <= 0 {
+            return Reason::Turn { workers };
+        }
+        let owners: BTreeMap<i64, &QueueName> = self.state.queues.keys().filter(|name| *name != queue).map(|name| (over(name), name)).collect();
+        match owners.first_key_value() {
+            Some((below, owner)) if *below < 0 => Reason::Lent { workers, owner: (*owner).clone() },
+            _ => Reason::Turn { workers },
+        }
+    }
 }

@@ -2,24 +2,120 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::Ask;
-use crate::names::{DeviceId, QueueName};
+use super::State;
+use crate::ask::Ask;
+use crate::names::QueueName;
 use crate::plan::{ActionId, Reason};
 use crate::time::At;
 
 /// What a user asked for.
-#[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
+#[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct JobSpec {
     pub queue: QueueName,
     pub priority: i32,
-    /// Workers: never fewer while it runs, never more.
-    pub min: u32,
-    pub max: u32,
-    pub ask: Ask,
+    /// Who submitted it, and what kind of run it is: run times of the past are remembered by both.
+    pub owner: String,
+    pub recipe: String,
+    /// Workers by role; all groups at their minimum or nothing.
+    pub groups: Vec<Group>,
+    /// Where the groups stand to each other.
+    pub spread: Option<Spread>,
+    /// May be stopped for others; only then may it use what its queue borrows.
+    pub preemptible: bool,
+    /// Not stopped for others before it ran this long.
+    pub min_runtime_ms: u64,
+    /// Stops for others in any hour, at most.
+    pub max_disruptions_per_hour: u32,
     /// What a restart costs each worker beside the work since the checkpoint.
     pub restart_ms: u64,
     /// Failures in a row after which it is failed.
     pub backoff_limit: u32,
+    /// A gang of which not all workers were seen running by then is stopped and waits again.
+    pub gang_timeout_ms: u64,
+    /// The user's estimate of its run time at its smallest size.
+    pub expected_ms: Option<u64>,
+    /// Speed by workers of all groups, in thousandths of one worker, ascending; empty: linear.
+    pub speedup: Vec<(u32, u32)>,
+}
+
+/// Workers of one role.
+#[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Group {
+    pub name: String,
+    /// Workers: never fewer while it runs, never more.
+    pub min: u32,
+    pub max: u32,
+    pub ask: Ask,
+    pub spread: Option<Spread>,
+}
+
+/// A wish to be close together.
+#[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Spread {
+    /// `island`, `node`, or a label key of the pool's topology.
+    pub level: String,
+    /// Rather wait than be apart.
+    pub required: bool,
+}
+
+/// A worker's place.
+#[derive(Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Seat {
+    /// The job's group.
+    pub group: u16,
+    /// Slot of the node.
+    pub node: u32,
+    /// Its devices on that node, by bit.
+    pub mask: u64,
+    /// MIG slices of its one device.
+    pub slices: u8,
+}
+
+impl JobSpec {
+    /// One group of `min` to `max` workers that may be stopped for others.
+    pub fn workers(queue: impl Into<QueueName>, min: u32, max: u32, ask: Ask) -> Self {
+        Self {
+            queue: queue.into(),
+            priority: 0,
+            owner: String::new(),
+            recipe: String::new(),
+            groups: vec![Group { name: String::new(), min, max, ask, spread: None }],
+            spread: None,
+            preemptible: true,
+            min_runtime_ms: 0,
+            max_disruptions_per_hour: u32::MAX,
+            restart_ms: 0,
+            backoff_limit: 6,
+            gang_timeout_ms: 600_000,
+            expected_ms: None,
+            speedup: Vec::new(),
+        }
+    }
+
+    /// Workers of all groups: the fewest and the most.
+    pub fn size(&self) -> (u32, u32) {
+        self.groups.iter().fold((0, 0), |(min, max), group| (min.saturating_add(group.min), max.saturating_add(group.max)))
+    }
+
+    /// Whether it can use more workers than it needs.
+    pub fn is_elastic(&self) -> bool {
+        self.groups.iter().any(|group| group.max > group.min)
+    }
+
+    /// Speed of this many workers, in thousandths of one; between two points of the curve it is a straight line.
+    pub fn speed_milli(&self, workers: u32) -> u64 {
+        let linear = u64::from(workers) * 1000;
+        let Some((last, speed)) = self.speedup.last() else { return linear };
+        if workers >= *last {
+            return u64::from(*speed);
+        }
+        let above = self.speedup.iter().find(|(size, _)| *size >= workers);
+        let below = self.speedup.iter().rfind(|(size, _)| *size <= workers).copied().unwrap_or((0, 0));
+        let Some((size, speed)) = above else { return linear };
+        let span = u64::from(size.saturating_sub(below.0)).max(1);
+        let rise = u64::from(speed.saturating_sub(below.1));
+        u64::from(below.1) + rise * u64::from(workers - below.0) / span
+    }
 }
 
 /// A job.
@@ -28,11 +124,17 @@ pub struct Job {
     pub spec: JobSpec,
     pub submitted: At,
     pub phase: Phase,
+    /// Where it stands among the waiting of its queue and priority, lower first: set when it begins to wait.
+    pub turn: u64,
     /// The number of the last attempt; 0 before the first.
     pub attempts: u32,
     /// Failures since the last new checkpoint.
     pub failures: u32,
     pub progress: Progress,
+    /// When it was last stopped for others, newest last, within the last hour.
+    pub disruptions: Vec<At>,
+    /// What its ended attempts ran, in milliseconds at its smallest size.
+    pub served_ms: u64,
     /// A person's wishes.
     pub paused: bool,
     pub cancelled: bool,
@@ -45,6 +147,8 @@ pub struct Progress {
     pub step: u64,
     pub checkpoint_step: u64,
     pub checkpoint_at: Option<At>,
+    /// How far it is by its own word, in millionths of all its work.
+    pub done_ppm: Option<u32>,
 }
 
 /// Where it stands.
@@ -54,7 +158,7 @@ pub enum Phase {
     Waiting {
         since: At,
         not_before: Option<At>,
-        keep: Vec<DeviceId>,
+        keep: Vec<Seat>,
     },
     Running(Run),
     Finished(End),
@@ -64,12 +168,16 @@ pub enum Phase {
 #[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
 pub struct Run {
     pub attempt: u32,
-    /// Worker i runs on `devices[i]`.
-    pub devices: Vec<DeviceId>,
+    /// Worker i runs on `seats[i]`.
+    pub seats: Vec<Seat>,
     pub since: At,
+    /// As history had it when it was started.
+    pub expected_end: At,
     /// Set when its workers were seen running; until then it is assumed.
     pub observed: bool,
     pub stop: Option<Stop>,
+    /// It was let in ahead of a job that has a reservation from then on; it goes first if it overstays.
+    pub backfilled_until: Option<At>,
 }
 
 /// An attempt that was told to end.
@@ -78,7 +186,7 @@ pub struct Stop {
     pub action: ActionId,
     pub since: At,
     /// What the next attempt starts on.
-    pub keep: Vec<DeviceId>,
+    pub keep: Vec<Seat>,
     pub reason: Reason,
 }
 
@@ -97,9 +205,12 @@ impl Job {
             spec,
             submitted: at,
             phase: Phase::Waiting { since: at, not_before: None, keep: Vec::new() },
+            turn: at.0,
             attempts: 0,
             failures: 0,
             progress: Progress::default(),
+            disruptions: Vec::new(),
+            served_ms: 0,
             paused: false,
             cancelled: false,
             removed: false,
@@ -123,13 +234,36 @@ impl Job {
     pub fn lost_work_ms(&self, now: At) -> u64 {
         let Some(run) = self.run() else { return 0 };
         let since = self.progress.checkpoint_at.map_or(run.since, |at| at.max(run.since));
-        (now.since(since) + self.spec.restart_ms) * run.devices.len() as u64
+        let devices: u64 = run.seats.iter().map(|seat| u64::from(seat.mask.count_ones().max(1))).sum();
+        now.since(since).saturating_add(self.spec.restart_ms).saturating_mul(devices)
+    }
+
+    /// Thousandths of devices that a seat of it takes.
+    pub fn seat_milli(&self, state: &State, seat: &Seat) -> u64 {
+        let group = self.spec.groups.get(usize::from(seat.group));
+        group.map_or(0, |group| state.devices_of(seat).map(|device| u64::from(group.ask.milli_on(device))).sum())
+    }
+
+    /// How long it has run, in milliseconds at its smallest size: what history remembers once it has succeeded.
+    pub fn served_ms(&self, now: At) -> u64 {
+        let least = self.spec.speed_milli(self.spec.size().0).max(1);
+        let running = self.run().filter(|run| run.observed).map_or(0, |run| {
+            let workers = u32::try_from(run.seats.len()).unwrap_or(u32::MAX);
+            now.since(run.since).saturating_mul(self.spec.speed_milli(workers)) / least
+        });
+        self.served_ms.saturating_add(running)
+    }
+
+    /// Whether it may be stopped for others now.
+    pub fn may_be_disrupted(&self, now: At) -> bool {
+        let settled = self.run().is_none_or(|run| now.since(run.since) >= self.spec.min_runtime_ms);
+        self.spec.preemptible && settled && self.disruptions.len() < self.spec.max_disruptions_per_hour as usize
     }
 }
 
 impl Run {
     /// What it holds once a stop in progress is over; all of it when there is none.
-    pub fn kept(&self) -> &[DeviceId] {
-        self.stop.as_ref().map_or(&self.devices, |stop| &stop.keep)
+    pub fn kept(&self) -> &[Seat] {
+        self.stop.as_ref().map_or(&self.seats, |stop| &stop.keep)
     }
 }

@@ -2,9 +2,10 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::Ask;
+use super::{Seat, State};
+use crate::ask::Ask;
 use crate::demand::{self, Demand, Promise};
-use crate::names::{DeviceId, ModelName, QueueName};
+use crate::names::{ModelName, QueueName};
 use crate::plan::{ActionId, Reason};
 use crate::policy::Policy;
 use crate::time::At;
@@ -106,6 +107,11 @@ impl Model {
         past.chain(self.awake_until()).chain(self.not_before).filter(|at| *at > now).min()
     }
 
+    /// Thousandths of devices that a replica's seat takes.
+    pub fn seat_milli(&self, state: &State, seat: &Seat) -> u64 {
+        state.devices_of(seat).map(|device| u64::from(self.spec.ask.milli_on(device))).sum()
+    }
+
     /// Until when the last request keeps one replica.
     fn awake_until(&self) -> Option<At> {
         self.last_request.map(|at| at.plus(self.spec.zero_after_ms))
@@ -116,7 +122,8 @@ impl Model {
 #[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
 pub struct Replica {
     pub model: ModelName,
-    pub device: DeviceId,
+    /// Where it is; the group is 0.
+    pub seat: Seat,
     pub generation: u64,
     pub since: At,
     pub phase: ReplicaPhase,

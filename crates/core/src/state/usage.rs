@@ -1,11 +1,11 @@
-//! Device-time, integrated as time goes on.
+//! Device-time, integrated as time goes on: rates that hold between two changes, and what has ended.
 
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::{EVICTION_WINDOW_MS, Health, State};
-use crate::holdings::Holdings;
+use super::{EVICTION_WINDOW_MS, Phase, State};
+use crate::names::QueueName;
 use crate::time::At;
 
 /// Device-milliseconds since the engine was made.
@@ -15,8 +15,15 @@ pub struct Usage {
     pub device_ms: u64,
     /// Used above a queue's nominal while others used less than theirs.
     pub lent_ms: u64,
-    /// By `job/NAME` and `model/NAME`.
+    /// Devices that are not lost, and thousandths that are lent, since the last change.
+    pub devices: u64,
+    pub lent_milli: u64,
+    /// By `job/NAME` and `model/NAME`, of what has ended. [`State::held_ms`] adds what still runs.
     pub held_ms: BTreeMap<String, u64>,
+    /// GPU-milliseconds by queue, halved after each [`crate::policy::Policy::half_life_ms`].
+    pub decayed_ms: BTreeMap<QueueName, u64>,
+    /// The moment of `decayed_ms`.
+    pub decayed_at: At,
 }
 
 impl State {
@@ -24,18 +31,34 @@ impl State {
     pub(crate) fn advance(&mut self, at: At) {
         self.now = self.now.max(at);
         let now = self.now;
-        self.evictions.retain(|at| now.since(*at) < EVICTION_WINDOW_MS);
+        if self.evictions.first().is_some_and(|at| now.since(*at) >= EVICTION_WINDOW_MS) {
+            self.evictions.retain(|at| now.since(*at) < EVICTION_WINDOW_MS);
+        }
         let elapsed = self.usage.at.map_or(0, |from| now.since(from));
         self.usage.at = Some(now);
-        if elapsed == 0 {
-            return;
+        self.usage.device_ms += self.usage.devices * elapsed;
+        self.usage.lent_ms += self.usage.lent_milli * elapsed / 1000;
+    }
+
+    /// Books what a holder held from `since` until now.
+    pub(crate) fn book(&mut self, holder: String, milli: u64, since: At) {
+        *self.usage.held_ms.entry(holder).or_default() += milli * self.now.since(since) / 1000;
+    }
+
+    /// Device-milliseconds by `job/NAME` and `model/NAME`, what still runs included.
+    pub fn held_ms(&self) -> BTreeMap<String, u64> {
+        let mut held = self.usage.held_ms.clone();
+        for (name, job) in self.jobs.iter() {
+            if let Phase::Running(run) = &job.phase {
+                let milli: u64 = run.seats.iter().map(|seat| job.seat_milli(self, seat)).sum();
+                *held.entry(format!("job/{name}")).or_default() += milli * self.now.since(run.since) / 1000;
+            }
         }
-        let holdings = Holdings::of(self);
-        let usable = self.devices.values().filter(|device| device.health != Health::Lost).count() as u64;
-        self.usage.device_ms += usable * elapsed;
-        self.usage.lent_ms += holdings.lent_milli(self) * elapsed / 1000;
-        for (holder, milli) in holdings.by_holder() {
-            *self.usage.held_ms.entry(holder).or_default() += milli * elapsed / 1000;
+        for replica in self.replicas.values() {
+            let Some(model) = self.models.get(&replica.model) else { continue };
+            let milli = model.seat_milli(self, &replica.seat);
+            *held.entry(format!("model/{}", replica.model)).or_default() += milli * self.now.since(replica.since) / 1000;
         }
+        held
     }
 }

@@ -8,9 +8,9 @@ use proptest::prelude::*;
 use tidegate_core::demand::{Demand, ServiceTime};
 use tidegate_core::event::{Event, JobExit, Outcome};
 use tidegate_core::holdings::Holdings;
-use tidegate_core::names::{Class, DeviceId, JobName, ModelName, QueueName, ReplicaId};
+use tidegate_core::names::{DeviceId, JobName, ModelName, QueueName, ReplicaId};
 use tidegate_core::plan::{Action, ActionId, ActionKind, Plan};
-use tidegate_core::state::{Amount, Ask, Device, Health, JobSpec, ModelSpec, Phase, Queue};
+use tidegate_core::state::{Amount, Ask, Device, JobSpec, ModelSpec, Phase, Queue};
 use tidegate_core::time::At;
 use tidegate_core::{Engine, State};
 
@@ -80,7 +80,14 @@ pub struct World {
     pub open: BTreeSet<ActionId>,
     pub jobs_made: u32,
     pub stops: u64,
-    pub gang_sizes: Vec<(u32, u32, usize)>,
+}
+
+fn mib_of(ask: &Ask) -> u64 {
+    match ask.amount {
+        Amount::Whole(_) => DEVICE_MIB,
+        Amount::MemoryMib(mib) => mib,
+        Amount::None | Amount::Milli(_) | Amount::Mig(_) => unreachable!("not asked for here"),
+    }
 }
 
 /// Asserts equality, naming only the parts that differ.
@@ -108,15 +115,12 @@ impl World {
     pub fn new(devices: u32, serving: u32, training: u32) -> Self {
         let mut world = Self { now: At(1_000_000), ..Self::default() };
         for index in 0..devices {
-            let device = Device { class: Class::from("H100-80GB"), memory_mib: DEVICE_MIB, health: Health::Ok, free_since: None };
-            world.tell(Event::DeviceSeen { id: DeviceId(format!("gpu-{index}")), device });
+            // Two devices a node.
+            let device = Device::new(format!("gpu-{index}"), format!("node-{}", index / 2), "H100-80GB", DEVICE_MIB);
+            world.tell(Event::DeviceSeen(device));
         }
-        world
-            .tell(Event::QueueSet { name: QueueName::from("serving"), queue: Queue { nominal: serving, borrowing_limit: None } });
-        world.tell(Event::QueueSet {
-            name: QueueName::from("training"),
-            queue: Queue { nominal: training, borrowing_limit: Some(devices) },
-        });
+        world.tell(Event::QueueSet { name: QueueName::from("serving"), queue: Queue::devices(serving, None) });
+        world.tell(Event::QueueSet { name: QueueName::from("training"), queue: Queue::devices(training, Some(devices)) });
         for index in 0..3_u32 {
             world.tell(Event::ModelSet { name: Self::model(index as usize), spec: Self::model_spec(index, 1) });
         }
@@ -128,11 +132,11 @@ impl World {
     }
 
     pub fn model_spec(index: u32, generation: u64) -> ModelSpec {
-        let amount = if index == 2 { Amount::MemoryMib(20_000) } else { Amount::Whole };
+        let amount = if index == 2 { Amount::MemoryMib(20_000) } else { Amount::Whole(1) };
         ModelSpec {
             queue: QueueName::from("serving"),
             priority: i32::try_from(index).unwrap(),
-            ask: Ask { amount, classes: Vec::new() },
+            ask: Ask { amount, ..Ask::default() },
             slo_ms: 250,
             min: u32::from(index == 1),
             max: 4,
@@ -179,13 +183,13 @@ impl World {
             assert!(self.open.contains(id), "{action:?} waits for an action that is not open");
         }
         match &action.kind {
-            ActionKind::StartJob { job, devices, .. } => {
+            ActionKind::StartJob { job, workers, .. } => {
                 let spec = &self.engine.state().jobs[job].spec;
-                assert!(
-                    devices.len() >= spec.min as usize && devices.len() <= spec.max as usize,
-                    "a gang is never partial: {action:?}"
-                );
-                self.gang_sizes.push((spec.min, spec.max, devices.len()));
+                for (number, group) in spec.groups.iter().enumerate() {
+                    let size = workers.iter().filter(|worker| usize::from(worker.group) == number).count();
+                    let whole = (group.min as usize..=group.max as usize).contains(&size);
+                    assert!(whole, "a gang is never partial: {action:?}");
+                }
             }
             ActionKind::StopJob { .. } | ActionKind::StopReplica { .. } => self.stops += 1,
             ActionKind::StartReplica { .. } => {}
@@ -212,6 +216,9 @@ impl World {
             let firm: u64 = claims.iter().filter(|claim| claim.releasing.is_none()).map(|claim| claim.mib).sum();
             assert!(firm <= DEVICE_MIB, "{id} is promised {firm} MiB of {DEVICE_MIB}: {claims:?}");
         }
+        if let Err(difference) = self.engine.is_consistent() {
+            panic!("the desk drifted from the state: {difference}");
+        }
         let restored = Engine::restore(&self.engine.snapshot().unwrap()).unwrap();
         same_state(&restored, &self.engine, "a restored snapshot is the engine");
     }
@@ -236,19 +243,16 @@ impl World {
 
     fn perform(&mut self, action: &Action) {
         match &action.kind {
-            ActionKind::StartJob { job, attempt, devices } => {
+            ActionKind::StartJob { job, attempt, workers } => {
                 let state = self.engine.state();
                 let current = state.jobs.get(job).and_then(|job| job.run()).is_some_and(|run| run.attempt == *attempt);
                 if !current {
                     return self.close(action.id, Outcome::Dropped);
                 }
-                let ask = &state.jobs[job].spec.ask;
-                let mib = match ask.amount {
-                    Amount::Whole => DEVICE_MIB,
-                    Amount::MemoryMib(mib) => mib,
-                };
+                let mib = mib_of(&state.jobs[job].spec.groups[0].ask);
+                let devices: Vec<DeviceId> = workers.iter().flat_map(|worker| worker.devices.clone()).collect();
                 assert!(!self.jobs.contains_key(job), "{job} runs already");
-                self.jobs.insert(job.clone(), Attempt { number: *attempt, devices: devices.clone(), mib });
+                self.jobs.insert(job.clone(), Attempt { number: *attempt, devices, mib });
                 self.close(action.id, Outcome::Done);
                 self.tell(Event::JobStarted { name: job.clone(), attempt: *attempt });
             }
@@ -264,14 +268,12 @@ impl World {
                 }
                 self.close(action.id, Outcome::Done);
             }
-            ActionKind::StartReplica { model, replica, device } => {
+            ActionKind::StartReplica { model, replica, place } => {
                 if !self.engine.state().replicas.contains_key(replica) {
                     return self.close(action.id, Outcome::Dropped);
                 }
-                let mib = match self.engine.state().models[model].spec.ask.amount {
-                    Amount::Whole => DEVICE_MIB,
-                    Amount::MemoryMib(mib) => mib,
-                };
+                let mib = mib_of(&self.engine.state().models[model].spec.ask);
+                let device = &place.devices[0];
                 self.replicas.insert(replica.clone(), Server { device: device.clone(), mib });
                 self.close(action.id, Outcome::Done);
                 self.tell(Event::ReplicaReady { id: replica.clone(), load_ms: 1_500 });
@@ -305,7 +307,7 @@ impl World {
             Op::Progress(index) => {
                 if let Some((name, run)) = self.running(*index) {
                     let step = self.now.0 / 1000;
-                    self.tell(Event::JobProgress { name, attempt: run.number, step, checkpoint: Some(step) });
+                    self.tell(Event::JobProgress { name, attempt: run.number, step, checkpoint: Some(step), done_ppm: None });
                 }
             }
             Op::Exit { job, succeeded } => {
@@ -319,17 +321,17 @@ impl World {
             Op::Cancel(job) => self.wish(*job, Event::JobCancelled),
             Op::Remove(job) => self.wish(*job, Event::JobRemoved),
             Op::Drain { device, drained } => {
-                let ids: Vec<DeviceId> = self.engine.state().devices.keys().cloned().collect();
+                let ids: Vec<DeviceId> = self.engine.state().devices().map(|device| device.id.clone()).collect();
                 let id = pick(&ids, *device).unwrap();
                 self.tell(Event::DeviceDrained { id, drained: *drained });
             }
             Op::Lose(device) => {
-                let ids: Vec<DeviceId> = self.engine.state().devices.keys().cloned().collect();
+                let ids: Vec<DeviceId> = self.engine.state().devices().map(|device| device.id.clone()).collect();
                 let id = pick(&ids, *device).unwrap();
-                let device = self.engine.state().devices[&id].clone();
-                self.tell(Event::DeviceLost(id.clone()));
+                let device = self.engine.state().device(&id).unwrap().clone();
+                self.tell(Event::DeviceLost(id));
                 self.decide();
-                self.tell(Event::DeviceSeen { id, device });
+                self.tell(Event::DeviceSeen(device));
             }
             Op::ReplicaDies(index) => {
                 let ids: Vec<ReplicaId> = self.replicas.keys().cloned().collect();
@@ -363,17 +365,10 @@ impl World {
 
     fn submit(&mut self, priority: i32, min: u32, extra: u32, share: bool, serving: bool) {
         self.jobs_made += 1;
-        let amount = if share { Amount::MemoryMib(30_000) } else { Amount::Whole };
+        let amount = if share { Amount::MemoryMib(30_000) } else { Amount::Whole(1) };
         let queue = if serving && priority < 0 { "serving" } else { "training" };
-        let spec = JobSpec {
-            queue: QueueName::from(queue),
-            priority,
-            min,
-            max: min + extra,
-            ask: Ask { amount, classes: Vec::new() },
-            restart_ms: 2_000,
-            backoff_limit: 3,
-        };
+        let ask = Ask { amount, ..Ask::default() };
+        let spec = JobSpec { priority, restart_ms: 2_000, backoff_limit: 3, ..JobSpec::workers(queue, min, min + extra, ask) };
         self.tell(Event::JobSet { name: JobName(format!("j{}", self.jobs_made)), spec });
     }
 
@@ -391,7 +386,7 @@ impl World {
 
     /// Lets everything that was ordered happen, and time pass, until the engine wants nothing more.
     pub fn settle(&mut self) -> u64 {
-        let before = self.stops;
+        let (before, began) = (self.stops, self.now);
         for round in 0..300 {
             while self.carry_out(0) {
                 self.decide();
@@ -401,6 +396,8 @@ impl World {
                 self.pending.iter().all(|action| !action.after.is_empty()) || !self.pending.is_empty() || plan.actions.is_empty()
             );
             match plan.wake_at {
+                // Nothing ends by itself here: a reservation is renewed for ever, later each time.
+                Some(at) if plan.actions.is_empty() && at.since(began) > 30 * 86_400_000 => return self.stops - before,
                 Some(at) if plan.actions.is_empty() => self.now = at,
                 None if plan.actions.is_empty() && self.pending.is_empty() => return self.stops - before,
                 _ => {}
@@ -416,13 +413,13 @@ pub fn rebuilt(world: &World) -> Engine {
     let mut engine = Engine::restore(&world.engine.snapshot().unwrap()).unwrap();
     let state: State = engine.state().clone();
     let now = world.now;
-    for (id, device) in &state.devices {
-        engine.apply(now, Event::DeviceSeen { id: id.clone(), device: device.clone() });
+    for device in state.devices() {
+        engine.apply(now, Event::DeviceSeen(device.clone()));
     }
     for (name, queue) in &state.queues {
         engine.apply(now, Event::QueueSet { name: name.clone(), queue: queue.clone() });
     }
-    for (name, job) in &state.jobs {
+    for (name, job) in state.jobs.iter() {
         engine.apply(now, Event::JobSet { name: name.clone(), spec: job.spec.clone() });
     }
     for (name, model) in &state.models {

@@ -1,0 +1,136 @@
+//! What one worker or replica asks of a node: GPUs or a part of one, CPU, memory, and which nodes will do.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::mig::Profile;
+use crate::names::Class;
+use crate::node::{Device, NodeSpec, Taint};
+
+/// What one worker asks for. All of it is on one node.
+#[derive(Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Ask {
+    pub amount: Amount,
+    /// Classes that will do and how fast each is; empty: any.
+    pub classes: Vec<ClassWish>,
+    /// Thousandths of a core.
+    pub cpu_milli: u64,
+    pub memory_mib: u64,
+    /// Node labels: each key must have one of the values.
+    pub selector: BTreeMap<String, Vec<String>>,
+    /// Taint keys that it tolerates; `*` is any.
+    pub tolerations: Vec<String>,
+}
+
+/// A GPU class that will do.
+#[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ClassWish {
+    pub class: Class,
+    /// Throughput on it, in thousandths of the reference; faster is preferred.
+    pub speed_milli: u32,
+}
+
+/// How much GPU.
+#[derive(Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Amount {
+    /// CPU and memory alone.
+    None,
+    /// This many whole devices of one node.
+    Whole(u32),
+    /// A share of one device's memory; compute is shared in proportion.
+    MemoryMib(u64),
+    /// Thousandths of one device, of its compute and of its memory (a time slice or an MPS share).
+    Milli(u16),
+    /// A MIG instance.
+    Mig(Profile),
+}
+
+impl Default for Amount {
+    fn default() -> Self {
+        Self::Whole(1)
+    }
+}
+
+impl Ask {
+    /// Whole devices of any class, and nothing else.
+    pub fn whole(devices: u32) -> Self {
+        Self { amount: Amount::Whole(devices), ..Self::default() }
+    }
+
+    /// Some of one device's memory.
+    pub fn memory(mib: u64) -> Self {
+        Self { amount: Amount::MemoryMib(mib), ..Self::default() }
+    }
+
+    /// Whether nodes with these labels and taints will do.
+    pub fn suits_node(&self, node: &NodeSpec) -> bool {
+        let labels = self.selector.iter().all(|(key, values)| node.labels.get(key).is_some_and(|value| values.contains(value)));
+        let tolerated = |taint: &Taint| self.tolerations.iter().any(|key| key == "*" || *key == taint.key);
+        labels && node.taints.iter().all(tolerated)
+    }
+
+    /// Whether the device's class and size would do, whoever holds it.
+    pub fn suits(&self, device: &Device) -> bool {
+        self.class_suits(&device.class)
+            && match self.amount {
+                Amount::MemoryMib(mib) => mib <= device.memory_mib,
+                Amount::Mig(_) => device.mig,
+                Amount::None | Amount::Whole(_) | Amount::Milli(_) => true,
+            }
+    }
+
+    /// Whether the class is wished for.
+    pub fn class_suits(&self, class: &Class) -> bool {
+        self.classes.is_empty() || self.classes.iter().any(|wish| wish.class == *class)
+    }
+
+    /// Throughput on a class, in thousandths of the reference.
+    pub fn speed_milli(&self, class: &Class) -> u32 {
+        self.classes.iter().find(|wish| wish.class == *class).map_or(1000, |wish| wish.speed_milli)
+    }
+
+    /// Devices that it touches.
+    pub fn devices(&self) -> u32 {
+        match self.amount {
+            Amount::None => 0,
+            Amount::Whole(devices) => devices,
+            Amount::MemoryMib(_) | Amount::Milli(_) | Amount::Mig(_) => 1,
+        }
+    }
+
+    /// Whether it takes whole devices (or none): no other holder may be on them.
+    pub fn is_exclusive(&self) -> bool {
+        matches!(self.amount, Amount::Whole(_) | Amount::None)
+    }
+
+    /// Thousandths that it takes of each device that it touches.
+    pub fn milli_on(&self, device: &Device) -> u16 {
+        match self.amount {
+            Amount::None => 0,
+            Amount::Whole(_) => 1000,
+            Amount::Milli(milli) => milli.clamp(1, 1000),
+            Amount::Mig(profile) => profile.milli(),
+            Amount::MemoryMib(mib) => {
+                u16::try_from((mib * 1000).div_ceil(device.memory_mib.max(1)).clamp(1, 1000)).unwrap_or(1000)
+            }
+        }
+    }
+
+    /// Memory that it takes of each device that it touches.
+    pub fn mib_on(&self, device: &Device) -> u64 {
+        match self.amount {
+            Amount::None => 0,
+            Amount::Whole(_) => device.memory_mib,
+            Amount::MemoryMib(mib) => mib,
+            Amount::Milli(milli) => device.memory_mib * u64::from(milli.min(1000)) / 1000,
+            Amount::Mig(profile) => device.memory_mib * u64::from(profile.memory_slices()) / 8,
+        }
+    }
+}
+
+impl From<Class> for ClassWish {
+    fn from(class: Class) -> Self {
+        Self { class, speed_milli: 1000 }
+    }
+}

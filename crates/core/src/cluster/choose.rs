@@ -1,0 +1,180 @@
+//! Which devices of one node a worker takes, and how many workers the node could take.
+
+use super::free::{Claim, DeviceFree, NodeFree, bits};
+use crate::ask::{Amount, Ask};
+use crate::fragment::{self, Mix};
+
+/// Devices of one node for one worker.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Choice {
+    pub mask: u64,
+    /// MIG slices of the one device.
+    pub slices: u8,
+    /// Nothing on them is about to end: the worker can start at once.
+    pub settled: bool,
+}
+
+impl Choice {
+    /// What the ask claims of these devices.
+    pub fn claim(&self, ask: &Ask, node: &NodeFree) -> Claim {
+        let device = bits(self.mask).next().and_then(|index| node.devices.get(index));
+        let (milli, mib) = device.map_or((0, 0), |device| (milli_of(ask, device), mib_of(ask, device)));
+        Claim {
+            mask: self.mask,
+            slices: self.slices,
+            milli,
+            mib,
+            cpu_milli: ask.cpu_milli,
+            memory_mib: ask.memory_mib,
+        }
+    }
+}
+
+/// Thousandths of the device that the ask takes.
+pub fn milli_of(ask: &Ask, device: &DeviceFree) -> u16 {
+    match ask.amount {
+        Amount::None => 0,
+        Amount::Whole(_) => 1000,
+        Amount::Milli(milli) => milli.clamp(1, 1000),
+        Amount::Mig(profile) => profile.milli(),
+        Amount::MemoryMib(mib) => u16::try_from((mib * 1000).div_ceil(device.memory_mib.max(1)).clamp(1, 1000)).unwrap_or(1000),
+    }
+}
+
+/// Memory of the device that the ask takes.
+fn mib_of(ask: &Ask, device: &DeviceFree) -> u64 {
+    match ask.amount {
+        Amount::None => 0,
+        Amount::Whole(_) => device.memory_mib,
+        Amount::MemoryMib(mib) => mib,
+        Amount::Milli(milli) => device.memory_mib * u64::from(milli.min(1000)) / 1000,
+        Amount::Mig(profile) => device.memory_mib * u64::from(profile.memory_slices()) / 8,
+    }
+}
+
+/// Devices for one more worker on what is not firmly claimed, those first that are free now.
+pub fn choose(ask: &Ask, node: &NodeFree, eligible: u64, mix: &Mix) -> Option<Choice> {
+    if eligible == 0 || !has_cpu_memory(ask, node, (0, 0)) {
+        return None;
+    }
+    let settled = node.releasing.is_empty() || has_cpu_memory(ask, node, node.releasing_cpu_memory());
+    let choice = match ask.amount {
+        Amount::None => Some(Choice { mask: 0, slices: 0, settled: true }),
+        Amount::Whole(devices) => whole(node, eligible, devices),
+        Amount::Milli(_) | Amount::MemoryMib(_) => share(ask, node, eligible, mix),
+        Amount::Mig(_) => instance(ask, node, eligible),
+    }?;
+    Some(Choice { settled: choice.settled && settled, ..choice })
+}
+
+/// Workers that the node could take on what is not firmly claimed.
+pub fn fit(ask: &Ask, node: &NodeFree, eligible: u64) -> u32 {
+    if eligible == 0 {
+        return 0;
+    }
+    let per = |free: i64, need: u64| if need == 0 { u64::MAX } else { u64::try_from(free).unwrap_or(0) / need };
+    let beside = per(node.cpu_milli, ask.cpu_milli).min(per(node.memory_mib, ask.memory_mib));
+    let on_devices = match ask.amount {
+        Amount::None => u64::MAX,
+        Amount::Whole(devices) => u64::from(free_mask(node, eligible).count_ones()) / u64::from(devices.max(1)),
+        Amount::Milli(_) | Amount::MemoryMib(_) => bits(eligible).filter_map(|at| node.devices.get(at)).map(|device| shares(ask, device)).sum(),
+        Amount::Mig(_) => bits(eligible).filter_map(|at| node.devices.get(at)).map(|device| instances(ask, device)).sum(),
+    };
+    u32::try_from(beside.min(on_devices)).unwrap_or(u32::MAX).min(1_000_000)
+}
+
+fn has_cpu_memory(ask: &Ask, node: &NodeFree, less: (i64, i64)) -> bool {
+    let fits = |free: i64, need: u64| need == 0 || u64::try_from(free).unwrap_or(0) >= need;
+    fits(node.cpu_milli - less.0, ask.cpu_milli) && fits(node.memory_mib - less.1, ask.memory_mib)
+}
+
+/// Devices without a firm claim.
+fn free_mask(node: &NodeFree, eligible: u64) -> u64 {
+    bits(eligible).filter(|at| node.devices.get(*at).is_some_and(|device| device.firm == 0)).map(|at| 1 << at).sum()
+}
+
+fn whole(node: &NodeFree, eligible: u64, devices: u32) -> Option<Choice> {
+    let free = free_mask(node, eligible);
+    if free.count_ones() < devices {
+        return None;
+    }
+    let settled: u64 = bits(free).filter(|at| node.devices[*at].releasing == 0).map(|at| 1 << at).sum();
+    if settled.count_ones() >= devices {
+        return Some(Choice { mask: in_islands(node, settled, devices), slices: 0, settled: true });
+    }
+    let rest = in_islands(node, free & !settled, devices - settled.count_ones());
+    Some(Choice { mask: settled | rest, slices: 0, settled: false })
+}
+
+/// `count` of the devices in `mask`: from the fullest island that has enough, else from the largest islands first.
+fn in_islands(node: &NodeFree, mask: u64, count: u32) -> u64 {
+    let mut sizes: Vec<(u32, u8, u64)> = Vec::new();
+    for at in bits(mask) {
+        let island = node.devices[at].island;
+        match sizes.iter_mut().find(|(_, of, _)| *of == island) {
+            Some((size, _, members)) => (*size, *members) = (*size + 1, *members | 1 << at),
+            None => sizes.push((1, island, 1 << at)),
+        }
+    }
+    let enough = sizes.iter().filter(|(size, ..)| *size >= count).min();
+    if let Some((_, _, members)) = enough {
+        return bits(*members).take(count as usize).map(|at| 1 << at).sum();
+    }
+    sizes.sort_by(|a, b| b.0.cmp(&a.0).then(a.1.cmp(&b.1)));
+    let all = sizes.iter().flat_map(|(_, _, members)| bits(*members));
+    all.take(count as usize).map(|at| 1 << at).sum()
+}
+
+/// Shares that fit on the device; one that is divided into MIG instances gives none.
+fn shares(ask: &Ask, device: &DeviceFree) -> u64 {
+    if device.slices != 0 || device.releasing_slices != 0 {
+        return 0;
+    }
+    let milli = milli_of(ask, device);
+    let by_milli = u64::from(device.milli / milli.max(1));
+    by_milli.min(device.mib.checked_div(mib_of(ask, device)).unwrap_or(by_milli))
+}
+
+/// The device for a share: one that is free now before one that is about to be, then by what the choice leaves for typical work,
+/// then the fullest.
+fn share(ask: &Ask, node: &NodeFree, eligible: u64, mix: &Mix) -> Option<Choice> {
+    let fits = |at: &usize| node.devices.get(*at).is_some_and(|device| shares(ask, device) > 0);
+    let rank = |at: &usize| {
+        let device = &node.devices[*at];
+        let milli = milli_of(ask, device);
+        (device.releasing > 0, fragment::device_rank(mix, &node.free, *at, milli), device.milli, *at)
+    };
+    let at = bits(eligible).filter(fits).min_by_key(rank)?;
+    Some(Choice { mask: 1 << at, slices: 0, settled: node.devices[at].releasing == 0 })
+}
+
+/// The slices for one more instance. Slices that are about to be free are taken only where nothing else is.
+fn slot(ask: &Ask, device: &DeviceFree) -> Option<(u8, bool)> {
+    let Amount::Mig(profile) = ask.amount else { return None };
+    let divided = device.slices != 0 || device.firm == 0;
+    if !divided {
+        return None;
+    }
+    let busy = if device.releasing > 0 && device.releasing_slices == 0 { u8::MAX } else { device.slices | device.releasing_slices };
+    profile.place(busy).map(|mask| (mask, true)).or_else(|| profile.place(device.slices).map(|mask| (mask, false)))
+}
+
+fn instances(ask: &Ask, device: &DeviceFree) -> u64 {
+    let mut trial = device.clone();
+    let mut count = 0;
+    while let Some((mask, _)) = slot(ask, &trial) {
+        trial.slices |= mask;
+        trial.firm += 1;
+        count += 1;
+    }
+    count
+}
+
+fn instance(ask: &Ask, node: &NodeFree, eligible: u64) -> Option<Choice> {
+    let found = bits(eligible).filter_map(|at| {
+        let device = node.devices.get(at)?;
+        let (slices, settled) = slot(ask, device)?;
+        Some(((!settled, device.slices == 0, device.milli, at), Choice { mask: 1 << at, slices, settled }))
+    });
+    found.min_by_key(|(rank, _)| *rank).map(|(_, choice)| choice)
+}

@@ -1,0 +1,445 @@
+//! What a decision works with, derived from the state and kept as it changes: the books, who waits in which order, who runs
+//! in which queue, and which of them must be looked at again.
+//!
+//! Alike waiting jobs (equal specifications) make a *kind*: what one of them cannot have, none of them can, so ten thousand
+//! alike jobs cost one attempt. A kind that was refused is looked at again when what refused it may have changed.
+
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::books::{Amounts, Books, CPU, GPU, MEMORY};
+use crate::claims;
+use crate::names::{JobName, QueueName};
+use crate::quota::{Binding, NodeIx};
+use crate::state::{JobSpec, Phase, Resource, Seat, State};
+use crate::time::At;
+
+/// Why a kind of job was not let in.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Block {
+    /// A queue of its path has no more; `at` is that queue.
+    Quota { at: QueueName, resource: Resource, need: i64, available: i64 },
+    /// Quota would allow it, devices do not: this many workers of the group would fit.
+    Capacity { group: usize, fit: u64, need: u32 },
+    /// Workers fit, but not close enough together.
+    Spread { level: String },
+    /// No node of the cluster would do even if it were empty.
+    Unsuitable { group: usize },
+    /// Its queue is strict and this job goes first.
+    Behind(JobName),
+    /// The cap on evictions is reached.
+    EvictionCap,
+    /// The queue cannot be used.
+    Queue(String),
+}
+
+/// Order in a queue: higher priority, then the key (age, or what the discipline says), then the slot.
+pub(super) type Turn = (Reverse<i32>, u64, u32);
+
+/// One queue.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Lists {
+    /// Waiting jobs that may start, by kind.
+    pub waiting: BTreeMap<u32, BTreeSet<Turn>>,
+    /// Jobs that hold something.
+    pub holders: BTreeSet<u32>,
+    pub replicas: BTreeSet<u32>,
+}
+
+/// Where a job is listed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Listed {
+    queue: QueueName,
+    kind: u32,
+    turn: Option<Turn>,
+    holds: bool,
+    resumes: bool,
+    timer: Option<At>,
+}
+
+/// See the module.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Desk {
+    pub books: Books,
+    pub queues: BTreeMap<QueueName, Lists>,
+    listed: Vec<Option<Listed>>,
+    kinds: BTreeMap<JobSpec, u32>,
+    /// By kind: why it waits.
+    blocks: Vec<Option<Block>>,
+    /// Waiting jobs that keep seats between two attempts.
+    pub resuming: BTreeSet<u32>,
+    /// Jobs whose moment comes without an event.
+    timers: BTreeSet<(At, u32)>,
+    /// Running elastic jobs that have fewer workers than they can use.
+    pub growable: BTreeSet<u32>,
+    /// People asked for something, or a job's limits changed.
+    pub wished: BTreeSet<u32>,
+    /// Nodes with devices that take no work.
+    pub out: BTreeSet<u32>,
+    /// Replicas by model.
+    pub by_model: BTreeMap<crate::names::ModelName, BTreeSet<u32>>,
+    /// Queues to be looked at; with `all`, every one.
+    dirty: BTreeSet<QueueName>,
+    pub all: bool,
+    /// Queues that wait for devices, and that wait for quota, by the node that binds.
+    for_devices: BTreeSet<QueueName>,
+    for_quota: BTreeMap<NodeIx, BTreeSet<QueueName>>,
+    /// Queues that wait although they use less than their own.
+    owed: BTreeSet<QueueName>,
+    /// Capacity by resource, for shares; absent until asked for.
+    capacity: Option<[i64; 3]>,
+}
+
+impl Desk {
+    /// The desk of a state, from nothing.
+    pub fn of(state: &State) -> Self {
+        let mut desk = Self { books: Books::of(state), all: true, ..Self::default() };
+        for (ix, _, _) in state.jobs.slots() {
+            desk.list(state, ix);
+        }
+        for (ix, _, _) in state.replicas.slots() {
+            desk.list_replica(state, ix);
+        }
+        for (ix, _, node) in state.nodes.slots() {
+            desk.note_health(ix, node);
+        }
+        drop(desk.books.cluster.take_touched());
+        desk
+    }
+
+    /// Remembers nodes that work must leave.
+    pub fn note_health(&mut self, ix: u32, node: &crate::node::Node) {
+        let out = node.gone || node.devices.iter().any(|device| device.health != crate::node::Health::Ok);
+        if out { self.out.insert(ix) } else { self.out.remove(&ix) };
+        self.capacity = None;
+    }
+
+    /// Lists a job where its phase says; call it after each change of a job.
+    pub fn list(&mut self, state: &State, ix: u32) {
+        if self.listed.len() <= ix as usize {
+            self.listed.resize(ix as usize + 1, None);
+        }
+        if let Some(was) = self.listed.get_mut(ix as usize).and_then(Option::take) {
+            self.unlist(ix, &was);
+        }
+        let Some(job) = state.jobs.at(ix) else { return };
+        if matches!(job.phase, Phase::Finished(_)) && !job.removed {
+            return;
+        }
+        let kind = self.kind(&job.spec);
+        let turn = (Reverse(job.spec.priority), job.turn, ix);
+        let (mut holds, mut timer, mut may_start, mut resumes) = (false, None, false, false);
+        match &job.phase {
+            Phase::Waiting { not_before, keep, .. } => {
+                timer = not_before.filter(|at| *at > state.now);
+                resumes = !keep.is_empty();
+                holds = resumes;
+                may_start = !job.is_unwanted() && timer.is_none() && !resumes;
+            }
+            Phase::Running(run) => {
+                holds = true;
+                let watched = !run.observed && run.stop.is_none();
+                timer = watched.then(|| run.since.plus(job.spec.gang_timeout_ms));
+                let large = run.kept().len() > job.spec.size().1 as usize;
+                if run.stop.is_none() && run.seats.len() < job.spec.size().1 as usize && job.spec.is_elastic() {
+                    self.growable.insert(ix);
+                }
+                if large {
+                    self.wished.insert(ix);
+                }
+            }
+            Phase::Finished(_) => {}
+        }
+        if job.is_unwanted() {
+            self.wished.insert(ix);
+        }
+        let lists = self.queues.entry(job.spec.queue.clone()).or_default();
+        if holds {
+            lists.holders.insert(ix);
+        }
+        if may_start {
+            lists.waiting.entry(kind).or_default().insert(turn);
+        }
+        if resumes {
+            self.resuming.insert(ix);
+        }
+        if let Some(at) = timer {
+            self.timers.insert((at, ix));
+        }
+        self.dirty.insert(job.spec.queue.clone());
+        let queue = job.spec.queue.clone();
+        self.listed[ix as usize] = Some(Listed { queue, kind, turn: may_start.then_some(turn), holds, resumes, timer });
+    }
+
+    fn unlist(&mut self, ix: u32, was: &Listed) {
+        if let Some(lists) = self.queues.get_mut(&was.queue) {
+            if let Some(turn) = was.turn
+                && let Some(kind) = lists.waiting.get_mut(&was.kind)
+            {
+                kind.remove(&turn);
+                if kind.is_empty() {
+                    lists.waiting.remove(&was.kind);
+                }
+            }
+            if was.holds {
+                lists.holders.remove(&ix);
+            }
+        }
+        if was.resumes {
+            self.resuming.remove(&ix);
+        }
+        if let Some(at) = was.timer {
+            self.timers.remove(&(at, ix));
+        }
+        self.growable.remove(&ix);
+        self.wished.remove(&ix);
+        self.dirty.insert(was.queue.clone());
+    }
+
+    /// Lists a replica with its model and queue; call it after each change of a replica.
+    pub fn list_replica(&mut self, state: &State, ix: u32) {
+        for lists in self.queues.values_mut().filter(|lists| lists.replicas.contains(&ix)) {
+            lists.replicas.remove(&ix);
+        }
+        for replicas in self.by_model.values_mut().filter(|replicas| replicas.contains(&ix)) {
+            replicas.remove(&ix);
+        }
+        let Some(replica) = state.replicas.at(ix) else { return };
+        self.by_model.entry(replica.model.clone()).or_default().insert(ix);
+        let Some(model) = state.models.get(&replica.model) else { return };
+        self.queues.entry(model.spec.queue.clone()).or_default().replicas.insert(ix);
+    }
+
+    fn kind(&mut self, spec: &JobSpec) -> u32 {
+        if let Some(kind) = self.kinds.get(spec) {
+            return *kind;
+        }
+        let kind = u32::try_from(self.blocks.len()).unwrap_or(u32::MAX);
+        self.kinds.insert(spec.clone(), kind);
+        self.blocks.push(None);
+        kind
+    }
+
+    /// The kind of a listed job.
+    pub fn kind_of(&self, ix: u32) -> Option<u32> {
+        self.listed.get(ix as usize)?.as_ref().map(|listed| listed.kind)
+    }
+
+    /// Why a waiting job waits.
+    pub fn blocked(&self, ix: u32) -> Option<&Block> {
+        self.blocks.get(self.kind_of(ix)? as usize)?.as_ref()
+    }
+
+    /// Remembers why a kind was refused, and when to look at its queue again.
+    pub fn refuse(&mut self, state: &State, ix: u32, block: Block, binding: Option<&Binding>) {
+        let Some(listed) = self.listed.get(ix as usize).and_then(Option::as_ref) else { return };
+        let (kind, queue) = (listed.kind, listed.queue.clone());
+        match binding {
+            Some(binding) => drop(self.for_quota.entry(binding.node).or_default().insert(queue.clone())),
+            None => drop(self.for_devices.insert(queue.clone())),
+        }
+        if self.is_owed(state, &queue) {
+            self.owed.insert(queue);
+        }
+        if let Some(slot) = self.blocks.get_mut(kind as usize) {
+            *slot = Some(block);
+        }
+    }
+
+    /// The kind was let in.
+    pub fn let_in(&mut self, kind: u32) {
+        if let Some(slot) = self.blocks.get_mut(kind as usize) {
+            *slot = None;
+        }
+    }
+
+    /// Whether the queue uses less of some resource than is guaranteed to it.
+    fn is_owed(&self, _state: &State, queue: &QueueName) -> bool {
+        let tree = &self.books.tree;
+        let Some(node) = tree.node(queue) else { return false };
+        let below = |node: NodeIx| (0..tree.resources()).any(|r| tree.usage(node, r) < tree.guaranteed(node, r));
+        tree.path(node).filter(|node| *node != tree.root()).any(below)
+    }
+
+    /// The queue must be looked at.
+    pub fn mark(&mut self, queue: &QueueName) {
+        self.dirty.insert(queue.clone());
+    }
+
+    /// Everything must be looked at.
+    pub fn mark_all(&mut self) {
+        self.all = true;
+    }
+
+    /// Devices came free on some node: queues that wait for devices look again.
+    pub fn devices_came_free(&mut self) {
+        self.dirty.append(&mut self.for_devices);
+        self.for_devices.clear();
+    }
+
+    /// A queue uses less: those that waited for quota on its path look again.
+    pub fn quota_came_free(&mut self, queue: &QueueName) {
+        let Some(node) = self.books.tree.node(queue) else { return };
+        let path: Vec<NodeIx> = self.books.tree.path(node).collect();
+        for node in path {
+            if let Some(mut waiting) = self.for_quota.remove(&node) {
+                self.dirty.append(&mut waiting);
+            }
+        }
+    }
+
+    /// A queue uses more: those that are owed may now take from it.
+    pub fn quota_was_used(&mut self) {
+        self.dirty.append(&mut self.owed);
+    }
+
+    /// Queues to look at, and none after.
+    pub fn take_dirty(&mut self) -> Vec<QueueName> {
+        let dirty = std::mem::take(&mut self.dirty);
+        if std::mem::take(&mut self.all) {
+            self.for_devices.clear();
+            self.for_quota.clear();
+            self.owed.clear();
+            return self.queues.keys().cloned().collect();
+        }
+        dirty.into_iter().collect()
+    }
+
+    /// Jobs whose time has come; they are listed anew.
+    pub fn due(&mut self, state: &State) -> Vec<u32> {
+        let mut due = Vec::new();
+        while let Some((at, ix)) = self.timers.first().copied() {
+            if at > state.now {
+                break;
+            }
+            self.timers.pop_first();
+            due.push(ix);
+        }
+        due
+    }
+
+    /// The next moment of a job.
+    pub fn next_timer(&self) -> Option<At> {
+        self.timers.first().map(|(at, _)| *at)
+    }
+
+    /// A job holds a new seat.
+    pub fn take(&mut self, state: &State, ix: u32, seat: &Seat) {
+        let Some(job) = state.jobs.at(ix) else { return };
+        let Some(group) = job.spec.groups.get(usize::from(seat.group)) else { return };
+        let queue = self.books.tree.node(&job.spec.queue);
+        self.books.take(queue, &group.ask, seat);
+        self.quota_was_used();
+    }
+
+    /// Capacity by resource: GPUs in thousandths, cores in thousandths, MiB.
+    pub fn capacity(&mut self) -> [i64; 3] {
+        let nodes = self.books.cluster.nodes();
+        *self.capacity.get_or_insert_with(|| {
+            let present = nodes.iter().filter(|node| node.present);
+            present.fold([0_i64; 3], |[gpu, cpu, memory], node| {
+                let devices = node.devices.iter().filter(|device| device.usable).count();
+                let add = |sum: i64, amount: u64| sum.saturating_add(i64::try_from(amount).unwrap_or(i64::MAX));
+                [gpu + i64::try_from(devices).unwrap_or(0) * 1000, add(cpu, node.spec.cpu_milli), add(memory, node.spec.memory_mib)]
+            })
+        })
+    }
+
+    /// How far the queue is into what is shared, from the top level down to itself: first those within their own, then by
+    /// `max over resources of usage / capacity`, over the weight, in millionths, with what it used in the past.
+    pub fn share(&mut self, state: &State, queue: &QueueName) -> Vec<u64> {
+        let capacity = self.capacity();
+        let tree = &self.books.tree;
+        let Some(node) = tree.node(queue) else { return Vec::new() };
+        let level = |node: NodeIx| {
+            let borrows = (0..tree.resources()).any(|resource| tree.borrowing(node, resource));
+            let used = [GPU, CPU, MEMORY].map(|resource| i128::from(tree.usage(node, resource)));
+            let ratio = used.iter().zip(capacity).map(|(used, all)| used * 1_000_000 / i128::from(all.max(1))).max().unwrap_or(0);
+            let weight = tree.queue(node).map_or(1000, |queue| queue.weight_milli).max(1);
+            let name = tree.queue(node).map(|queue| &queue.name);
+            let past = name.map_or(0, |name| state.past_share_ppm(name, capacity[0]));
+            let share = (ratio + i128::from(past)) * 1000 / i128::from(weight);
+            u64::from(borrows) << 63 | u64::try_from(share).unwrap_or(0).min(u64::MAX >> 1)
+        };
+        let mut path: Vec<u64> = tree.path(node).filter(|node| *node != tree.root()).map(level).collect();
+        path.reverse();
+        path
+    }
+
+    /// Keeps, for each device, since when nothing holds it.
+    pub fn mark_free(&mut self, state: &mut State) {
+        let now = state.now;
+        for ix in self.books.cluster.take_touched() {
+            let (Some(free), Some(node)) = (self.books.cluster.node(ix), state.nodes.at_mut(ix)) else { continue };
+            for (index, device) in node.devices.iter_mut().enumerate() {
+                device.free_since = if free.is_free(index) { Some(device.free_since.unwrap_or(now)) } else { None };
+            }
+        }
+    }
+
+    /// Keeps the rates by which device-time is integrated.
+    pub fn note_rates(&mut self, state: &mut State) {
+        state.usage.devices = u64::try_from(self.capacity()[0] / 1000).unwrap_or(0);
+        state.usage.lent_milli = self.lent_milli();
+        super::predict::decay(state, &self.books.tree);
+    }
+
+    /// Thousandths of GPUs used above some queues' nominal while others use less than theirs.
+    pub fn lent_milli(&self) -> u64 {
+        let tree = &self.books.tree;
+        let queues = tree.bottom_up().iter().filter(|node| **node != tree.root());
+        let (above, below) = queues.fold((0_i64, 0_i64), |(above, below), node| {
+            let (used, nominal) = (tree.own_usage(*node, GPU), tree.quota(*node, GPU).nominal);
+            (above + (used - nominal).max(0), below + (nominal - used).max(0))
+        });
+        u64::try_from(above.min(below)).unwrap_or(0)
+    }
+
+    /// What one worker of a kind counts as at least.
+    pub fn least(&self, spec: &JobSpec) -> Vec<(usize, Amounts)> {
+        spec.groups.iter().map(|group| self.books.least_amounts(&group.ask).times(group.min)).enumerate().collect()
+    }
+
+    /// Compares with a desk made from nothing; for tests.
+    pub fn compare(&self, state: &State) -> Result<(), String> {
+        let fresh = Self::of(state);
+        for (ix, (mine, theirs)) in self.books.cluster.nodes().iter().zip(fresh.books.cluster.nodes()).enumerate() {
+            let sorted = |node: &crate::cluster::NodeFree| {
+                let mut releasing: Vec<String> = node.releasing.iter().map(|entry| format!("{entry:?}")).collect();
+                releasing.sort();
+                (node.cpu_milli, node.memory_mib, node.devices.clone(), node.free.clone(), releasing)
+            };
+            if sorted(mine) != sorted(theirs) {
+                return Err(format!("node {ix}: kept {mine:?}, should be {theirs:?}"));
+            }
+        }
+        let usage = |books: &Books| -> Vec<i64> {
+            let tree = &books.tree;
+            tree.bottom_up().iter().flat_map(|node| (0..tree.resources()).map(|r| tree.usage(*node, r))).collect()
+        };
+        if usage(&self.books) != usage(&fresh.books) {
+            return Err(format!("quota usage: kept {:?}, should be {:?}", usage(&self.books), usage(&fresh.books)));
+        }
+        let waiting = |desk: &Self| -> BTreeSet<u32> {
+            desk.queues.values().flat_map(|lists| lists.waiting.values().flatten().map(|turn| turn.2)).collect()
+        };
+        if waiting(self) != waiting(&fresh) {
+            return Err(format!("waiting: kept {:?}, should be {:?}", waiting(self), waiting(&fresh)));
+        }
+        let holders = |desk: &Self| -> BTreeSet<u32> { desk.queues.values().flat_map(|lists| lists.holders.iter().copied()).collect() };
+        if holders(self) != holders(&fresh) || self.resuming != fresh.resuming || self.timers != fresh.timers {
+            return Err("holders, resuming jobs or timers differ".to_owned());
+        }
+        Ok(())
+    }
+
+    /// The claims of a job's seats, for changing the books: `(ask, seat)`.
+    pub fn asks<'a>(spec: &'a JobSpec, seats: &'a [Seat]) -> impl Iterator<Item = (&'a crate::ask::Ask, &'a Seat)> {
+        seats.iter().filter_map(|seat| spec.groups.get(usize::from(seat.group)).map(|group| (&group.ask, seat)))
+    }
+}
+
+/// Seats that a change gives up; see [`claims::given_up`].
+pub(super) fn given_up(seats: &[Seat], keep: &[Seat]) -> Vec<Seat> {
+    claims::given_up(seats, keep).copied().collect()
+}

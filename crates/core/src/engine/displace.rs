@@ -1,0 +1,305 @@
+//! Taking devices from running work: whom, and how few of them.
+//!
+//! Victims in order: work that is ending anyway, then what overstays its welcome, then elastic jobs above their minimum, then
+//! whole jobs, then replicas; among equals the least lost work, the lower priority, the younger. The shortest prefix of that
+//! order after which the claimant fits is found by doubling and halving, then every victim that turns out not to be needed
+//! is let go again. All of it is tried on the books and kept or undone whole.
+
+use std::cmp::Reverse;
+use std::collections::BTreeMap;
+
+use crate::books::Amounts;
+use crate::plan::{Claimant, Reason};
+use crate::quota::NodeIx;
+use crate::state::{Job, JobSpec, Phase, Seat};
+use crate::time::At;
+
+use super::desk::Block;
+use super::gang::{Gang, Refusal};
+use super::rights::{self, Right};
+use super::round::{Round, firm, loosen_replica, shift_from};
+
+/// Who wants devices.
+#[derive(Clone, Debug)]
+pub(super) struct Want {
+    pub by: Claimant,
+    /// The job's slot; absent for a model.
+    pub job: Option<u32>,
+    pub queue: NodeIx,
+    pub spec: JobSpec,
+}
+
+impl Want {
+    pub fn gang(&self) -> Gang<'_> {
+        Gang { spec: &self.spec, queue: self.queue, own_only: !self.spec.preemptible }
+    }
+}
+
+/// What one victim would give.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Give {
+    /// One worker of a job that can go on without it.
+    Worker { job: u32, seat: Seat },
+    /// All that the job still has.
+    Job(u32),
+    Replica(u32),
+}
+
+/// Order of victims, cheapest first: tier, lost work, priority, youth; `Give` for determinism.
+type Rank = (u8, u64, i32, Reverse<At>, Reverse<usize>);
+
+const ENDING: u8 = 0;
+const OVERSTAYED: u8 = 1;
+const SHRINK: u8 = 2;
+const EVICT: u8 = 3;
+const REPLICA: u8 = 4;
+
+#[derive(Clone, Copy, Debug)]
+struct Unit {
+    rank: Rank,
+    give: Give,
+    right: Right,
+    lost_ms: u64,
+}
+
+/// Units tried for one claimant at most: beyond, somebody else is asked at the next decision.
+const MAX_UNITS: usize = 4_096;
+
+/// The books while units are tried: what each touched job would keep, and which replicas would end.
+#[derive(Default)]
+struct Trial {
+    kept: BTreeMap<u32, Vec<Seat>>,
+    given: Vec<Unit>,
+}
+
+impl Round<'_> {
+    /// Makes room and places the claimant's gang, or changes nothing.
+    pub(super) fn displace(&mut self, want: &Want) -> Result<Vec<Seat>, Refusal> {
+        let nobody = Refusal { block: Block::EvictionCap, binding: None };
+        let units = self.units(want);
+        let mark = self.desk.books.mark();
+        let Some((count, _)) = self.shortest(want, &units) else { return Err(nobody) };
+        let units = self.needed(want, units.into_iter().take(count).collect());
+        let trial = self.give(&units);
+        let placed = self.desk.books.place_gang(want.gang());
+        let victims = trial.given.iter().filter(|unit| unit.rank.0 != ENDING);
+        let mut named: Vec<Give> = victims.map(|unit| whole(unit.give)).collect();
+        named.sort_unstable();
+        named.dedup();
+        let (Ok(seats), true) = (placed, self.may_evict(named.len())) else {
+            self.desk.books.rollback(mark);
+            return Err(nobody);
+        };
+        self.carry(want, &trial, named.len());
+        Ok(seats)
+    }
+
+    /// The shortest prefix that makes room, and its seats; the books are as before.
+    fn shortest(&mut self, want: &Want, units: &[Unit]) -> Option<(usize, ())> {
+        let mut low = 0;
+        let mut high = 1;
+        while !self.is_enough(want, units.get(..high.min(units.len()))?) {
+            if high >= units.len() {
+                return None;
+            }
+            low = high;
+            high *= 2;
+        }
+        let mut high = high.min(units.len());
+        while high - low > 1 {
+            let middle = low.midpoint(high);
+            if self.is_enough(want, &units[..middle]) { high = middle } else { low = middle }
+        }
+        Some((high, ()))
+    }
+
+    /// Drops units that are not needed, large runs of them first.
+    fn needed(&mut self, want: &Want, mut units: Vec<Unit>) -> Vec<Unit> {
+        let mut chunk = units.len().div_ceil(2);
+        while chunk > 0 && units.len() > 1 {
+            let mut at = units.len();
+            while at > 0 {
+                let from = at.saturating_sub(chunk);
+                let rest: Vec<Unit> = units[..from].iter().chain(&units[at.min(units.len())..]).copied().collect();
+                if self.is_enough(want, &rest) {
+                    units = rest;
+                }
+                at = from;
+            }
+            chunk /= 2;
+        }
+        units
+    }
+
+    fn is_enough(&mut self, want: &Want, units: &[Unit]) -> bool {
+        if units.is_empty() {
+            return false;
+        }
+        let mark = self.desk.books.mark();
+        self.give(units);
+        let fits = self.desk.books.place_gang(want.gang()).is_ok();
+        self.desk.books.rollback(mark);
+        fits
+    }
+
+    /// Changes the books as if the units had been told to end; those whose queue would fall below its guarantee are left.
+    fn give(&mut self, units: &[Unit]) -> Trial {
+        let mut trial = Trial::default();
+        for unit in units {
+            let mark = self.desk.books.mark();
+            let before = trial.kept.clone();
+            let taken = self.give_one(&mut trial, unit);
+            let holds = taken.is_some_and(|taken| rights::holds_after(&self.desk.books, unit.right, &taken));
+            if holds {
+                trial.given.push(*unit);
+            } else {
+                self.desk.books.rollback(mark);
+                trial.kept = before;
+            }
+        }
+        trial
+    }
+
+    fn give_one(&mut self, trial: &mut Trial, unit: &Unit) -> Option<Amounts> {
+        let (job, keep) = match unit.give {
+            Give::Replica(ix) => {
+                loosen_replica(self.state, self.desk, ix);
+                let replica = self.state.replicas.at(ix)?;
+                let model = self.state.models.get(&replica.model)?;
+                return Some(self.desk.books.amounts(&model.spec.ask, replica.seat.node, replica.seat.mask));
+            }
+            Give::Job(ix) => (ix, Vec::new()),
+            Give::Worker { job: ix, seat } => {
+                let job = self.state.jobs.at(ix)?;
+                let mut kept = trial.kept.get(&ix).cloned().unwrap_or_else(|| firm(job).to_vec());
+                let at = kept.iter().rposition(|other| *other == seat)?;
+                let least = job.spec.groups.get(usize::from(seat.group))?.min as usize;
+                if kept.iter().filter(|other| other.group == seat.group).count() <= least {
+                    return None;
+                }
+                kept.remove(at);
+                (ix, kept)
+            }
+        };
+        let spec = &self.state.jobs.at(job)?.spec;
+        let from = trial.kept.get(&job).cloned().or_else(|| self.state.jobs.at(job).map(|job| firm(job).to_vec()))?;
+        let first = super::desk::given_up(&from, &keep).into_iter().next()?;
+        let ask = &spec.groups.get(usize::from(first.group))?.ask;
+        let taken = self.desk.books.amounts(ask, first.node, first.mask);
+        shift_from(self.state, self.desk, job, &from, &keep);
+        trial.kept.insert(job, keep);
+        Some(taken)
+    }
+
+    /// What was tried is ordered: the books say it already.
+    fn carry(&mut self, want: &Want, trial: &Trial, victims: usize) {
+        let now = self.state.now;
+        self.state.evictions.extend(std::iter::repeat_n(now, victims));
+        for (ix, keep) in &trial.kept {
+            let Some(unit) = trial.given.iter().find(|unit| unit.give == Give::Job(*ix) || matches!(unit.give, Give::Worker { job, .. } if job == *ix)) else {
+                continue;
+            };
+            if let Some(job) = self.state.jobs.at_mut(*ix).filter(|_| unit.rank.0 != ENDING) {
+                job.disruptions.retain(|at| now.since(*at) < 3_600_000);
+                job.disruptions.push(now);
+            }
+            let from = self.state.jobs.at(*ix).map_or(0, |job| firm(job).len());
+            let reason = reason(want, unit, u32::try_from(from).unwrap_or(u32::MAX), u32::try_from(keep.len()).unwrap_or(u32::MAX));
+            self.note_stop(*ix, keep.clone(), reason);
+        }
+        for unit in &trial.given {
+            if let Give::Replica(ix) = unit.give {
+                self.note_replica_stop(ix, reason(want, unit, 1, 0));
+            }
+        }
+    }
+
+    /// All that may be taken, cheapest first.
+    fn units(&self, want: &Want) -> Vec<Unit> {
+        let need = self.need(want);
+        let mut units = Vec::new();
+        for (name, lists) in &self.desk.queues {
+            let Some(node) = self.desk.books.tree.node(name) else { continue };
+            let across = if node == want.queue { None } else { rights::across(&self.desk.books, want.queue, node, &need) };
+            for ix in &lists.holders {
+                let Some(job) = self.state.jobs.at(*ix).filter(|_| want.job != Some(*ix)) else { continue };
+                let right = if rights::overstays(self.state, job) && want.job.is_some_and(|by| self.is_reserved(by)) {
+                    Some(Right::Overstayed)
+                } else if node == want.queue {
+                    rights::within(want.spec.priority, job)
+                } else {
+                    across
+                };
+                if let Some(right) = right {
+                    self.units_of_job(*ix, job, right, &mut units);
+                }
+            }
+            for ix in &lists.replicas {
+                units.extend(self.unit_of_replica(want, *ix, if node == want.queue { Some(Right::Priority) } else { across }));
+            }
+        }
+        units.sort_unstable_by_key(|unit| (unit.rank, unit.give));
+        units.truncate(MAX_UNITS);
+        units
+    }
+
+    /// What the claimant needs at least, in all groups.
+    fn need(&self, want: &Want) -> Amounts {
+        let widest = want.spec.groups.iter().max_by_key(|group| group.min * group.ask.devices().max(1));
+        widest.map_or_else(Amounts::default, |group| self.desk.books.least_amounts(&group.ask).times(group.min))
+    }
+
+    fn units_of_job(&self, ix: u32, job: &Job, right: Right, units: &mut Vec<Unit>) {
+        let (kept, ending) = match &job.phase {
+            Phase::Waiting { keep, .. } => (keep.as_slice(), true),
+            Phase::Running(run) => (run.kept(), run.stop.is_some()),
+            Phase::Finished(_) => return,
+        };
+        if kept.is_empty() || (!ending && right != Right::Overstayed && !job.may_be_disrupted(self.state.now)) || !job.spec.preemptible {
+            return;
+        }
+        let lost_ms = if ending { 0 } else { job.lost_work_ms(self.state.now) };
+        let rank = |tier: u8, order: usize| (tier, lost_ms, job.spec.priority, Reverse(job.submitted), Reverse(order));
+        let tier = |tier: u8| if ending { ENDING } else { tier };
+        if job.spec.is_elastic() {
+            let groups = (0_u16..).zip(&job.spec.groups).filter(|(number, group)| {
+                kept.iter().filter(|seat| seat.group == *number).count() > group.min as usize
+            });
+            let shrinkable: Vec<u16> = groups.map(|(number, _)| number).collect();
+            let seats = kept.iter().enumerate().filter(|(_, seat)| shrinkable.contains(&seat.group));
+            units.extend(seats.map(|(at, seat)| Unit { rank: rank(tier(SHRINK), at), give: Give::Worker { job: ix, seat: *seat }, right, lost_ms }));
+        }
+        if right.may_end() {
+            let whole = if right == Right::Overstayed { OVERSTAYED } else { EVICT };
+            units.push(Unit { rank: rank(tier(whole), 0), give: Give::Job(ix), right, lost_ms });
+        }
+    }
+
+    /// A drained replica loses no work.
+    fn unit_of_replica(&self, want: &Want, ix: u32, right: Option<Right>) -> Option<Unit> {
+        let replica = self.state.replicas.at(ix).filter(|replica| replica.stop.is_none())?;
+        let model = self.state.models.get(&replica.model)?;
+        let own = want.by == Claimant::Model(replica.model.clone());
+        let lower = want.spec.priority > model.spec.priority;
+        let right = right.filter(|right| !own && (*right != Right::Priority || lower))?;
+        let rank = (REPLICA, 0, model.spec.priority, Reverse(replica.since), Reverse(0));
+        Some(Unit { rank, give: Give::Replica(ix), right, lost_ms: 0 })
+    }
+}
+
+/// The victim, whatever part of it is given.
+fn whole(give: Give) -> Give {
+    match give {
+        Give::Worker { job, .. } => Give::Job(job),
+        other => other,
+    }
+}
+
+fn reason(want: &Want, unit: &Unit, from: u32, to: u32) -> Reason {
+    let (by, lost_ms) = (want.by.clone(), unit.lost_ms);
+    match unit.right {
+        Right::Quota(_) => Reason::Reclaim { by, from, to, lost_ms },
+        Right::Priority | Right::ShrinkOnly => Reason::Preempt { by, from, to, lost_ms },
+        Right::Overstayed => Reason::Overstayed { by, lost_ms },
+    }
+}

@@ -1,0 +1,327 @@
+//! Places whole gangs: every group at its size, as close together as asked for, or nothing.
+//!
+//! A group of more than one worker runs on one GPU class (the slowest would set the pace of all) and on as few nodes as it
+//! can: the fullest node that takes all that is left, else the emptiest. Where the pool has a topology, a gang stays in the
+//! tightest domain of the narrowest level that holds it.
+
+use crate::ask::{Amount, Ask, ClassWish};
+use crate::books::Books;
+use crate::cluster::{AskIx, Candidates, Cluster, Level, NOWHERE, bits};
+use crate::names::{Class, QueueName};
+use crate::quota::{Binding, NodeIx};
+use crate::state::{JobSpec, Seat, Spread};
+
+use super::desk::Block;
+
+/// Domains that are tried for a gang; each try costs a placement.
+const MAX_DOMAINS: usize = 16;
+
+/// The part of the cluster in which workers may be placed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Scope {
+    All,
+    Domain(usize, u32),
+    Node(u32),
+}
+
+/// Why nothing was placed.
+#[derive(Clone, Debug)]
+pub(super) struct Refusal {
+    pub block: Block,
+    pub binding: Option<Binding>,
+}
+
+/// A gang to be placed.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Gang<'a> {
+    pub spec: &'a JobSpec,
+    pub queue: NodeIx,
+    /// It may use only what is its queue's own.
+    pub own_only: bool,
+}
+
+impl Books {
+    /// Places all groups of a job at their minimum. On refusal the books are as they were.
+    pub(super) fn place_gang(&mut self, gang: Gang<'_>) -> Result<Vec<Seat>, Refusal> {
+        let mark = self.mark();
+        let placed = self.place_groups(gang);
+        if placed.is_err() {
+            self.rollback(mark);
+        }
+        placed.map(|mut seats| {
+            self.order(&mut seats);
+            seats
+        })
+    }
+
+    fn place_groups(&mut self, gang: Gang<'_>) -> Result<Vec<Seat>, Refusal> {
+        let Some(spread) = gang.spec.spread.as_ref().filter(|_| gang.spec.groups.len() > 1) else {
+            return self.place_in(gang, Scope::All);
+        };
+        let level = self.cluster.topology().level(&spread.level);
+        let Some(Level::Label(level)) = level else { return self.place_in(gang, Scope::All) };
+        let widest = gang.spec.groups.iter().enumerate().max_by_key(|(_, group)| group.min * group.ask.devices().max(1));
+        let Some((first, group)) = widest else { return Ok(Vec::new()) };
+        let ask = self.cluster.intern(&group.ask);
+        for domain in self.domains(ask, level, Scope::All, group.min) {
+            let mark = self.mark();
+            match self.place_in(gang, Scope::Domain(level, domain)) {
+                Ok(seats) => return Ok(seats),
+                Err(_) => self.rollback(mark),
+            }
+        }
+        if spread.required {
+            return Err(self.refusal(gang, first, Some(spread)));
+        }
+        self.place_in(gang, Scope::All)
+    }
+
+    fn place_in(&mut self, gang: Gang<'_>, scope: Scope) -> Result<Vec<Seat>, Refusal> {
+        let mut seats = Vec::new();
+        for (index, group) in gang.spec.groups.iter().enumerate() {
+            let spread = group.spread.as_ref().or_else(|| gang.spec.spread.as_ref().filter(|_| gang.spec.groups.len() == 1));
+            let before = seats.len();
+            self.place_group(gang, index, group.min, spread, scope, &mut seats)?;
+            let number = u16::try_from(index).unwrap_or(u16::MAX);
+            seats.iter_mut().skip(before).for_each(|seat| seat.group = number);
+        }
+        Ok(seats)
+    }
+
+    /// One group: on the fastest class that takes it whole.
+    fn place_group(
+        &mut self,
+        gang: Gang<'_>,
+        index: usize,
+        count: u32,
+        spread: Option<&Spread>,
+        scope: Scope,
+        seats: &mut Vec<Seat>,
+    ) -> Result<(), Refusal> {
+        let Some(group) = gang.spec.groups.get(index) else { return Ok(()) };
+        let mut last = None;
+        for ask in self.variants(&group.ask, count) {
+            let (mark, before) = (self.mark(), seats.len());
+            match self.place_spread(gang, ask, count, spread, scope, seats) {
+                Ok(()) => return Ok(()),
+                Err(binding) => {
+                    self.rollback(mark);
+                    seats.truncate(before);
+                    last = last.or(binding);
+                }
+            }
+        }
+        match last {
+            Some(binding) => Err(self.by_quota(binding)),
+            None => Err(self.refusal(gang, index, spread)),
+        }
+    }
+
+    fn place_spread(
+        &mut self,
+        gang: Gang<'_>,
+        ask: AskIx,
+        count: u32,
+        spread: Option<&Spread>,
+        scope: Scope,
+        seats: &mut Vec<Seat>,
+    ) -> Result<(), Option<Binding>> {
+        let level = spread.map(|spread| self.cluster.topology().level(&spread.level));
+        let required = spread.is_some_and(|spread| spread.required);
+        match level {
+            Some(None) if required => return Err(None),
+            Some(Some(Level::Node)) => {
+                let node = self.cluster.candidates(ask).tightest(count);
+                if let Some(node) = node.filter(|node| self.is_in(*node, scope)) {
+                    return self.fill(gang, ask, count, Scope::Node(node), seats);
+                }
+                if required {
+                    return Err(None);
+                }
+            }
+            Some(Some(Level::Label(level))) => return self.place_level(gang, ask, count, level, required, scope, seats),
+            // An island is a matter of one worker's devices; see `cluster::choose`.
+            Some(Some(Level::Island) | None) | None => {}
+        }
+        let depth = self.cluster.topology().depth();
+        if count > 1 && depth > 0 && scope == Scope::All {
+            return self.place_level(gang, ask, count, depth - 1, false, scope, seats);
+        }
+        self.fill(gang, ask, count, scope, seats)
+    }
+
+    /// In one domain of the level; unless that is required, in one of a wider level, or anywhere.
+    #[expect(clippy::too_many_arguments, reason = "one search, its parts are named")]
+    fn place_level(
+        &mut self,
+        gang: Gang<'_>,
+        ask: AskIx,
+        count: u32,
+        level: usize,
+        required: bool,
+        scope: Scope,
+        seats: &mut Vec<Seat>,
+    ) -> Result<(), Option<Binding>> {
+        for level in (0..=level).rev() {
+            for domain in self.domains(ask, level, scope, count) {
+                let (mark, before) = (self.mark(), seats.len());
+                match self.fill(gang, ask, count, Scope::Domain(level, domain), seats) {
+                    Ok(()) => return Ok(()),
+                    Err(Some(binding)) => return Err(Some(binding)),
+                    Err(None) => {
+                        self.rollback(mark);
+                        seats.truncate(before);
+                    }
+                }
+            }
+            if required {
+                return Err(None);
+            }
+        }
+        self.fill(gang, ask, count, scope, seats)
+    }
+
+    /// Domains that hold `count` workers, the tightest first.
+    fn domains(&mut self, ask: AskIx, level: usize, scope: Scope, count: u32) -> Vec<u32> {
+        let domains = self.cluster.topology().domains(level);
+        let candidates = self.cluster.candidates(ask);
+        let fits = (0..domains).map(|domain| (candidates.in_domain(level, domain), domain));
+        let mut fitting: Vec<(u64, u32)> = fits.filter(|(fit, _)| *fit >= u64::from(count)).collect();
+        let topology = self.cluster.topology();
+        let first = |domain: u32| topology.nodes(level, domain).first().copied().unwrap_or(NOWHERE);
+        fitting.retain(|(_, domain)| self.is_in(first(*domain), scope));
+        // Numbers of domains depend on history, their first nodes do not.
+        fitting.sort_unstable_by_key(|(fit, domain)| (*fit, first(*domain)));
+        fitting.truncate(MAX_DOMAINS);
+        fitting.into_iter().map(|(_, domain)| domain).collect()
+    }
+
+    fn is_in(&self, node: u32, scope: Scope) -> bool {
+        match scope {
+            Scope::All => true,
+            Scope::Domain(level, domain) => self.cluster.topology().domain(level, node) == domain,
+            Scope::Node(only) => node == only,
+        }
+    }
+
+    /// `count` workers on as few nodes of the scope as can be.
+    fn fill(&mut self, gang: Gang<'_>, ask: AskIx, count: u32, scope: Scope, seats: &mut Vec<Seat>) -> Result<(), Option<Binding>> {
+        let mut left = count;
+        while left > 0 {
+            let node = self.next_node(ask, left, count, scope).ok_or(None)?;
+            let fit = self.cluster.candidates(ask).fit(node).min(left).max(1);
+            for _ in 0..fit {
+                seats.push(self.place(gang.queue, ask, node, gang.own_only)?);
+                left -= 1;
+            }
+        }
+        Ok(())
+    }
+
+    fn next_node(&mut self, ask: AskIx, left: u32, count: u32, scope: Scope) -> Option<u32> {
+        let Self { cluster, .. } = self;
+        match scope {
+            Scope::Node(node) => (cluster.candidates(ask).fit(node) > 0).then_some(node),
+            Scope::All => {
+                let candidates = cluster.candidates(ask);
+                let enough = candidates.total() >= u64::from(left);
+                let node = if count == 1 { candidates.best() } else { candidates.tightest(left).or_else(|| candidates.emptiest()) };
+                node.filter(|_| enough)
+            }
+            Scope::Domain(level, domain) => {
+                cluster.candidates(ask);
+                cluster.best_in(ask, level, domain, left)
+            }
+        }
+    }
+
+    /// One more worker of a group, beside the others if it can be.
+    pub(super) fn place_one_more(&mut self, gang: Gang<'_>, index: usize, beside: &[Seat]) -> Option<Seat> {
+        let group = gang.spec.groups.get(index)?;
+        let class = beside.iter().find(|seat| usize::from(seat.group) == index).and_then(|seat| self.class_of(seat));
+        let ask = match class.filter(|_| group.ask.devices() > 0) {
+            Some(class) => of_class(&group.ask, &class),
+            None => group.ask.clone(),
+        };
+        let ask = self.cluster.intern(&ask);
+        let candidates = self.cluster.candidates(ask);
+        let settled = |node: &u32| candidates.fit(*node) > 0 && Candidates::is_settled(candidates.rank(*node));
+        let near = beside.iter().map(|seat| seat.node).filter(settled).min_by_key(|node| (candidates.rank(*node), *node));
+        let node = near.or_else(|| candidates.best().filter(settled))?;
+        let seat = self.place(gang.queue, ask, node, gang.own_only).ok()?;
+        Some(Seat { group: u16::try_from(index).unwrap_or(u16::MAX), ..seat })
+    }
+
+    /// The class of a seat's devices.
+    pub(super) fn class_of(&self, seat: &Seat) -> Option<Class> {
+        let node = self.cluster.node(seat.node)?;
+        bits(seat.mask).next().and_then(|index| node.devices.get(index)).map(|device| device.class.clone())
+    }
+
+    /// The asks to try in turn: as it is for one worker, else each class by itself, the fastest first.
+    fn variants(&mut self, ask: &Ask, count: u32) -> Vec<AskIx> {
+        let one = ask.amount == Amount::None || ask.classes.len() == 1 || (count == 1 && !self.counts_classes());
+        if one {
+            return vec![self.cluster.intern(ask)];
+        }
+        let classes: Vec<ClassWish> = if ask.classes.is_empty() {
+            self.cluster.classes().into_iter().map(ClassWish::from).collect()
+        } else {
+            let mut wished = ask.classes.clone();
+            wished.sort_by(|a, b| b.speed_milli.cmp(&a.speed_milli));
+            wished
+        };
+        if classes.len() <= 1 {
+            return vec![self.cluster.intern(ask)];
+        }
+        classes.iter().map(|wish| of_class(ask, &wish.class)).map(|ask| self.cluster.intern(&ask)).collect()
+    }
+
+    fn by_quota(&self, binding: Binding) -> Refusal {
+        let at = self.tree.queue(binding.node).map_or_else(|| QueueName::from(""), |queue| queue.name.clone());
+        let block = Block::Quota {
+            at,
+            resource: self.resource(binding.resource),
+            need: binding.need,
+            available: binding.available,
+        };
+        Refusal { block, binding: Some(binding) }
+    }
+
+    fn refusal(&mut self, gang: Gang<'_>, index: usize, spread: Option<&Spread>) -> Refusal {
+        let Some(group) = gang.spec.groups.get(index) else { return Refusal { block: Block::Unsuitable { group: index }, binding: None } };
+        let ask = self.cluster.intern(&group.ask);
+        let fit = self.cluster.candidates(ask).total();
+        let block = if fit >= u64::from(group.min) && spread.is_some_and(|spread| spread.required) {
+            Block::Spread { level: spread.map(|spread| spread.level.clone()).unwrap_or_default() }
+        } else {
+            Block::Capacity { group: index, fit, need: group.min }
+        };
+        Refusal { block, binding: None }
+    }
+
+    /// Whether the gang's quota would allow its minimum, before devices are chosen.
+    pub(super) fn quota_allows(&self, gang: Gang<'_>) -> Result<(), Refusal> {
+        for group in &gang.spec.groups {
+            let amounts = self.least_amounts(&group.ask).times(group.min);
+            self.allows(gang.queue, &amounts, gang.own_only).map_err(|binding| self.by_quota(binding))?;
+        }
+        Ok(())
+    }
+
+    /// Neighbours in rank are neighbours in place: by group, then by domain from the widest level down, node and device.
+    fn order(&self, seats: &mut [Seat]) {
+        let place = |cluster: &Cluster, node: u32| -> Vec<u32> {
+            let topology = cluster.topology();
+            let first = |level: usize| topology.nodes(level, topology.domain(level, node)).first().copied().unwrap_or(NOWHERE);
+            (0..topology.depth()).map(first).collect()
+        };
+        seats.sort_by_cached_key(|seat| (seat.group, place(&self.cluster, seat.node), seat.node, seat.mask, seat.slices));
+    }
+}
+
+/// The same ask on one class.
+fn of_class(ask: &Ask, class: &Class) -> Ask {
+    let speed_milli = ask.speed_milli(class);
+    Ask { classes: vec![ClassWish { class: class.clone(), speed_milli }], ..ask.clone() }
+}

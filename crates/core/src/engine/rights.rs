@@ -1,0 +1,82 @@
+//! Whether work may be taken from, by quota and priority.
+//!
+//! *Across queues*, with `a` and `b` the ancestors (or selves) of claimant and victim right below their lowest common one:
+//! the claimant's side `a` must stay within what is guaranteed to it, and the victim's side `b` must use more than what is
+//! guaranteed to it *after* the removal too. Each such taking raises the sum over all sides of `min(usage, guaranteed)`, so no
+//! chain of them comes back to where it began. *Inside a queue* a higher priority takes from a lower one; an equal one may
+//! make an elastic job smaller, never end it.
+
+use crate::books::{Amounts, Books};
+use crate::quota::NodeIx;
+use crate::state::{Job, State};
+
+/// By which rule a victim gives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Right {
+    /// Its queue uses what others are owed; the side that must stay above its guarantee.
+    Quota(NodeIx),
+    /// It stands lower in the claimant's own queue.
+    Priority,
+    /// As high, but elastic: it may become smaller.
+    ShrinkOnly,
+    /// It was let in ahead of the claimant's reservation.
+    Overstayed,
+}
+
+impl Right {
+    /// Whether the victim may end altogether.
+    pub fn may_end(self) -> bool {
+        self != Self::ShrinkOnly
+    }
+}
+
+/// Sides of two queues right below their lowest common ancestor; `None` for one queue, or one above the other.
+fn sides(books: &Books, claimant: NodeIx, victim: NodeIx) -> Option<(NodeIx, NodeIx)> {
+    let up = |node| -> Vec<NodeIx> { books.tree.path(node).collect() };
+    let (mut mine, mut theirs) = (up(claimant), up(victim));
+    while mine.last().is_some() && mine.last() == theirs.last() {
+        mine.pop();
+        theirs.pop();
+    }
+    Some((*mine.last()?, *theirs.last()?))
+}
+
+/// Whether `claimant` may take from some work of queue `victim`, which is another one.
+pub(super) fn across(books: &Books, claimant: NodeIx, victim: NodeIx, need: &Amounts) -> Option<Right> {
+    let (mine, theirs) = sides(books, claimant, victim)?;
+    let tree = &books.tree;
+    let owed = need.as_slice().iter().all(|(resource, amount)| {
+        tree.usage(mine, *resource).saturating_add(*amount) <= tree.guaranteed(mine, *resource) || !is_shared(books, theirs, *resource)
+    });
+    let over = need.as_slice().iter().any(|(resource, _)| tree.borrowing(theirs, *resource));
+    (owed && over).then_some(Right::Quota(theirs))
+}
+
+/// Whether anybody was given quota of the resource on that side or its siblings: otherwise nobody is owed any.
+fn is_shared(books: &Books, side: NodeIx, resource: crate::quota::ResourceIx) -> bool {
+    let tree = &books.tree;
+    let siblings = tree.parent(side).map_or(&[][..], |parent| tree.children(parent));
+    siblings.iter().any(|node| tree.guaranteed(*node, resource) > 0)
+}
+
+/// Whether the victim's side still uses at least what is guaranteed to it, of all that was taken.
+pub(super) fn holds_after(books: &Books, right: Right, taken: &Amounts) -> bool {
+    let Right::Quota(side) = right else { return true };
+    let tree = &books.tree;
+    let mut counted = taken.as_slice().iter().filter(|(resource, _)| is_shared(books, side, *resource));
+    counted.all(|(resource, _)| tree.usage(side, *resource) >= tree.guaranteed(side, *resource))
+}
+
+/// Whether a claimant of this priority may take from a job of its own queue.
+pub(super) fn within(priority: i32, job: &Job) -> Option<Right> {
+    match priority.cmp(&job.spec.priority) {
+        std::cmp::Ordering::Greater => Some(Right::Priority),
+        std::cmp::Ordering::Equal => Some(Right::ShrinkOnly),
+        std::cmp::Ordering::Less => None,
+    }
+}
+
+/// Whether the job was let in ahead of a reservation that is due now.
+pub(super) fn overstays(state: &State, job: &Job) -> bool {
+    job.run().and_then(|run| run.backfilled_until).is_some_and(|until| until <= state.now)
+}

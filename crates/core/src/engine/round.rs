@@ -1,0 +1,246 @@
+//! One round of decisions over the books: what must go, what models need, what jobs may have.
+
+use crate::cluster::{Holder, bits};
+use crate::plan::{Action, ActionId, ActionKind, Placed, Reason};
+use crate::state::{EVICTION_WINDOW_MS, Job, Phase, ReplicaPhase, ReplicaStop, Run, Seat, State, Stop};
+use crate::time::At;
+
+use super::desk::{Desk, given_up};
+use super::{elastic, jobs, models, reserve};
+
+/// A replica that is not ready by then is given up; far above any load seen, so that only a hung one meets it.
+pub(super) const LOAD_TIMEOUT_MS: u64 = 120_000;
+
+/// Who is displaced may be owed a device of somebody else: passes until nobody is, and never more than this
+/// (each displacement goes down in priority or towards the nominal quota, so a few are enough).
+const MAX_PASSES: u32 = 16;
+
+/// A round: the state, the books as they will be, and the actions so far.
+pub(super) struct Round<'a> {
+    pub state: &'a mut State,
+    pub desk: &'a mut Desk,
+    pub actions: Vec<Action>,
+    /// Jobs whose own moment has come.
+    pub due: Vec<u32>,
+    pub holds: reserve::Holds,
+}
+
+/// Decides everything that is due.
+pub(super) fn run(state: &mut State, desk: &mut Desk) -> Vec<Action> {
+    state.eviction_cap_reached = false;
+    let due = desk.due(state);
+    for ix in &due {
+        desk.list(state, *ix);
+    }
+    let mut round = Round { state, desk, actions: Vec::new(), due, holds: reserve::Holds::default() };
+    round.settle_wishes();
+    round.leave_devices();
+    round.give_up_hung();
+    round.open_reservations();
+    for _ in 0..MAX_PASSES {
+        let before = round.actions.len();
+        models::decide(&mut round);
+        jobs::decide(&mut round);
+        if round.actions.len() == before {
+            break;
+        }
+    }
+    elastic::grow(&mut round);
+    round.close_reservations();
+    round.actions
+}
+
+/// The next moment at which something may change by itself.
+pub(super) fn next_wake(state: &State, desk: &Desk) -> Option<At> {
+    let now = state.now;
+    let models = state.models.values().filter_map(|model| model.next_change(now, &state.policy));
+    let loading = state.replicas.values().filter(|replica| replica.phase == ReplicaPhase::Starting && replica.stop.is_none());
+    let timeouts = loading.map(|replica| replica.since.plus(LOAD_TIMEOUT_MS));
+    let cap = state.evictions.first().filter(|_| state.eviction_cap_reached).map(|at| at.plus(EVICTION_WINDOW_MS));
+    let moments = models.chain(timeouts).chain(cap).chain(desk.next_timer());
+    moments.chain(elastic::next_growth(state, desk)).chain(reserve::next_due(state)).filter(|at| *at > now).min()
+}
+
+impl Round<'_> {
+    /// Records an action: from here on it is assumed.
+    pub fn emit(&mut self, id: ActionId, after: Vec<ActionId>, kind: ActionKind, reason: Reason) {
+        let action = Action { id, after, kind, reason };
+        self.state.actions.insert(id, action.clone());
+        self.actions.push(action);
+    }
+
+    /// The id of the next action.
+    pub fn next_id(&mut self) -> ActionId {
+        let id = ActionId(self.state.next_action);
+        self.state.next_action += 1;
+        id
+    }
+
+    /// Tells a running job to end and, unless `keep` is empty, to start again on `keep`; a waiting one keeps only that.
+    pub fn stop_job(&mut self, ix: u32, keep: Vec<Seat>, reason: Reason) {
+        shift(self.state, self.desk, ix, &keep);
+        self.note_stop(ix, keep, reason);
+    }
+
+    /// The same when the books have been changed already.
+    pub fn note_stop(&mut self, ix: u32, keep: Vec<Seat>, reason: Reason) {
+        let now = self.state.now;
+        let id = ActionId(self.state.next_action);
+        let Some(name) = self.state.jobs.name(ix).cloned() else { return };
+        let Some(job) = self.state.jobs.at_mut(ix) else { return };
+        let queue = job.spec.queue.clone();
+        let resume_with = u32::try_from(keep.len()).unwrap_or(u32::MAX);
+        let mut order = None;
+        match &mut job.phase {
+            Phase::Running(run) => match &mut run.stop {
+                Some(stop) => stop.keep = keep,
+                None => {
+                    order = Some(run.attempt);
+                    run.stop = Some(Stop { action: id, since: now, keep, reason: reason.clone() });
+                }
+            },
+            Phase::Waiting { keep: kept, .. } => *kept = keep,
+            Phase::Finished(_) => return,
+        }
+        if let Some(attempt) = order {
+            let id = self.next_id();
+            self.emit(id, Vec::new(), ActionKind::StopJob { job: name, attempt, resume_with }, reason);
+        }
+        self.desk.list(self.state, ix);
+        self.desk.devices_came_free();
+        self.desk.quota_came_free(&queue);
+    }
+
+    /// Tells a replica to finish what it has and end.
+    pub fn stop_replica(&mut self, ix: u32, reason: Reason) {
+        loosen_replica(self.state, self.desk, ix);
+        self.note_replica_stop(ix, reason);
+    }
+
+    /// The same when the books have been changed already.
+    pub fn note_replica_stop(&mut self, ix: u32, reason: Reason) {
+        let action = ActionId(self.state.next_action);
+        let Some(name) = self.state.replicas.name(ix).cloned() else { return };
+        let Some(replica) = self.state.replicas.at_mut(ix).filter(|replica| replica.stop.is_none()) else { return };
+        replica.stop = Some(ReplicaStop { action, reason: reason.clone() });
+        let model = replica.model.clone();
+        let queue = self.state.models.get(&model).map(|model| model.spec.queue.clone());
+        let action = self.next_id();
+        self.emit(action, Vec::new(), ActionKind::StopReplica { model, replica: name }, reason);
+        self.desk.devices_came_free();
+        if let Some(queue) = queue {
+            self.desk.quota_came_free(&queue);
+            self.desk.mark(&queue);
+        }
+    }
+
+    /// Starts an attempt on seats that the books hold already.
+    pub fn start_job(&mut self, ix: u32, seats: Vec<Seat>, reason: Reason, backfilled_until: Option<At>) {
+        let mut after: Vec<ActionId> = seats.iter().flat_map(|seat| self.releases(seat)).collect();
+        after.sort_unstable();
+        after.dedup();
+        let workers = seats.iter().map(|seat| placed(self.state, seat)).collect();
+        let now = self.state.now;
+        let Some(name) = self.state.jobs.name(ix).cloned() else { return };
+        let expected_end = self.state.jobs.at(ix).map_or(now, |job| self.state.end_with(job, seats.len()));
+        let Some(job) = self.state.jobs.at_mut(ix) else { return };
+        job.attempts += 1;
+        let attempt = job.attempts;
+        let queue = job.spec.queue.clone();
+        job.phase = Phase::Running(Run { attempt, seats, since: now, expected_end, observed: false, stop: None, backfilled_until });
+        let id = self.next_id();
+        self.emit(id, after, ActionKind::StartJob { job: name, attempt, workers }, reason);
+        self.state.reservations.remove(&ix);
+        self.desk.list(self.state, ix);
+        self.desk.quota_was_used();
+        self.desk.mark(&queue);
+    }
+
+    /// The releases that work on a seat must wait for.
+    pub fn releases(&self, seat: &Seat) -> Vec<ActionId> {
+        let Some(node) = self.desk.books.cluster.node(seat.node) else { return Vec::new() };
+        // Without room for what is going, CPU or memory of the node is promised twice until it is gone.
+        let (cpu, memory) = node.releasing_cpu_memory();
+        let short = node.cpu_milli < cpu || node.memory_mib < memory;
+        let overlaps = |claim: &crate::cluster::Claim| {
+            let slices = claim.slices == 0 || seat.slices == 0 || claim.slices & seat.slices != 0;
+            claim.mask & seat.mask != 0 && slices
+        };
+        let before = node.releasing.iter().filter(|releasing| short || overlaps(&releasing.claim));
+        before.filter_map(|releasing| release_of(self.state, releasing.holder)).collect()
+    }
+
+    /// Stops ordered by the engine for others in the last minute are below the cap by at least `more`.
+    pub fn may_evict(&mut self, more: usize) -> bool {
+        let within = self.state.evictions.len() + more <= self.state.policy.max_evictions_per_minute as usize;
+        self.state.eviction_cap_reached |= !within;
+        within
+    }
+}
+
+/// The action that ends what a holder is about to give up.
+fn release_of(state: &State, holder: Holder) -> Option<ActionId> {
+    match holder {
+        Holder::Job(ix) => state.jobs.at(ix)?.run()?.stop.as_ref().map(|stop| stop.action),
+        Holder::Replica(ix) => state.replicas.at(ix)?.stop.as_ref().map(|stop| stop.action),
+    }
+}
+
+/// A seat by names.
+pub(super) fn placed(state: &State, seat: &Seat) -> Placed {
+    let devices = state.nodes.at(seat.node).map_or(&[][..], |node| &node.devices);
+    Placed {
+        group: seat.group,
+        node: state.nodes.name(seat.node).cloned().unwrap_or_else(|| "".into()),
+        devices: bits(seat.mask).filter_map(|index| devices.get(index)).map(|device| device.id.clone()).collect(),
+        slices: seat.slices,
+    }
+}
+
+/// Changes the books so that the job firmly holds `keep` and nothing else; what it runs on and does not keep is releasing.
+pub(super) fn shift(state: &State, desk: &mut Desk, ix: u32, keep: &[Seat]) {
+    let Some(job) = state.jobs.at(ix) else { return };
+    let from = firm(job).to_vec();
+    shift_from(state, desk, ix, &from, keep);
+}
+
+/// The seats that a job holds firmly.
+pub(super) fn firm(job: &Job) -> &[Seat] {
+    match &job.phase {
+        Phase::Running(run) => run.kept(),
+        Phase::Waiting { keep, .. } => keep,
+        Phase::Finished(_) => &[],
+    }
+}
+
+/// The same, when the books say that it holds `from`.
+pub(super) fn shift_from(state: &State, desk: &mut Desk, ix: u32, from: &[Seat], to: &[Seat]) {
+    let Some(job) = state.jobs.at(ix) else { return };
+    let books = &mut desk.books;
+    let queue = books.tree.node(&job.spec.queue);
+    let seats = job.run().map_or(&[][..], |run| &run.seats);
+    let (before, after) = (given_up(seats, from), given_up(seats, to));
+    let (loosened, back) = (given_up(&after, &before), given_up(&before, &after));
+    let freed = given_up(&given_up(from, to), &loosened);
+    let holder = Holder::Job(ix);
+    for (ask, seat) in Desk::asks(&job.spec, &loosened) {
+        books.loosen(queue, ask, seat, holder);
+    }
+    for (ask, seat) in Desk::asks(&job.spec, &freed) {
+        books.free(queue, ask, seat);
+    }
+    for (ask, seat) in Desk::asks(&job.spec, &back) {
+        books.settle(ask, seat, holder);
+    }
+    for (ask, seat) in Desk::asks(&job.spec, &given_up(to, from)) {
+        books.take(queue, ask, seat);
+    }
+}
+
+/// Changes the books: the replica is about to end.
+pub(super) fn loosen_replica(state: &State, desk: &mut Desk, ix: u32) {
+    let Some(replica) = state.replicas.at(ix).filter(|replica| replica.stop.is_none()) else { return };
+    let Some(model) = state.models.get(&replica.model) else { return };
+    let queue = desk.books.tree.node(&model.spec.queue);
+    desk.books.loosen(queue, &model.spec.ask, &replica.seat, Holder::Replica(ix));
+}

@@ -1,0 +1,109 @@
+//! How long work of a kind ran before, and so how long it will: quantiles over what has finished, by owner and recipe.
+//!
+//! The remaining time of a run that has lasted `d` is read from the samples longer than `d` (a run that has outlived most of
+//! its kind is likely to be a long one). Where owner and recipe together have too few, the recipe alone, then the owner,
+//! then everything is asked.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+/// Samples kept of one kind, the newest.
+const KEPT: usize = 48;
+/// Samples longer than the run's age that a prediction needs before a wider kind is asked.
+const ENOUGH: usize = 4;
+/// Kinds kept; the one unused for longest goes.
+const KINDS: usize = 4_096;
+
+/// Run times of one kind, in milliseconds at the smallest size.
+#[derive(Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq)]
+struct Samples {
+    /// In the order of their ends.
+    recent: Vec<u64>,
+    /// The same, ascending.
+    sorted: Vec<u64>,
+    /// Ends of anything until the last of this kind.
+    used: u64,
+}
+
+impl Samples {
+    fn add(&mut self, ms: u64, used: u64) {
+        self.used = used;
+        if self.recent.len() == KEPT {
+            let oldest = self.recent.remove(0);
+            if let Ok(at) = self.sorted.binary_search(&oldest) {
+                self.sorted.remove(at);
+            }
+        }
+        self.recent.push(ms);
+        let at = self.sorted.partition_point(|known| *known < ms);
+        self.sorted.insert(at, ms);
+    }
+
+    /// The quantile of those longer than `elapsed`.
+    fn beyond(&self, elapsed: u64, percent: usize) -> Option<u64> {
+        let longer = self.sorted.get(self.sorted.partition_point(|ms| *ms <= elapsed)..)?;
+        let at = (longer.len() * percent / 100).min(longer.len().saturating_sub(1));
+        (longer.len() >= ENOUGH).then(|| longer.get(at).copied()).flatten()
+    }
+}
+
+/// What is remembered of finished runs.
+#[derive(Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq)]
+pub struct History {
+    /// `owner\nrecipe`, `\nrecipe`, `owner\n`, `\n`.
+    kinds: BTreeMap<String, Samples>,
+    ends: u64,
+}
+
+/// The kinds of a run, the narrowest first.
+fn kinds(owner: &str, recipe: &str) -> [String; 4] {
+    [format!("{owner}\n{recipe}"), format!("\n{recipe}"), format!("{owner}\n"), "\n".to_owned()]
+}
+
+impl History {
+    /// A run of this kind has succeeded after `ms` at its smallest size.
+    pub fn add(&mut self, owner: &str, recipe: &str, ms: u64) {
+        self.ends += 1;
+        for kind in kinds(owner, recipe) {
+            self.kinds.entry(kind).or_default().add(ms, self.ends);
+        }
+        if self.kinds.len() > KINDS {
+            let stalest = self.kinds.iter().min_by_key(|(_, samples)| samples.used).map(|(kind, _)| kind.clone());
+            self.kinds.remove(&stalest.unwrap_or_default());
+        }
+    }
+
+    /// The quantile (0 to 100 percent) of the whole run time, given that it has lasted `elapsed_ms`; `None` when nothing like it
+    /// has finished yet.
+    pub fn quantile(&self, owner: &str, recipe: &str, elapsed_ms: u64, percent: usize) -> Option<u64> {
+        kinds(owner, recipe).iter().find_map(|kind| self.kinds.get(kind)?.beyond(elapsed_ms, percent))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_run_is_expected_to_last_as_its_kind_did_and_longer_when_it_has_outlived_most() {
+        let mut history = History::default();
+        for ms in [10, 11, 12, 13, 100, 110, 120, 130] {
+            history.add("ann", "bert", ms);
+        }
+        assert_eq!(history.quantile("ann", "bert", 0, 50), Some(100));
+        assert_eq!(history.quantile("ann", "bert", 50, 50), Some(120));
+        assert_eq!(history.quantile("bob", "bert", 0, 50), Some(100), "the recipe alone");
+        assert_eq!(history.quantile("bob", "gpt", 0, 0), Some(10), "everything");
+        assert_eq!(History::default().quantile("ann", "bert", 0, 50), None);
+    }
+
+    #[test]
+    fn old_samples_are_forgotten() {
+        let mut history = History::default();
+        for ms in 0..1000 {
+            history.add("ann", "bert", ms);
+        }
+        assert!(history.quantile("ann", "bert", 0, 0).unwrap() >= 1000 - KEPT as u64);
+    }
+}

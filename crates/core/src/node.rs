@@ -1,0 +1,86 @@
+//! A node: what it has, where it stands, what is wrong with its devices.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::names::{Class, DeviceId, NodeName};
+use crate::time::At;
+
+/// Devices on one node at most: a worker's devices are a mask of this many bits.
+pub const MAX_DEVICES: usize = 64;
+
+/// What a node offers beside its devices.
+#[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
+pub struct NodeSpec {
+    pub labels: BTreeMap<String, String>,
+    pub taints: Vec<Taint>,
+    /// For our work: what others use is left out. Thousandths of a core.
+    pub cpu_milli: u64,
+    pub memory_mib: u64,
+}
+
+impl Default for NodeSpec {
+    /// A node that never lacks CPU or memory.
+    fn default() -> Self {
+        Self { labels: BTreeMap::new(), taints: Vec::new(), cpu_milli: u64::MAX / 4, memory_mib: u64::MAX / 4 }
+    }
+}
+
+/// Keeps work away that does not tolerate it.
+#[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
+pub struct Taint {
+    pub key: String,
+}
+
+/// A node.
+#[derive(Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq)]
+pub struct Node {
+    pub spec: NodeSpec,
+    /// In the order in which they were seen; a device keeps its place.
+    pub devices: Vec<Device>,
+    /// The node does not answer: everything on it is lost.
+    pub gone: bool,
+}
+
+/// A device that work can be placed on.
+#[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
+pub struct Device {
+    pub id: DeviceId,
+    pub node: NodeName,
+    pub class: Class,
+    pub memory_mib: u64,
+    /// Devices of one node with equal islands are joined by NVLink.
+    pub island: u8,
+    /// Can be divided into MIG instances.
+    pub mig: bool,
+    pub health: Health,
+    /// Since when nothing holds it.
+    pub free_since: Option<At>,
+}
+
+impl Device {
+    /// A healthy device that nothing holds.
+    pub fn new(id: impl Into<DeviceId>, node: impl Into<NodeName>, class: impl Into<Class>, memory_mib: u64) -> Self {
+        Self {
+            id: id.into(),
+            node: node.into(),
+            class: class.into(),
+            memory_mib,
+            island: 0,
+            mig: false,
+            health: Health::Ok,
+            free_since: None,
+        }
+    }
+}
+
+/// Whether a device takes work.
+#[derive(Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Health {
+    Ok,
+    /// Taken out of use by a person.
+    Draining,
+    /// Gone or broken.
+    Lost,
+}
