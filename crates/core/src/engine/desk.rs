@@ -7,7 +7,7 @@
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::books::{Amounts, Books, CPU, GPU, MEMORY};
+use crate::books::{Books, CPU, GPU, MEMORY};
 use crate::claims;
 use crate::names::{JobName, QueueName};
 use crate::quota::{Binding, NodeIx};
@@ -86,6 +86,8 @@ pub(super) struct Desk {
     for_quota: BTreeMap<NodeIx, BTreeSet<QueueName>>,
     /// Queues that wait although they use less than their own.
     owed: BTreeSet<QueueName>,
+    /// When a queue that was refused may fare better only because time has passed.
+    retries: BTreeMap<QueueName, At>,
     /// Capacity by resource, for shares; absent until asked for.
     capacity: Option<[i64; 3]>,
 }
@@ -234,11 +236,14 @@ impl Desk {
     pub fn refuse(&mut self, state: &State, ix: u32, block: Block, binding: Option<&Binding>) {
         let Some(listed) = self.listed.get(ix as usize).and_then(Option::as_ref) else { return };
         let (kind, queue) = (listed.kind, listed.queue.clone());
-        match binding {
-            Some(binding) => drop(self.for_quota.entry(binding.node).or_default().insert(queue.clone())),
-            None => drop(self.for_devices.insert(queue.clone())),
+        let owed = self.is_owed(state, &queue);
+        if let Some(binding) = binding {
+            self.for_quota.entry(binding.node).or_default().insert(queue.clone());
         }
-        if self.is_owed(state, &queue) {
+        if binding.is_none() || owed {
+            self.for_devices.insert(queue.clone());
+        }
+        if owed {
             self.owed.insert(queue);
         }
         if let Some(slot) = self.blocks.get_mut(kind as usize) {
@@ -297,12 +302,20 @@ impl Desk {
     pub fn take_dirty(&mut self) -> Vec<QueueName> {
         let dirty = std::mem::take(&mut self.dirty);
         if std::mem::take(&mut self.all) {
+            self.retries.clear();
             self.for_devices.clear();
             self.for_quota.clear();
             self.owed.clear();
             return self.queues.keys().cloned().collect();
         }
+        self.retries.retain(|queue, _| !dirty.contains(queue));
         dirty.into_iter().collect()
+    }
+
+    /// The queue is looked at again then, if nothing happens before.
+    pub fn retry(&mut self, queue: &QueueName, at: At) {
+        let known = self.retries.entry(queue.clone()).or_insert(at);
+        *known = at.min(*known);
     }
 
     /// Jobs whose time has come; they are listed anew.
@@ -318,18 +331,9 @@ impl Desk {
         due
     }
 
-    /// The next moment of a job.
-    pub fn next_timer(&self) -> Option<At> {
-        self.timers.first().map(|(at, _)| *at)
-    }
-
-    /// A job holds a new seat.
-    pub fn take(&mut self, state: &State, ix: u32, seat: &Seat) {
-        let Some(job) = state.jobs.at(ix) else { return };
-        let Some(group) = job.spec.groups.get(usize::from(seat.group)) else { return };
-        let queue = self.books.tree.node(&job.spec.queue);
-        self.books.take(queue, &group.ask, seat);
-        self.quota_was_used();
+    /// The next moments of jobs and queues.
+    pub fn next_timers(&self) -> impl Iterator<Item = At> {
+        self.timers.first().map(|(at, _)| *at).into_iter().chain(self.retries.values().copied())
     }
 
     /// Capacity by resource: GPUs in thousandths, cores in thousandths, MiB.
@@ -393,11 +397,6 @@ impl Desk {
             (above + (used - nominal).max(0), below + (nominal - used).max(0))
         });
         u64::try_from(above.min(below)).unwrap_or(0)
-    }
-
-    /// What one worker of a kind counts as at least.
-    pub fn least(&self, spec: &JobSpec) -> Vec<(usize, Amounts)> {
-        spec.groups.iter().map(|group| self.books.least_amounts(&group.ask).times(group.min)).enumerate().collect()
     }
 
     /// Compares with a desk made from nothing; for tests.

@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 use crate::books::Amounts;
 use crate::plan::{Claimant, Reason};
 use crate::quota::NodeIx;
-use crate::state::{Job, JobSpec, Phase, Seat};
+use crate::state::{HOUR_MS, Job, JobSpec, Phase, Seat};
 use crate::time::At;
 
 use super::desk::Block;
@@ -200,7 +200,7 @@ impl Round<'_> {
                 continue;
             };
             if let Some(job) = self.state.jobs.at_mut(*ix).filter(|_| unit.rank.0 != ENDING) {
-                job.disruptions.retain(|at| now.since(*at) < 3_600_000);
+                job.disruptions.retain(|at| now.since(*at) < HOUR_MS);
                 job.disruptions.push(now);
             }
             let from = self.state.jobs.at(*ix).map_or(0, |job| firm(job).len());
@@ -215,9 +215,10 @@ impl Round<'_> {
     }
 
     /// All that may be taken, cheapest first.
-    fn units(&self, want: &Want) -> Vec<Unit> {
+    fn units(&mut self, want: &Want) -> Vec<Unit> {
         let need = self.need(want);
         let mut units = Vec::new();
+        let mut later: Option<At> = None;
         for (name, lists) in &self.desk.queues {
             let Some(node) = self.desk.books.tree.node(name) else { continue };
             let across = if node == want.queue { None } else { rights::across(&self.desk.books, want.queue, node, &need) };
@@ -231,12 +232,19 @@ impl Round<'_> {
                     across
                 };
                 if let Some(right) = right {
-                    self.units_of_job(*ix, job, right, &mut units);
+                    let protected = job.protected_until(self.state.now).filter(|_| right != Right::Overstayed);
+                    match protected {
+                        Some(until) => later = Some(later.map_or(until, |at| at.min(until))),
+                        None => self.units_of_job(*ix, job, right, &mut units),
+                    }
                 }
             }
             for ix in &lists.replicas {
                 units.extend(self.unit_of_replica(want, *ix, if node == want.queue { Some(Right::Priority) } else { across }));
             }
+        }
+        if let Some(at) = later {
+            self.desk.retry(&want.spec.queue, at);
         }
         units.sort_unstable_by_key(|unit| (unit.rank, unit.give));
         units.truncate(MAX_UNITS);
@@ -255,7 +263,7 @@ impl Round<'_> {
             Phase::Running(run) => (run.kept(), run.stop.is_some()),
             Phase::Finished(_) => return,
         };
-        if kept.is_empty() || (!ending && right != Right::Overstayed && !job.may_be_disrupted(self.state.now)) || !job.spec.preemptible {
+        if kept.is_empty() || !job.spec.preemptible {
             return;
         }
         let lost_ms = if ending { 0 } else { job.lost_work_ms(self.state.now) };

@@ -213,7 +213,9 @@ impl Round<'_> {
         }
         // Who was displaced at this very moment does not displace others: nobody goes in a circle.
         let displaced = self.state.jobs.at(ix).is_some_and(|job| job.disruptions.last() == Some(&self.state.now));
-        if !displaced {
+        if displaced {
+            self.desk.retry(&want.spec.queue, self.state.now.plus(1));
+        } else {
             match self.displace(want) {
                 Ok(seats) => return Ok((seats, None)),
                 Err(_) if self.state.eviction_cap_reached => refusal.block = Block::EvictionCap,

@@ -36,17 +36,19 @@ pub(super) fn run(state: &mut State, desk: &mut Desk) -> Vec<Action> {
     round.settle_wishes();
     round.leave_devices();
     round.give_up_hung();
-    round.open_reservations();
     for _ in 0..MAX_PASSES {
         let before = round.actions.len();
+        // What is promised to waiting jobs is theirs before other jobs, not before requests.
         models::decide(&mut round);
+        round.open_reservations();
         jobs::decide(&mut round);
         if round.actions.len() == before {
+            elastic::grow(&mut round);
+            round.close_reservations();
             break;
         }
+        round.close_reservations();
     }
-    elastic::grow(&mut round);
-    round.close_reservations();
     round.actions
 }
 
@@ -57,7 +59,7 @@ pub(super) fn next_wake(state: &State, desk: &Desk) -> Option<At> {
     let loading = state.replicas.values().filter(|replica| replica.phase == ReplicaPhase::Starting && replica.stop.is_none());
     let timeouts = loading.map(|replica| replica.since.plus(LOAD_TIMEOUT_MS));
     let cap = state.evictions.first().filter(|_| state.eviction_cap_reached).map(|at| at.plus(EVICTION_WINDOW_MS));
-    let moments = models.chain(timeouts).chain(cap).chain(desk.next_timer());
+    let moments = models.chain(timeouts).chain(cap).chain(desk.next_timers());
     moments.chain(elastic::next_growth(state, desk)).chain(reserve::next_due(state)).filter(|at| *at > now).min()
 }
 

@@ -8,6 +8,9 @@ use crate::names::QueueName;
 use crate::plan::{ActionId, Reason};
 use crate::time::At;
 
+/// The window of [`JobSpec::max_disruptions_per_hour`].
+pub const HOUR_MS: u64 = 3_600_000;
+
 /// What a user asked for.
 #[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct JobSpec {
@@ -254,10 +257,14 @@ impl Job {
         self.served_ms.saturating_add(running)
     }
 
-    /// Whether it may be stopped for others now.
-    pub fn may_be_disrupted(&self, now: At) -> bool {
-        let settled = self.run().is_none_or(|run| now.since(run.since) >= self.spec.min_runtime_ms);
-        self.spec.preemptible && settled && self.disruptions.len() < self.spec.max_disruptions_per_hour as usize
+    /// Until when it may not be stopped for others, if that is later than now: its least run time, and its stops of the last hour.
+    pub fn protected_until(&self, now: At) -> Option<At> {
+        let run = self.run().filter(|run| run.stop.is_none())?;
+        let least = run.since.plus(self.spec.min_runtime_ms);
+        let recent = self.disruptions.iter().filter(|at| now.since(**at) < HOUR_MS);
+        let spent = recent.clone().count() >= self.spec.max_disruptions_per_hour as usize;
+        let next = recent.min().filter(|_| spent).map(|at| at.plus(HOUR_MS));
+        [Some(least), next].into_iter().flatten().filter(|at| *at > now).max()
     }
 }
 
