@@ -26,6 +26,7 @@ pub mod holdings;
 pub mod names;
 pub mod plan;
 pub mod policy;
+pub mod quota;
 pub mod serving;
 pub mod state;
 pub mod time;
