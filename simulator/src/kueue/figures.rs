@@ -39,8 +39,10 @@ pub struct Figures {
     pub cycles: u64,
     /// Time spent in the scheduler's functions.
     pub scheduler_ns: u64,
-    /// Time of each cycle, ascending.
+    /// Time of each cycle with verdicts kept, ascending.
     pub cycle_ns: Vec<u64>,
+    /// Time of each cycle with every queue dirty and no verdicts kept, ascending.
+    pub cold_ns: Vec<u64>,
     /// Time spent in the scheduler since the first workload came that was not there at the start, and events told since.
     pub steady_ns: u64,
     pub steady_events: u64,
@@ -66,10 +68,10 @@ impl Figures {
     pub fn admit_s(&self, group: &str) -> f64 {
         self.admit_ms.get(group).map_or(0.0, |mean| mean.value() / 1e3)
     }
+}
 
-    /// The time of a cycle that `per_mille` of all cycles do not exceed, in milliseconds.
-    pub fn cycle_ms(&self, per_mille: usize) -> f64 {
-        let at = (self.cycle_ns.len() * per_mille).div_ceil(1000).saturating_sub(1);
-        self.cycle_ns.get(at).map_or(0.0, |nanos| *nanos as f64 / 1e6)
-    }
+/// The time that `per_mille` of all do not exceed, in milliseconds; `nanos` ascending.
+pub fn quantile_ms(nanos: &[u64], per_mille: usize) -> f64 {
+    let at = (nanos.len() * per_mille).div_ceil(1000).saturating_sub(1);
+    nanos.get(at).map_or(0.0, |nanos| *nanos as f64 / 1e6)
 }

@@ -86,7 +86,8 @@ impl QuotaScheduler for Greedy {
         // One refusal stands for all of the same queue and class.
         let mut refused: BTreeSet<(NodeIx, u16)> = BTreeSet::new();
         let mut admitted = Vec::new();
-        for entry in &self.waiting.clone() {
+        let mut waiting = std::mem::take(&mut self.waiting);
+        for entry in &waiting {
             let (_, _, workload, queue, class) = *entry;
             if admitted.len() >= self.most {
                 break;
@@ -106,8 +107,9 @@ impl QuotaScheduler for Greedy {
             }
         }
         for entry in &admitted {
-            self.waiting.remove(entry);
+            waiting.remove(entry);
         }
+        self.waiting = waiting;
         (!admitted.is_empty()).then_some(now)
     }
 }

@@ -173,6 +173,8 @@ pub struct ScaleSettings {
     pub mean_runtime_ms: Ms,
     /// Part of the GPUs that are asked for in the mean, in thousandths.
     pub load_milli: u64,
+    /// Each so many cycles one is measured with every queue dirty and no verdicts kept.
+    pub cold_every: u64,
     /// The first arrives after this.
     pub settle_ms: Ms,
     /// Workloads that arrive in a run beyond what runs at the start.

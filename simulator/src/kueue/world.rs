@@ -39,14 +39,14 @@ pub struct Run {
     pub latency: Latency,
     /// Ends the run at this time; 0: when nothing is left to do.
     pub until_ms: Ms,
-    /// Whether the scheduler forgets its verdicts before each cycle.
-    pub cold: bool,
+    /// Before each so many cycles the scheduler forgets its verdicts; such cycles are measured apart. 0: never.
+    pub cold_every: u64,
 }
 
 impl Run {
     /// All of it, with verdicts kept.
     pub fn all(latency: Latency) -> Self {
-        Self { latency, until_ms: 0, cold: false }
+        Self { latency, until_ms: 0, cold_every: 0 }
     }
 }
 
@@ -140,15 +140,21 @@ impl World<'_> {
             }
             orders.evict.clear();
             orders.admit.clear();
-            if self.run.cold {
+            let cold = self.run.cold_every > 0 && self.figures.cycles.is_multiple_of(self.run.cold_every);
+            if cold {
                 scheduler.forget_verdicts();
             }
             let before = (self.clock)();
             wake = scheduler.cycle(now / 1000, &mut orders).map(|at| at * 1000);
             let took = (self.clock)() - before;
-            self.charge(now, took, 0);
-            self.figures.cycle_ns.push(took);
             self.figures.cycles += 1;
+            if cold {
+                self.figures.scheduler_ns += took;
+                self.figures.cold_ns.push(took);
+            } else {
+                self.charge(now, took, 0);
+                self.figures.cycle_ns.push(took);
+            }
             dirty = false;
             free_at = self.carry_out(now, &orders)?;
         }
@@ -313,6 +319,7 @@ impl World<'_> {
         let whole = u128::from(nominal.unsigned_abs()) * u128::from(self.figures.makespan_ms) * 1000;
         self.figures.usage_percent = if whole == 0 { 0.0 } else { self.used as f64 * 100.0 / whole as f64 };
         self.figures.cycle_ns.sort_unstable();
+        self.figures.cold_ns.sort_unstable();
         self.figures
     }
 }

@@ -13,10 +13,15 @@ fn study(name: &str) -> Study {
 #[test]
 fn kueues_rule_comes_out_near_what_is_published() {
     for name in ["kueue-baseline", "kueue-large", "kueue-tas"] {
-        let study = study(name);
-        assert!(study.rows.iter().all(Row::is_valid), "{study}");
-        let time = |group: &str| study.rows.iter().find(|row| row.what.ends_with(group)).and_then(|row| row.rule).unwrap();
-        assert!(time("large") < time("medium") && time("medium") < time("small"), "{study}");
+        let (settings, setup) = kueue_setup(name).unwrap();
+        let mut rule = Rule::new(&setup.scene, settings.rule).unwrap();
+        let figures = world::run(&setup, &mut rule, Run::all(settings.latency), &|| 0).unwrap();
+        let off = figures.makespan_ms as f64 / 1e3 / settings.published.makespan_s - 1.0;
+        assert!(off.abs() <= TOLERANCE && figures.workloads == setup.workloads.len() as u64, "{name}: {off}");
+        let [large, medium, small] = ["large", "medium", "small"].map(|group| figures.admit_s(group));
+        assert!(large < medium && medium < small, "{name}: {large} {medium} {small}");
+        let published = settings.published.admit_s.iter().find(|(group, _)| group == "small").unwrap().1;
+        assert!((small / published - 1.0).abs() <= TOLERANCE, "{name}: {small} instead of {published}");
     }
 }
 
