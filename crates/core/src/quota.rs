@@ -197,6 +197,11 @@ impl Tree {
         self.cell(node, resource).subtree
     }
 
+    /// What is free of the quota that the node never lends: usage so far is not seen by its parent.
+    pub fn room(&self, node: NodeIx, resource: ResourceIx) -> i64 {
+        self.cell(node, resource).room()
+    }
+
     /// Whether the node uses more than is guaranteed to it.
     pub fn borrowing(&self, node: NodeIx, resource: ResourceIx) -> bool {
         let cell = self.cell(node, resource);

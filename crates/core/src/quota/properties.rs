@@ -173,6 +173,7 @@ proptest! {
         play(&mut tree, &steps, true, |_, _| Ok(()))?;
         let node = NodeIx(u32::try_from(at.index(tree.len())).unwrap());
         let available = tree.available(node, 0);
+        prop_assert_eq!(tree.levels(node, 0).map(|level| level.available).min(), Some(available));
         prop_assert!(tree.fits(node, &[(0, available)]).is_ok());
         let refused = tree.fits(node, &[(0, available + 1)]).unwrap_err();
         prop_assert_eq!(refused.available, available);
