@@ -33,7 +33,8 @@ impl FromStr for Shape {
 }
 
 fn group(text: &str) -> Result<NodeGroup, String> {
-    let wrong = |what: &str| format!("cluster shape `{text}`: {what}; write NODESxGPUS or NODESxGPUS:CLASS, for instance 16x4:T4");
+    let wrong =
+        |what: &str| format!("cluster shape `{text}`: {what}; write NODESxGPUS or NODESxGPUS:CLASS, for instance 16x4:T4");
     let (shape, class) = text.split_once(':').unwrap_or((text, "GPU"));
     let (nodes, gpus) = shape.split_once('x').ok_or_else(|| wrong("there is no `x`"))?;
     let nodes: u32 = nodes.trim().parse().map_err(|_| wrong("the number of nodes is not a number"))?;
@@ -64,7 +65,9 @@ mod tests {
 
     #[test]
     fn a_wrong_shape_says_what_is_wrong_and_what_to_write() {
-        for (text, what) in [("16", "no `x`"), ("ax4", "nodes"), ("4xb", "GPUs"), ("0x8", "1 to"), ("1x65", "0 to 64"), ("1x8:", "class")] {
+        for (text, what) in
+            [("16", "no `x`"), ("ax4", "nodes"), ("4xb", "GPUs"), ("0x8", "1 to"), ("1x65", "0 to 64"), ("1x8:", "class")]
+        {
             let error = text.parse::<Shape>().unwrap_err();
             assert!(error.contains(what) && error.contains("16x4:T4"), "{error}");
         }

@@ -74,11 +74,19 @@ pub struct Costs {
 /// What a policy orders. The world refuses (panics in tests, errors otherwise) what would over-commit a node.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Order {
-    Start { job: JobIx, held: Held },
+    Start {
+        job: JobIx,
+        held: Held,
+    },
     /// Stops it; it waits again and keeps what is in its checkpoint.
-    Stop { job: JobIx },
+    Stop {
+        job: JobIx,
+    },
     /// Stops and starts on other GPUs in one go; costs a restart.
-    Resize { job: JobIx, held: Held },
+    Resize {
+        job: JobIx,
+        held: Held,
+    },
 }
 
 /// A scheduler under test.
