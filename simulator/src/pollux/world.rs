@@ -76,9 +76,14 @@ impl Profile<'_> {
         self.application.batches
     }
 
-    /// Epochs that the job says it will make, and how many it has made: only for a rule that may trust declarations.
-    pub fn declared(&self) -> (usize, usize) {
-        (self.application.epochs, self.epoch)
+    /// The epoch it is in, from 0; speed by batch changes with it.
+    pub fn epoch(&self) -> usize {
+        self.epoch
+    }
+
+    /// Statistical iterations that it says it will make: only for a rule that may trust declarations.
+    pub fn declared_total(&self) -> f64 {
+        self.application.total()
     }
 }
 
