@@ -18,6 +18,8 @@ pub mod history;
 pub mod ours;
 pub mod placing;
 mod table;
+#[cfg(test)]
+mod testing;
 pub mod throughput;
 pub mod tiresias;
 pub mod work;

@@ -177,3 +177,41 @@ fn read_epochs(path: &Path) -> Result<Vec<Epoch>, Error> {
     }
     Ok(epochs)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pollux::testing::application;
+
+    #[test]
+    fn work_is_counted_in_iterations_at_the_smallest_batch() {
+        let application = application(&[40.0, 100.0]);
+        assert_eq!((application.total(), application.end_of(0), application.end_of(7)), (100.0, 40.0, 100.0));
+        assert_eq!([0.0, 39.9, 40.0, 100.0].map(|done| application.epoch_at(done)), [0, 0, 1, 2]);
+        assert!((application.gain(8, 0) - 1.0).abs() < 1e-12);
+        // (1 + 1) / (1 / 2 + 1)
+        assert!((application.gain(16, 0) - 4.0 / 3.0).abs() < 1e-12);
+    }
+
+    #[test]
+    fn a_batch_beyond_memory_is_accumulated_and_one_gpu_accumulates_to_measure_noise() {
+        let mut application = application(&[100.0]);
+        assert_eq!(application.split(8, 1), Split { local: 8, accumulated: 0 });
+        assert_eq!(application.split(16, 1), Split { local: 8, accumulated: 1 });
+        assert_eq!(application.split(16, 2), Split { local: 8, accumulated: 0 });
+        application.local_batches = (1, 3);
+        assert_eq!(application.split(16, 2), Split { local: 2, accumulated: 2 });
+        assert!(application.fits(16, 16) && !application.fits(16, 17));
+    }
+
+    #[test]
+    fn a_row_that_does_not_parse_is_named_with_its_line() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("validation-8.csv");
+        fs::write(&path, "progress,iteration,metric,grad_sqr,grad_var\n1,1,0,1,1\n1,1,0,1,1\n").unwrap();
+        let error = read_epochs(&path).unwrap_err();
+        assert_eq!(error.code(), 64);
+        let text = error.to_string();
+        assert!(text.contains("validation-8.csv, line 3: progress") && text.contains("more than in the epoch before"), "{text}");
+    }
+}

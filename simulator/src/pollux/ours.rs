@@ -24,7 +24,7 @@ pub struct Settings {
     pub batches_per_doubling: u32,
     /// See [`Rules`].
     pub stickiness_permille: u64,
-    pub horizon_s: u64,
+    pub horizon_restarts: u64,
     pub unknown_factor: u64,
     pub unknown_s: u64,
     /// Largest size offered, in multiples of the largest tried.
@@ -173,7 +173,7 @@ impl Rule for Ours {
         let candidates: Vec<Job<'_>> = jobs.iter().zip(&asks).map(|(job, ask)| candidate(job, ask, setting)).collect();
         let rules = Rules {
             stickiness_permille: self.settings.stickiness_permille,
-            horizon_ms: self.settings.horizon_s * 1000,
+            horizon_restarts: self.settings.horizon_restarts,
             unknown_factor: self.settings.unknown_factor,
             unknown_ms: self.settings.unknown_s * 1000,
         };

@@ -164,3 +164,44 @@ fn measured(line: Line<'_>) -> Result<(u32, Step), Error> {
     let sync_s = line.number("sync_time", seconds, "seconds, 0 or more")?;
     Ok((local, Step { step_s, sync_s }))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    fn measured(placements: &str, scalability: &str) -> Throughput {
+        let folder = tempfile::tempdir().unwrap();
+        let write = |name: &str, text: String| fs::write(folder.path().join(name), text).unwrap();
+        write("placements.csv", format!("placement,local_bsz,step_time,sync_time\n{placements}"));
+        write("scalability.csv", format!("num_nodes,num_replicas,local_bsz,step_time,sync_time\n{scalability}"));
+        Throughput::read(folder.path()).unwrap()
+    }
+
+    fn step_s(throughput: &Throughput, placement: &[u32], local: u32) -> f64 {
+        throughput.step(placement, local).unwrap().step_s
+    }
+
+    #[test]
+    fn a_measured_placement_is_found_in_any_rotation_and_linear_in_the_batch() {
+        let throughput = measured("1,4,1,0\n14,4,2,0\n14,8,4,0\n", "");
+        assert!((step_s(&throughput, &[4, 1], 6) - 3.0).abs() < 1e-12);
+        assert!((step_s(&throughput, &[1, 4], 8) - 4.0).abs() < 1e-12);
+    }
+
+    #[test]
+    fn between_rows_the_count_of_gpus_is_kept_and_corners_are_reached() {
+        // step_s = GPUs + 100 x nodes: linear, so that every interpolation must return it.
+        let rows = ["4,4,1,404,0", "4,16,1,416,0", "6,6,1,606,0", "6,24,1,624,0"].join("\n");
+        let throughput = measured("1,1,1,0\n", &rows);
+        for (placement, wanted) in [(vec![2; 5], 510.0), (vec![4; 5], 520.0), (vec![1; 5], 505.0), (vec![3, 3, 4, 4, 4], 518.0)] {
+            assert!((step_s(&throughput, &placement, 1) - wanted).abs() < 1e-9, "{placement:?}");
+        }
+    }
+
+    #[test]
+    fn no_gpus_make_no_step() {
+        assert_eq!(Throughput::default().step(&[1], 1), None);
+    }
+}

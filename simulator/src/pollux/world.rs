@@ -262,3 +262,70 @@ impl<'a> Job<'a> {
         outcome.running_s += used_s;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pollux::testing::application;
+
+    const SETTING: Setting = Setting { nodes: 2, gpus_per_node: 4, round_s: 60, restart_s: 30 };
+
+    /// Gives each job what a list says for the round, the last for ever.
+    struct Fixed(Vec<Vec<(u32, u32)>>);
+
+    impl Rule for Fixed {
+        fn decide(&mut self, _now_s: u64, jobs: &[Seen<'_>], _setting: &Setting) -> Vec<Grant> {
+            let nodes = if self.0.len() > 1 { self.0.remove(0) } else { self.0.first().cloned().unwrap_or_default() };
+            jobs.iter().map(|_| Grant { nodes: nodes.clone(), batch: None }).collect()
+        }
+    }
+
+    fn spec(submitted_s: u64) -> Spec {
+        Spec { name: "job".to_owned(), submitted_s, application: 0, gpus: 1, batch: 8 }
+    }
+
+    #[test]
+    fn a_job_is_seen_at_the_end_of_the_round_and_pays_a_restart() {
+        // 100 statistical iterations of 1 s: submitted at 10, seen at 60, at work from 90.
+        let outcome = run(&SETTING, &[application(&[40.0, 100.0])], &[spec(10)], &mut Fixed(vec![vec![(0, 1)]]));
+        assert_eq!(outcome.jct_s, [180.0]);
+        assert_eq!((outcome.resizes, outcome.evictions, outcome.refused), (0, 0, 0));
+        assert!((outcome.held_gpu_s - 130.0).abs() < 1e-9);
+    }
+
+    #[test]
+    fn a_stop_keeps_what_is_done_and_a_new_start_pays_again() {
+        let rounds = vec![vec![(0, 1)], vec![], vec![(1, 1)]];
+        let outcome = run(&SETTING, &[application(&[40.0, 100.0])], &[spec(10)], &mut Fixed(rounds));
+        // 30 s of work until 120, none until 180, the other 70 s from 210.
+        assert_eq!(outcome.jct_s, [270.0]);
+        assert_eq!((outcome.resizes, outcome.evictions), (0, 1));
+    }
+
+    #[test]
+    fn a_move_is_a_resize_and_costs_a_restart() {
+        let rounds = vec![vec![(0, 1)], vec![(1, 1)]];
+        let outcome = run(&SETTING, &[application(&[40.0, 100.0])], &[spec(10)], &mut Fixed(rounds));
+        assert_eq!(outcome.jct_s, [210.0]);
+        assert_eq!(outcome.resizes, 1);
+    }
+
+    #[test]
+    fn a_grant_that_over_commits_a_node_is_refused_and_counted() {
+        let outcome = run(&SETTING, &[application(&[100.0])], &[spec(0), spec(0)], &mut Fixed(vec![vec![(0, 3)]]));
+        assert!(outcome.refused > 0);
+        assert!(outcome.jct_s[1] > outcome.jct_s[0]);
+    }
+
+    #[test]
+    fn tiresias_stops_the_demoted_job_and_passes_over_what_does_not_fit() {
+        let (mut whole, mut small) = (spec(0), spec(100));
+        (whole.gpus, small.application) = (8, 1);
+        let mut rule = crate::pollux::tiresias::Tiresias::new(8 * 120);
+        let outcome = run(&SETTING, &[application(&[1000.0]), application(&[100.0])], &[whole, small], &mut rule);
+        // Demoted after two rounds, at 180, and back when the small one has ended.
+        assert_eq!(outcome.evictions, 1);
+        assert!(outcome.jct_s[1] < outcome.jct_s[0]);
+        assert_eq!(outcome.refused, 0);
+    }
+}
