@@ -1,1 +1,27 @@
-//! (in work)
+//! Elastic training jobs by their measured throughput and statistical efficiency, after Pollux (OSDI 2021).
+//!
+//! ```text
+//!   throughput, application   the traces: seconds per step by placement and batch, worth of a step by batch and epoch
+//!   workload                  who submitted what when; the authors' own results
+//!   world                     rounds, restart costs, and what a rule may see
+//!   tiresias                  the baseline whose published figures must come out
+//!   elastic, history          our rule: GPUs by marginal speed and rank of remaining work; sizes from ended runs
+//!   placing, ours             our rule in this world
+//!   work                      the same jobs for the event-driven world
+//! ```
+//!
+//! The facts of the world are those of petuum/adaptdl, branch osdi21-artifact, `simulator/`.
+
+pub mod application;
+pub mod elastic;
+pub mod history;
+pub mod ours;
+pub mod placing;
+mod table;
+#[cfg(test)]
+mod testing;
+pub mod throughput;
+pub mod tiresias;
+pub mod work;
+pub mod workload;
+pub mod world;

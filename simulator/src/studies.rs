@@ -1,3 +1,4 @@
-//! (in work)
+//! One published experiment each: published | peers' rule | ours | goal.
 
 pub mod kueue;
+pub mod pollux;
