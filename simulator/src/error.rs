@@ -19,6 +19,15 @@ pub enum Error {
         #[source]
         source: std::io::Error,
     },
+    /// A file cannot be written. Exit 73.
+    #[error("cannot write {path}: {source}")]
+    Write {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
     /// A row of a trace does not parse. Exit 64.
     #[error("{path}, line {line}: {field} is {found:?}: {remedy}; --skip-bad leaves such rows out and counts them")]
     Row {
@@ -50,11 +59,12 @@ pub enum Error {
 }
 
 impl Error {
-    /// The process exit code (sysexits: 64 is a usage error).
+    /// The process exit code (sysexits: 64 is a usage error, 66 no input, 73 cannot create).
     pub fn code(&self) -> u8 {
         match self {
             Self::Usage(_) | Self::Row { .. } | Self::Layout { .. } => 64,
             Self::Read { .. } => 66,
+            Self::Write { .. } => 73,
         }
     }
 }

@@ -133,4 +133,6 @@ fn read(lines: Lines, format: Format, speeds: Option<gavel::Throughputs>, bad: &
 }
 
 #[cfg(test)]
+mod properties;
+#[cfg(test)]
 mod tests;

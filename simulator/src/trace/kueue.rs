@@ -51,7 +51,8 @@ pub(super) fn parse(lines: Lines) -> Result<Config, Error> {
     let config = parsed.map_err(|error| {
         let line = error.inner().location().map_or(1, |location| location.line() as u64);
         let (field, found) = (error.path().to_string(), error.inner().to_string());
-        let found = found.strip_prefix(&format!("{field}: ")).unwrap_or(&found).to_owned();
+        let found = found.strip_prefix(&format!("{field}: ")).unwrap_or(&found);
+        let found = found.split(" at line ").next().unwrap_or_default().to_owned();
         let field = if field == "." { "file".to_owned() } else { field };
         wrong(line, field, found, "write it as Kueue's test/performance/scheduler/configs do")
     })?;

@@ -145,9 +145,23 @@ const MOST: u32 = 1_000_000_000;
 
 impl<'de> Deserialize<'de> for Count {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let number = i64::deserialize(deserializer)?;
-        let wrong = || de::Error::custom(format_args!("{number} is not a whole number from 0 to {MOST}"));
-        u32::try_from(number).ok().filter(|number| *number <= MOST).map(Self).ok_or_else(wrong)
+        deserializer.deserialize_any(Number)
+    }
+}
+
+// A visitor, not a conversion afterwards: what a visitor refuses is told with the value's own line.
+struct Number;
+
+impl de::Visitor<'_> for Number {
+    type Value = Count;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "a whole number from 0 to {MOST}")
+    }
+
+    fn visit_u64<E: de::Error>(self, value: u64) -> Result<Count, E> {
+        let number = u32::try_from(value).ok().filter(|number| *number <= MOST).map(Count);
+        number.ok_or_else(|| E::invalid_value(de::Unexpected::Unsigned(value), &self))
     }
 }
 
