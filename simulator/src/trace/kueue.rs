@@ -12,7 +12,6 @@ use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::io::Read;
 use std::path::Path;
-use std::rc::Rc;
 
 use crate::Error;
 
@@ -24,8 +23,8 @@ pub use config::{
 
 /// Bytes of a generator file; Kueue's have under 6 KB.
 const MOST: u64 = 16 << 20;
-/// Queues and jobs that a file may unroll into; beyond, a number in it is a slip.
-const MOST_SETS: u64 = 1_000_000;
+/// Cohorts, queues and sets, and jobs that a file may unroll into; beyond, a number in it is a slip.
+const MOST_THINGS: u64 = 1_000_000;
 const MOST_JOBS: u64 = 1_000_000_000;
 
 /// Opens a generator file: quotas and workloads.
@@ -56,7 +55,7 @@ pub(super) fn parse(lines: Lines) -> Result<Config, Error> {
         let field = if field == "." { "file".to_owned() } else { field };
         wrong(line, field, found, "write it as Kueue's test/performance/scheduler/configs do")
     })?;
-    let (sets, jobs) = config.size();
+    let (things, jobs) = config.size();
     if jobs == 0 {
         return Err(wrong(
             1,
@@ -65,37 +64,46 @@ pub(super) fn parse(lines: Lines) -> Result<Config, Error> {
             "list at least one cohort with a queue and workloads",
         ));
     }
-    if sets > MOST_SETS || jobs > MOST_JOBS {
-        let found = format!("{sets} sets of workloads, {jobs} workloads");
-        return Err(wrong(1, "cohorts".to_owned(), found, "lower a count: at most 1000000 sets and 1000000000 workloads"));
+    if things > MOST_THINGS || jobs > MOST_JOBS {
+        let found = format!("{things} cohorts, queues and sets with {jobs} workloads");
+        return Err(wrong(
+            1,
+            "cohorts".to_owned(),
+            found,
+            "lower a count: at most 1000000 cohorts, queues and sets, and 1000000000 workloads",
+        ));
     }
     Ok(config)
 }
 
 /// One running loop of Kueue's generator: the next creation of one set of one queue.
 struct Loop {
-    set: Rc<Workloads>,
-    set_index: usize,
+    /// Indices of the cohorts' set, the queues' set and the workloads' set.
+    at: (usize, usize, usize),
     queue: String,
     cohort: String,
     created: u64,
 }
 
 impl Loop {
-    fn next_ms(&self) -> u64 {
-        (self.created + 1) * u64::from(self.set.creation_interval_ms.0)
+    fn set<'a>(&self, config: &'a Config) -> Option<&'a Workloads> {
+        let (cohorts, queues, set) = self.at;
+        config.cohorts.get(cohorts)?.queues_sets.get(queues)?.workloads_sets.get(set)
     }
 
-    fn is_done(&self) -> bool {
-        self.created >= self.set.count()
+    /// When it creates next; absent: it is done.
+    fn next_ms(&self, config: &Config) -> Option<u64> {
+        let set = self.set(config).filter(|set| self.created < set.count())?;
+        Some((self.created + 1) * u64::from(set.creation_interval_ms.0))
     }
 
-    fn create(&mut self) -> Option<TraceJob> {
-        let (templates, submit_ms) = (self.set.workloads.len() as u64, self.next_ms());
+    fn create(&mut self, config: &Config) -> Option<TraceJob> {
+        let (set, submit_ms) = (self.set(config)?, self.next_ms(config)?);
+        let templates = set.workloads.len() as u64;
         let (round, at) = (self.created.checked_div(templates)?, self.created.checked_rem(templates)?);
-        let template = self.set.workloads.get(usize::try_from(at).ok()?)?;
+        let template = set.workloads.get(usize::try_from(at).ok()?)?;
         self.created += 1;
-        let name = format!("{}/{}-{}-{round}-{at}", self.queue, template.class_name, self.set_index);
+        let name = format!("{}/{}-{}-{round}-{at}", self.queue, template.class_name, self.at.2);
         Some(template.job(name, submit_ms, &self.queue, &self.cohort))
     }
 }
@@ -104,7 +112,8 @@ impl Template {
     /// Whole units over all pods.
     pub fn gpus(&self) -> u32 {
         let pods = u64::from(self.pod_count.0.max(1));
-        let gpus = if self.devices.0 > 0 { pods * u64::from(self.devices.0) } else { (pods * self.request.0).div_ceil(1000) };
+        let devices = pods.saturating_mul(self.devices.0.into());
+        let gpus = if self.devices.0 > 0 { devices } else { pods.saturating_mul(self.request.0).div_ceil(1000) };
         u32::try_from(gpus).unwrap_or(u32::MAX)
     }
 
@@ -130,54 +139,60 @@ impl Template {
 impl Config {
     /// Jobs by creation; at equal times in the file's order.
     pub fn jobs(&self) -> impl Iterator<Item = TraceJob> + use<> {
-        let mut loops = self.loops();
-        let waiting = loops.iter().enumerate().filter(|(_, one)| !one.is_done());
-        let mut heap: BinaryHeap<_> = waiting.map(|(at, one)| Reverse((one.next_ms(), at))).collect();
+        let (config, mut loops) = (self.clone(), self.loops());
+        let next = |(at, one): (usize, &Loop)| Some(Reverse((one.next_ms(self)?, at)));
+        let mut heap: BinaryHeap<_> = loops.iter().enumerate().filter_map(next).collect();
         std::iter::from_fn(move || {
             let Reverse((_, at)) = heap.pop()?;
             let one = loops.get_mut(at)?;
-            let job = one.create()?;
-            if !one.is_done() {
-                heap.push(Reverse((one.next_ms(), at)));
-            }
+            let job = one.create(&config)?;
+            heap.extend(one.next_ms(&config).map(|next| Reverse((next, at))));
             Some(job)
         })
     }
 
     /// Cluster queues: name, cohort, and what they are alike to.
     pub fn queues(&self) -> impl Iterator<Item = (String, String, &Queues)> {
-        let cohorts = self.cohorts.iter().flat_map(|set| (0..set.count.0).map(move |i| (format!("{}-{i}", set.class_name), set)));
-        cohorts.flat_map(|(cohort, set)| {
-            set.queues_sets.iter().enumerate().flat_map(move |(at, queues)| {
+        self.numbered().map(|(_, queue, cohort, queues)| (queue, cohort, queues))
+    }
+
+    /// As [`Self::queues`], with the indices of the cohorts' and the queues' set before.
+    fn numbered(&self) -> impl Iterator<Item = ((usize, usize), String, String, &Queues)> {
+        let cohorts = self.cohorts.iter().enumerate();
+        let cohorts = cohorts.flat_map(|(c, set)| (0..set.count.0).map(move |i| (c, format!("{}-{i}", set.class_name), set)));
+        cohorts.flat_map(|(c, cohort, set)| {
+            set.queues_sets.iter().enumerate().flat_map(move |(q, queues)| {
                 let cohort = cohort.clone();
-                (0..queues.count.0).map(move |i| (format!("{}-{at}-{i}-{cohort}", queues.class_name), cohort.clone(), queues))
+                let name = move |i, cohort: &str| format!("{}-{q}-{i}-{cohort}", queues.class_name);
+                (0..queues.count.0).map(move |i| ((c, q), name(i, &cohort), cohort.clone(), queues))
             })
         })
     }
 
     fn loops(&self) -> Vec<Loop> {
         let mut loops = Vec::new();
-        for (queue, cohort, queues) in self.queues() {
-            for (set_index, set) in queues.workloads_sets.iter().enumerate() {
-                let set = Rc::new(set.clone());
-                loops.push(Loop { set, set_index, queue: queue.clone(), cohort: cohort.clone(), created: 0 });
+        for ((c, q), queue, cohort, queues) in self.numbered() {
+            for set in 0..queues.workloads_sets.len() {
+                loops.push(Loop { at: (c, q, set), queue: queue.clone(), cohort: cohort.clone(), created: 0 });
             }
         }
         loops
     }
 
-    /// Cluster queues' sets, and what they create in all. Saturates.
+    /// Cohorts, queues and sets of workloads in all, and the workloads they create. Saturates.
     fn size(&self) -> (u64, u64) {
-        let (mut sets, mut jobs) = (0_u64, 0_u64);
+        let (mut things, mut jobs) = (0_u64, 0_u64);
         for cohorts in &self.cohorts {
+            let count = u64::from(cohorts.count.0);
+            things = things.saturating_add(count);
             for queues in &cohorts.queues_sets {
-                let alike = u64::from(cohorts.count.0).saturating_mul(queues.count.0.into());
-                sets = sets.saturating_add(alike.saturating_mul(queues.workloads_sets.len() as u64));
+                let alike = count.saturating_mul(queues.count.0.into());
+                things = things.saturating_add(alike.saturating_mul(1 + queues.workloads_sets.len() as u64));
                 let each = queues.workloads_sets.iter().fold(0_u64, |sum, set| sum.saturating_add(set.count()));
                 jobs = jobs.saturating_add(alike.saturating_mul(each));
             }
         }
-        (sets, jobs)
+        (things, jobs)
     }
 }
 

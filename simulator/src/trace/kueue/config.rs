@@ -97,6 +97,7 @@ pub enum Preemption {
 pub struct Workloads {
     pub count: Count,
     pub creation_interval_ms: Count,
+    #[serde(deserialize_with = "sane")]
     pub workloads: Vec<Template>,
 }
 
@@ -142,6 +143,20 @@ pub struct Count(pub u32);
 pub struct Units(pub u64);
 
 const MOST: u32 = 1_000_000_000;
+
+/// GPUs of one workload; more is a slip.
+const MOST_GPUS: u32 = 65_536;
+
+fn sane<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Template>, D::Error> {
+    let all = Vec::<Template>::deserialize(deserializer)?;
+    match all.iter().find(|template| template.gpus() > MOST_GPUS) {
+        Some(template) => {
+            let (name, units) = (&template.class_name, template.gpus());
+            Err(de::Error::custom(format_args!("{name} asks for {units} units over all its pods, over the limit of {MOST_GPUS}")))
+        }
+        None => Ok(all),
+    }
+}
 
 impl<'de> Deserialize<'de> for Count {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {

@@ -67,7 +67,10 @@ fn what_is_wrong_is_told_with_line_and_field() {
         ("request: 5", "request: many", "line 20", "request"),
         ("nominalQuota: 20", "nominalQuotas: 20", "line", "nominalQuotas"),
         ("count: 2\n", "count: 2000000000\n", "line 4", "cohorts[0].count"),
-        ("count: 350", "count: 900000000", "line 1", "at most 1000000 sets"),
+        ("count: 350", "count: 900000000", "line 1", "1000000000 workloads"),
+        ("count: 2\n", "count: 1000000\n", "line 1", "at most 1000000 cohorts"),
+        ("request: 20", "request: 70000", "line", "over the limit of 65536"),
+        ("request: 20", "request: 1000000000, podCount: 1000000000", "line", "over the limit of 65536"),
         ("reclaimWithinCohort: Any", "reclaimWithinCohort: Some", "line", "reclaimWithinCohort"),
     ];
     for (good, bad, line, field) in cases {
