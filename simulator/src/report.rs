@@ -3,6 +3,7 @@
 pub mod chart;
 pub mod csv;
 pub mod html;
+pub mod run;
 
 use std::fmt;
 

@@ -52,7 +52,7 @@ pub(super) fn parse(lines: Lines) -> Result<Config, Error> {
         let (field, found) = (error.path().to_string(), error.inner().to_string());
         let found = found.strip_prefix(&format!("{field}: ")).unwrap_or(&found);
         let found = found.split(" at line ").next().unwrap_or_default().to_owned();
-        let field = if field == "." { "file".to_owned() } else { field };
+        let field = if matches!(field.as_str(), "." | "") { "file".to_owned() } else { field };
         wrong(line, field, found, "write it as Kueue's test/performance/scheduler/configs do")
     })?;
     let (things, jobs) = config.size();

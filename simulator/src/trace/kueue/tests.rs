@@ -77,7 +77,13 @@ fn what_is_wrong_is_told_with_line_and_field() {
         let error = read(&BASELINE.replacen(good, bad, 1)).unwrap_err().to_string();
         assert!(error.contains(line) && error.contains(field), "{bad}: {error}");
     }
-    for (text, what) in [("", "line 1"), ("cohorts: []", "at least one cohort"), ("cohorts: [", "cohorts is"), ("- 1", "file")] {
+    for (text, what) in [
+        ("", "line 1"),
+        ("cohorts: []", "at least one cohort"),
+        ("cohorts: [", "cohorts is"),
+        ("- 1", "file is"),
+        ("\"\": 1", "file is"),
+    ] {
         let error = read(text).unwrap_err().to_string();
         assert!(error.contains("generator.yaml, line") && error.contains(what), "{text}: {error}");
     }
