@@ -19,6 +19,15 @@ pub enum Error {
         #[source]
         source: std::io::Error,
     },
+    /// A file cannot be written. Exit 73.
+    #[error("cannot write {path}: {source}")]
+    Write {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
     /// A row of a trace does not parse. Exit 64.
     #[error("{path}, line {line}: {field} is {found:?}: {remedy}; --skip-bad leaves such rows out and counts them")]
     Row {
@@ -33,14 +42,29 @@ pub enum Error {
         /// What it must say.
         remedy: &'static str,
     },
+    /// A file is cut off or not of its format at all: there is no row to leave out. Exit 64.
+    #[error("{path}, line {line}: {field} is {found:?}: {remedy}")]
+    Layout {
+        /// The file.
+        path: PathBuf,
+        /// 1-based.
+        line: u64,
+        /// What of it: a column, a key, the header, the compressed data.
+        field: String,
+        /// What is there.
+        found: String,
+        /// What must be there.
+        remedy: String,
+    },
 }
 
 impl Error {
-    /// The process exit code (sysexits: 64 is a usage error).
+    /// The process exit code (sysexits: 64 is a usage error, 66 no input, 73 cannot create).
     pub fn code(&self) -> u8 {
         match self {
-            Self::Usage(_) | Self::Row { .. } => 64,
+            Self::Usage(_) | Self::Row { .. } | Self::Layout { .. } => 64,
             Self::Read { .. } => 66,
+            Self::Write { .. } => 73,
         }
     }
 }

@@ -1,8 +1,15 @@
-//! What a study found: a table of published | peers' rule | ours | goal, as text and as JSON.
+//! What a study found: a table of published | peers' rule | ours | goal, as text, JSON and HTML; and series over time.
+
+pub mod chart;
+pub mod csv;
+pub mod html;
+pub mod run;
 
 use std::fmt;
 
 use serde::Serialize;
+
+pub use chart::{Chart, Kind, Series};
 
 /// One published experiment, done again.
 #[derive(Serialize, Clone, Debug, Default)]
