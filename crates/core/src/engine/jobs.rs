@@ -5,7 +5,7 @@ use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 
 use crate::names::{JobName, QueueName};
-use crate::plan::{Claimant, Reason};
+use crate::plan::{ActionKind, Claimant, Reason};
 use crate::state::{Discipline, Phase, Seat};
 use crate::time::At;
 
@@ -36,7 +36,12 @@ pub(super) fn decide(round: &mut Round) {
     let mut chosen = resume(round);
     let mut order = Order::new(round);
     let mut reserved = BTreeSet::new();
+    let ordered = round.starts_ordered();
     while let Some((at, turn, kind)) = order.pop(round) {
+        if ordered + chosen.len() >= round.state.policy.max_starts as usize {
+            order.leave(round);
+            break;
+        }
         match round.attempt(turn.2) {
             Ok(before) => {
                 chosen.push(Chosen { ix: turn.2, resumed: false, before });
@@ -122,6 +127,13 @@ impl Order {
         }
     }
 
+    /// The queues are looked at again when orders have been carried out.
+    fn leave(&self, round: &mut Round) {
+        for (name, _) in &self.queues {
+            round.desk.mark(name);
+        }
+    }
+
     /// The first of the kind was let in: the next of it takes its place.
     fn advance(&mut self, round: &mut Round, at: usize, kind: u32) {
         let Some((name, heads)) = self.queues.get_mut(at) else { return };
@@ -146,6 +158,14 @@ impl Order {
 }
 
 impl Round<'_> {
+    /// Starts of jobs that are on their way.
+    fn starts_ordered(&self) -> usize {
+        if self.state.policy.max_starts == u32::MAX {
+            return 0;
+        }
+        self.state.actions.values().filter(|action| matches!(action.kind, ActionKind::StartJob { .. })).count()
+    }
+
     /// Whether the seat's devices take work.
     fn is_usable(&self, seat: &Seat) -> bool {
         let Some(node) = self.desk.books.cluster.node(seat.node) else { return false };
