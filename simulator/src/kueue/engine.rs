@@ -227,6 +227,7 @@ impl QuotaScheduler for EngineScheduler {
     }
 
     fn evicted(&mut self, now: Ms, workload: WorkloadIx) {
+        self.carried_out(now);
         self.exited(now, workload, JobExit::Stopped);
     }
 

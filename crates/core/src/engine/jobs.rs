@@ -1,5 +1,5 @@
-//! Jobs in order: priority, then the fair share of their queues, then age (or what the queue's discipline says). Each gets
-//! its minimum or nothing; what is left is shared out.
+//! Jobs in order: those inside their queue's own quota (they would take it back anyway), then priority, then the fair share of
+//! their queues, then age (or what the queue's discipline says). Each gets its minimum or nothing; what is left is shared out.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
@@ -25,9 +25,12 @@ pub(super) struct Chosen {
     pub before: Option<(At, JobName)>,
 }
 
+/// Where the head of a queue stands among the heads of others: borrows, priority, shares from the top level down, key.
+type Standing = (bool, Reverse<i32>, Vec<u64>, u64);
+
 /// Queues that are looked at, by whose turn it is.
 struct Order {
-    heap: BinaryHeap<Reverse<(Reverse<i32>, Vec<u64>, u64, usize)>>,
+    heap: BinaryHeap<Reverse<(Standing, usize)>>,
     queues: Vec<(QueueName, BTreeSet<(Turn, u32)>)>,
 }
 
@@ -90,6 +93,18 @@ fn resume(round: &mut Round) -> Vec<Chosen> {
     chosen
 }
 
+fn standing(round: &mut Round, queue: &QueueName, turn: Turn) -> Standing {
+    let share = round.desk.share(round.state, queue);
+    let books = &round.desk.books;
+    let own = books.tree.node(queue).zip(round.state.jobs.at(turn.2)).is_some_and(|(node, job)| {
+        let fits = |group: &crate::state::Group| {
+            books.tree.fits_nominal(node, books.least_amounts(&group.ask).times(group.min).as_slice()).is_ok()
+        };
+        job.spec.groups.iter().all(fits)
+    });
+    (!own, turn.0, share, turn.1)
+}
+
 impl Order {
     fn new(round: &mut Round) -> Self {
         let mut order = Self { heap: BinaryHeap::new(), queues: Vec::new() };
@@ -107,20 +122,21 @@ impl Order {
 
     fn push(&mut self, round: &mut Round, at: usize) {
         let Some((name, heads)) = self.queues.get(at) else { return };
-        if let Some(((priority, key, _), _)) = heads.first() {
-            self.heap.push(Reverse((*priority, round.desk.share(round.state, name), *key, at)));
+        if let Some((turn, _)) = heads.first() {
+            let standing = standing(round, name, *turn);
+            self.heap.push(Reverse((standing, at)));
         }
     }
 
     /// The next job to try. Shares only rise while jobs are let in, so a stale one is looked at again later.
     fn pop(&mut self, round: &mut Round) -> Option<(usize, Turn, u32)> {
         loop {
-            let Reverse((priority, share, key, at)) = self.heap.pop()?;
+            let Reverse((was, at)) = self.heap.pop()?;
             let (name, heads) = self.queues.get(at)?;
             let Some((turn, kind)) = heads.first().copied() else { continue };
-            let now = (turn.0, round.desk.share(round.state, name), turn.1, at);
-            if now > (priority, share, key, at) && self.heap.peek().is_some_and(|Reverse(next)| *next < now) {
-                self.heap.push(Reverse(now));
+            let now = standing(round, name, turn);
+            if now > was && self.heap.peek().is_some_and(|Reverse((next, _))| *next < now) {
+                self.heap.push(Reverse((now, at)));
                 continue;
             }
             return Some((at, turn, kind));
