@@ -12,13 +12,16 @@ use tidegate_core::node::{Device, NodeSpec};
 use tidegate_core::plan::{Action, ActionId, ActionKind, Placed};
 use tidegate_core::policy::Policy;
 use tidegate_core::quota::{NodeIx, ResourceIx};
-use tidegate_core::state::{Amount, Ask, Discipline, Group, JobSpec, Queue, Resource, Spread};
+use tidegate_core::state::{Amount, Ask, Discipline, Group, JobSpec, Queue, Quota, Resource, Spread};
 use tidegate_core::{At, Engine};
 
 use super::{Admission, Class, Layout, Ms, Orders, QuotaScheduler, Scene, Wish, WorkloadIx};
 
 /// Starts that may be on their way: the writer takes 20 ms for each, and who comes meanwhile should not wait for long.
-const MAX_STARTS: u32 = 16;
+const MAX_STARTS: u32 = 32;
+
+/// The queue above all.
+const ROOT: &str = "all queues";
 
 /// Virtual time begins here, so that no moment is before the epoch.
 const EPOCH_MS: u64 = 1_000_000;
@@ -67,22 +70,35 @@ impl EngineScheduler {
         let levels = scene.layout.as_ref().map_or(&[][..], |layout| &layout.levels);
         let levels: Vec<String> = levels.iter().map(|(name, _)| name.clone()).filter(|name| name != "node").collect();
         this.tell(0, Event::PolicySet(Policy { levels, max_evictions_per_minute: u32::MAX, max_starts: MAX_STARTS, ..Policy::default() }));
-        for quota in scene.queues.iter().filter(|queue| !queue.name.0.is_empty()) {
-            let name_of = |ix: &ResourceIx| scene.resources.get(usize::from(*ix)).map_or("", String::as_str);
-            let queue = Queue {
-                parent: quota.parent.clone().filter(|parent| !parent.0.is_empty()),
-                quotas: quota.quotas.iter().map(|(ix, quota)| (resource(name_of(ix)), *quota)).collect(),
-                weight_milli: quota.weight_milli,
-                discipline: Discipline::BestEffort,
-                budget_ms: None,
-            };
-            this.tell(0, Event::QueueSet { name: quota.name.clone(), queue });
-        }
+        this.queues(scene);
         match &scene.layout {
             Some(layout) => this.nodes(&layout.clone()),
             None => this.tell(0, Event::NodeSet { name: NodeName::from("all"), spec: NodeSpec::default() }),
         }
         this
+    }
+
+    /// The scene's root, written down or not, limits what is borrowed; the engine's pool does not, so it gets a queue below.
+    fn queues(&mut self, scene: &Scene) {
+        let root = scene.queues.iter().find(|queue| queue.name.0.is_empty());
+        let nominal = |ix: ResourceIx| {
+            let listed = root.and_then(|root| root.quotas.iter().find(|(of, _)| *of == ix));
+            listed.map_or(0, |(_, quota)| quota.nominal)
+        };
+        let resources = (0..).zip(&scene.resources);
+        let quotas = resources.map(|(ix, name)| (resource(name), Quota { nominal: nominal(ix), borrowing_limit: Some(0), lending_limit: None }));
+        self.tell(0, Event::QueueSet { name: QueueName::from(ROOT), queue: Queue { quotas: quotas.collect(), ..Queue::default() } });
+        for quota in scene.queues.iter().filter(|queue| !queue.name.0.is_empty()) {
+            let name_of = |ix: &ResourceIx| scene.resources.get(usize::from(*ix)).map_or("", String::as_str);
+            let queue = Queue {
+                parent: Some(quota.parent.clone().filter(|parent| !parent.0.is_empty()).unwrap_or_else(|| QueueName::from(ROOT))),
+                quotas: quota.quotas.iter().map(|(ix, quota)| (resource(name_of(ix)), *quota)).collect(),
+                weight_milli: quota.weight_milli,
+                discipline: Discipline::BestEffort,
+                budget_ms: None,
+            };
+            self.tell(0, Event::QueueSet { name: quota.name.clone(), queue });
+        }
     }
 
     fn tell(&mut self, now: Ms, event: Event) {

@@ -9,7 +9,7 @@ use crate::plan::{ActionKind, Claimant, Reason};
 use crate::state::{Discipline, Phase, Seat};
 use crate::time::At;
 
-use super::desk::{Block, Turn};
+use super::desk::{Block, Share, Turn};
 use super::displace::Want;
 use super::gang::Refusal;
 use super::round::Round;
@@ -26,12 +26,12 @@ pub(super) struct Chosen {
 }
 
 /// Where the head of a queue stands among the heads of others: borrows, priority, shares from the top level down, key.
-type Standing = (bool, Reverse<i32>, Vec<u64>, u64);
+type Standing = (bool, Reverse<i32>, Share, u64, u32);
 
 /// Queues that are looked at, by whose turn it is.
 struct Order {
     heap: BinaryHeap<Reverse<(Standing, usize)>>,
-    queues: Vec<(QueueName, BTreeSet<(Turn, u32)>)>,
+    queues: Vec<(u32, BTreeSet<(Turn, u32)>)>,
 }
 
 /// Decides for every job that must be looked at.
@@ -93,23 +93,19 @@ fn resume(round: &mut Round) -> Vec<Chosen> {
     chosen
 }
 
-fn standing(round: &mut Round, queue: &QueueName, turn: Turn) -> Standing {
+fn standing(round: &mut Round, queue: u32, turn: Turn, kind: u32) -> Standing {
     let share = round.desk.share(round.state, queue);
-    let books = &round.desk.books;
-    let own = books.tree.node(queue).zip(round.state.jobs.at(turn.2)).is_some_and(|(node, job)| {
-        let fits = |group: &crate::state::Group| {
-            books.tree.fits_nominal(node, books.least_amounts(&group.ask).times(group.min).as_slice()).is_ok()
-        };
-        job.spec.groups.iter().all(fits)
-    });
-    (!own, turn.0, share, turn.1)
+    let tree = &round.desk.books.tree;
+    let node = round.desk.queues.get(queue as usize).and_then(|lists| lists.node);
+    let own = node.is_some_and(|node| round.desk.least(kind).iter().all(|least| tree.fits_nominal(node, least.as_slice()).is_ok()));
+    (!own, turn.0, share, turn.1, turn.2)
 }
 
 impl Order {
     fn new(round: &mut Round) -> Self {
         let mut order = Self { heap: BinaryHeap::new(), queues: Vec::new() };
         for name in round.desk.take_dirty() {
-            let Some(lists) = round.desk.queues.get(&name) else { continue };
+            let Some(lists) = round.desk.queues.get(name as usize) else { continue };
             let heads = lists.waiting.iter().filter_map(|(kind, turns)| turns.first().map(|turn| (*turn, *kind)));
             let heads: BTreeSet<(Turn, u32)> = heads.collect();
             if !heads.is_empty() {
@@ -122,8 +118,8 @@ impl Order {
 
     fn push(&mut self, round: &mut Round, at: usize) {
         let Some((name, heads)) = self.queues.get(at) else { return };
-        if let Some((turn, _)) = heads.first() {
-            let standing = standing(round, name, *turn);
+        if let Some((turn, kind)) = heads.first() {
+            let standing = standing(round, *name, *turn, *kind);
             self.heap.push(Reverse((standing, at)));
         }
     }
@@ -134,7 +130,7 @@ impl Order {
             let Reverse((was, at)) = self.heap.pop()?;
             let (name, heads) = self.queues.get(at)?;
             let Some((turn, kind)) = heads.first().copied() else { continue };
-            let now = standing(round, name, turn);
+            let now = standing(round, *name, turn, kind);
             if now > was && self.heap.peek().is_some_and(|Reverse((next, _))| *next < now) {
                 self.heap.push(Reverse((now, at)));
                 continue;
@@ -146,7 +142,7 @@ impl Order {
     /// The queues are looked at again when orders have been carried out.
     fn leave(&self, round: &mut Round) {
         for (name, _) in &self.queues {
-            round.desk.mark(name);
+            round.desk.mark_ix(*name);
         }
     }
 
@@ -154,7 +150,7 @@ impl Order {
     fn advance(&mut self, round: &mut Round, at: usize, kind: u32) {
         let Some((name, heads)) = self.queues.get_mut(at) else { return };
         heads.pop_first();
-        let waiting = round.desk.queues.get(name).and_then(|lists| lists.waiting.get(&kind));
+        let waiting = round.desk.queues.get(*name as usize).and_then(|lists| lists.waiting.get(&kind));
         if let Some(turn) = waiting.and_then(|turns| turns.first()) {
             heads.insert((*turn, kind));
         }
@@ -165,7 +161,8 @@ impl Order {
     fn refused(&mut self, round: &mut Round, at: usize, _kind: u32) {
         let Some((name, heads)) = self.queues.get_mut(at) else { return };
         heads.pop_first();
-        let strict = round.state.queues.get(name).is_some_and(|queue| queue.discipline == Discipline::StrictFifo);
+        let name = round.desk.queues.get(*name as usize).map(|lists| &lists.name);
+        let strict = name.and_then(|name| round.state.queues.get(name)).is_some_and(|queue| queue.discipline == Discipline::StrictFifo);
         if strict {
             heads.clear();
         }
@@ -264,7 +261,7 @@ impl Round<'_> {
     /// Remembers why, and promises the first of each queue that lacks devices what will come free.
     fn refused(&mut self, ix: u32, refusal: Refusal, reserved: &mut BTreeSet<QueueName>) {
         let lacks_devices = refusal.binding.is_none() && matches!(refusal.block, Block::Capacity { .. } | Block::Spread { .. });
-        self.desk.refuse(self.state, ix, refusal.block, refusal.binding.as_ref());
+        self.desk.refuse(ix, refusal.block, refusal.binding.as_ref());
         let Some(queue) = self.state.jobs.at(ix).map(|job| job.spec.queue.clone()) else { return };
         if lacks_devices
             && reserved.insert(queue)
