@@ -22,6 +22,7 @@ pub mod demand;
 pub mod engine;
 pub mod event;
 pub mod explain;
+pub mod fragment;
 pub mod holdings;
 pub mod names;
 pub mod plan;
