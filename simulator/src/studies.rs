@@ -1,1 +1,3 @@
-//! (in work)
+//! Published experiments done again, one module each.
+
+pub mod fgd;

@@ -96,7 +96,7 @@ pub struct NodeView<'a> {
 
 /// Idle GPU of `node` that our usual work cannot use, in thousandths of a GPU times 10^6 (10^-9 GPUs).
 pub fn fragment(mix: &Mix, node: &NodeView<'_>) -> u64 {
-    mix.fragment(node.class, node.cpu_milli, node.free.iter().copied())
+    mix.fragment(node.class, node.cpu_milli, &node.free.iter().copied())
 }
 
 #[cfg(test)]

@@ -61,7 +61,7 @@ impl Mix {
     }
 
     /// Idle GPU that the mix cannot use on a node of `class` with `cpu_milli` and `free` left, in 10^-9 GPUs.
-    pub(super) fn fragment(&self, class: u16, cpu_milli: i64, free: impl Iterator<Item = u16> + Clone) -> u64 {
+    pub(super) fn fragment(&self, class: u16, cpu_milli: i64, free: &(impl Iterator<Item = u16> + Clone)) -> u64 {
         let idle: u64 = free.clone().map(u64::from).sum();
         let Some(class) = self.classes.get(usize::from(class)).filter(|_| idle > 0) else { return idle * PPM };
         let fed = u64::try_from(cpu_milli).unwrap_or(0) * u64::from(WHOLE) * REACH_PERCENT / 100 / self.cpu_milli_per_gpu();

@@ -36,7 +36,7 @@ pub fn place(mix: &Mix, node: &NodeView<'_>, ask: &Ask) -> Option<Placement> {
     }
     let rate = Rate { mix, node, before: fragment(mix, node), cpu_milli: node.cpu_milli - shape.cpu_milli };
     match shape.gpus {
-        Gpus::None => Some(Placement { score: rate.score(0, node.free.iter().copied()), device: None }),
+        Gpus::None => Some(Placement { score: rate.score(0, &node.free.iter().copied()), device: None }),
         Gpus::Whole(gpus) => whole(&rate, gpus),
         Gpus::Fraction(milli) => fraction(&rate, milli),
     }
@@ -57,7 +57,7 @@ fn whole(rate: &Rate<'_>, gpus: u16) -> Option<Placement> {
         Some(if taken { 0 } else { free })
     });
     let pressure = rate.mix.pressure(rate.node.class);
-    Some(Placement { score: rate.score(pressure, after), device: None })
+    Some(Placement { score: rate.score(pressure, &after), device: None })
 }
 
 fn fraction(rate: &Rate<'_>, milli: u16) -> Option<Placement> {
@@ -67,7 +67,7 @@ fn fraction(rate: &Rate<'_>, milli: u16) -> Option<Placement> {
     let mut best: Option<Placement> = None;
     for (device, _) in free.iter().enumerate().filter(fits) {
         let after = free.iter().enumerate().map(|(index, &left)| if index == device { left - milli } else { left });
-        let score = rate.score(pressure, after);
+        let score = rate.score(pressure, &after);
         if best.is_none_or(|best| score > best.score) {
             best = Some(Placement { score, device: Some(device) });
         }
@@ -86,7 +86,7 @@ struct Rate<'a> {
 }
 
 impl Rate<'_> {
-    fn score(&self, pressure: u64, after: impl Iterator<Item = u16> + Clone) -> Score {
+    fn score(&self, pressure: u64, after: &(impl Iterator<Item = u16> + Clone)) -> Score {
         let idle: u64 = after.clone().map(u64::from).sum();
         let fragment = self.mix.fragment(self.node.class, self.cpu_milli, after);
         let gain = signed(self.before) - signed(fragment) - signed(pressure) * PRESSURE;

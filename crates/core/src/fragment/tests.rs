@@ -117,8 +117,11 @@ fn the_mix_is_fitted_often_at_first_and_forgets() {
 
 fn some_shape() -> impl Strategy<Value = Shape> {
     let gpus = prop_oneof![Just(Gpus::None), (1u16..1000).prop_map(Gpus::Fraction), (1u16..9).prop_map(Gpus::Whole)];
-    (0i64..64_000, gpus, prop_oneof![Just(ANY_CLASS), 1u64..8])
-        .prop_map(|(cpu_milli, gpus, classes)| Shape { cpu_milli, gpus, classes })
+    (0i64..64_000, gpus, prop_oneof![Just(ANY_CLASS), 1u64..8]).prop_map(|(cpu_milli, gpus, classes)| Shape {
+        cpu_milli,
+        gpus,
+        classes,
+    })
 }
 
 /// The formula as it reads, shape by shape.
@@ -168,10 +171,11 @@ proptest! {
             let before = fragment(&mix, &node(cpu_milli, &free));
             let mut after = free.clone();
             after[device] -= milli;
-            let gain = before as i64 - fragment(&mix, &node(cpu_milli - 2000, &after)) as i64 - mix.pressure(0) as i64 * 100_000;
-            let bucket = (gain.div_euclid(40_000_000) + 50).clamp(0, 99) as u16;
-            prop_assert!(found.score.bucket >= bucket);
-            prop_assert!(Some(device) != found.device || found.score.bucket == bucket);
+            let left = fragment(&mix, &node(cpu_milli - 2000, &after)) + mix.pressure(0) * 100_000;
+            let gain = before.cast_signed() - left.cast_signed();
+            let bucket = (gain.div_euclid(40_000_000) + 50).clamp(0, 99);
+            prop_assert!(i64::from(found.score.bucket) >= bucket);
+            prop_assert!(Some(device) != found.device || i64::from(found.score.bucket) == bucket);
         }
     }
 }
