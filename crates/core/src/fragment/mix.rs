@@ -11,7 +11,7 @@ const PPM: u64 = 1_000_000;
 const CPU_MILLI_PER_GPU: u64 = 10_000;
 
 /// Free CPU reaches a fifth further than the mean need says, as light work can be chosen for what is left.
-/// 1.1 to 1.4 are alike on Alibaba's lists.
+/// 105 to 140 change no list of Alibaba's by more than half a point, 115 to 130 by a tenth.
 const REACH_PERCENT: u64 = 120;
 
 /// Pressure beyond this (thousandths) does not count, so that one rare class does not drown the rest of the score.
@@ -64,7 +64,8 @@ impl Mix {
     pub(super) fn fragment(&self, class: u16, cpu_milli: i64, free: &(impl Iterator<Item = u16> + Clone)) -> u64 {
         let idle: u64 = free.clone().map(u64::from).sum();
         let Some(class) = self.classes.get(usize::from(class)).filter(|_| idle > 0) else { return idle * PPM };
-        let fed = u64::try_from(cpu_milli).unwrap_or(0) * u64::from(WHOLE) * REACH_PERCENT / 100 / self.cpu_milli_per_gpu();
+        let reach = u64::from(WHOLE) * REACH_PERCENT / 100;
+        let fed = u64::try_from(cpu_milli).unwrap_or(0).saturating_mul(reach) / self.cpu_milli_per_gpu();
         let usable: u64 = class.groups.iter().map(|group| group.usable(cpu_milli, free.clone(), fed)).sum();
         (idle * PPM).saturating_sub(usable)
     }
@@ -82,14 +83,18 @@ impl Mix {
 
 impl Group {
     fn usable(&self, cpu_milli: i64, free: impl Iterator<Item = u16>, fed: u64) -> u64 {
-        let (fit, milli) = free
-            .filter(|&free| free >= self.milli)
-            .fold((0u16, 0u64), |(fit, milli), free| (fit.saturating_add(1), milli + u64::from(free)));
-        if fit < self.gpus {
+        let (mut fit, mut milli) = (0u32, 0u32);
+        for free in free {
+            // Without branches and checks, as this is the innermost loop; a node has far fewer than 4 million GPUs.
+            let fits = u32::from(free >= self.milli);
+            fit = fit.wrapping_add(fits);
+            milli = milli.wrapping_add(fits * u32::from(free));
+        }
+        if fit < u32::from(self.gpus) {
             return 0;
         }
         let below = self.by_cpu.iter().take_while(|(cpu, _)| *cpu <= cpu_milli).last();
-        below.map_or(0, |(_, weight)| weight * milli.min(fed))
+        below.map_or(0, |(_, weight)| weight * u64::from(milli).min(fed))
     }
 }
 
@@ -135,15 +140,18 @@ fn pressure(shapes: &[(Shape, u64)], class: u16, gpus: u64, class_gpus: &[u64]) 
     let all: u128 = shapes.iter().map(demand).sum();
     let bound = shapes.iter().filter(|(shape, _)| shape.classes != super::ANY_CLASS && has(shape.classes, class));
     let bound: u128 = bound.map(|shape| demand(shape) / u128::from(shape.0.classes.count_ones().max(1))).sum();
-    let capacity = u128::from(class_gpus.iter().sum::<u64>());
-    let pressure = (bound * capacity * 1000).checked_div(all * u128::from(gpus)).unwrap_or(0);
+    let capacity: u128 = class_gpus.iter().map(|&gpus| u128::from(gpus)).sum();
+    let share_ppm = (bound * u128::from(PPM)).checked_div(all).unwrap_or(0);
+    let pressure = (share_ppm * capacity).checked_div(u128::from(gpus) * 1000).unwrap_or(0);
     u64::try_from(pressure).unwrap_or(MOST_PRESSURE).min(MOST_PRESSURE)
 }
 
 fn cpu_per_gpu(shapes: &[(Shape, u64)]) -> u64 {
-    let with = || shapes.iter().filter(|(shape, _)| shape.gpus != Gpus::None);
-    let cpu: u128 = with().map(|(shape, count)| u128::from(shape.cpu_milli.unsigned_abs()) * u128::from(*count)).sum();
-    let gpu: u128 = with().map(|(shape, count)| u128::from(shape.gpus.milli()) * u128::from(*count)).sum();
-    let mean = (cpu * u128::from(WHOLE)).checked_div(gpu).unwrap_or(0);
+    let sum = |each: fn(&Shape) -> u64| {
+        let with_gpu = shapes.iter().filter(|(shape, _)| shape.gpus != Gpus::None);
+        with_gpu.fold(0u128, |sum, (shape, count)| sum.saturating_add(u128::from(each(shape)) * u128::from(*count)))
+    };
+    let (cpu, gpu) = (sum(|shape| shape.cpu_milli.unsigned_abs()), sum(|shape| shape.gpus.milli()));
+    let mean = cpu.saturating_mul(u128::from(WHOLE)).checked_div(gpu).unwrap_or(0);
     u64::try_from(mean).unwrap_or(u64::MAX)
 }

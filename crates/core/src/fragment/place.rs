@@ -5,7 +5,7 @@ use std::cmp::Reverse;
 use super::{Ask, BUCKETS, Gpus, Mix, NodeView, Shape, WHOLE, fragment};
 
 /// 10^-9 GPUs in a bucket: 0.04 GPUs, the width near zero of the published `int(100 x sigmoid(change))`.
-/// 0.03 to 0.06 are alike on Alibaba's lists; a tenth of it costs a percent of all GPUs.
+/// 0.03 to 0.06 are alike on Alibaba's lists; wider ones lose sight of scarce classes.
 const BUCKET: i64 = 40_000_000;
 
 /// 10^-9 GPUs that a unit (a thousandth) of class pressure costs: 0.1 GPU at pressure 1.
@@ -91,8 +91,8 @@ impl Rate<'_> {
         let fragment = self.mix.fragment(self.node.class, self.cpu_milli, after);
         let gain = signed(self.before) - signed(fragment) - signed(pressure) * PRESSURE;
         let bucket = (gain.div_euclid(BUCKET) + i64::from(BUCKETS / 2)).clamp(0, i64::from(BUCKETS) - 1);
-        let cpu = u64::try_from(self.cpu_milli).unwrap_or(0) * u64::from(WHOLE) / self.mix.cpu_milli_per_gpu();
-        Score { bucket: u16::try_from(bucket).unwrap_or(0), slack: Reverse(idle + cpu) }
+        let cpu = u64::try_from(self.cpu_milli).unwrap_or(0).saturating_mul(u64::from(WHOLE)) / self.mix.cpu_milli_per_gpu();
+        Score { bucket: u16::try_from(bucket).unwrap_or(0), slack: Reverse(idle.saturating_add(cpu)) }
     }
 }
 

@@ -115,6 +115,15 @@ fn the_mix_is_fitted_often_at_first_and_forgets() {
     assert_eq!(history.mix(&[1]), Mix::new(&[(new, 1)], &[1]), "the old shape is forgotten");
 }
 
+#[test]
+fn absurd_numbers_are_scored_all_the_same() {
+    let huge = Shape { classes: T4, ..shape(i64::MAX, Gpus::Whole(u16::MAX)) };
+    let mix = Mix::new(&[(huge, u64::MAX), (shape(i64::MAX, Gpus::Whole(1)), u64::MAX)], &[u64::MAX, u64::MAX]);
+    let placed = place(&mix, &node(i64::MAX, &[1000; 64]), &ask(shape(0, Gpus::Fraction(1))));
+    assert_eq!(placed.unwrap().device, Some(0));
+    assert!(place(&Mix::default(), &node(i64::MAX, &[1000]), &ask(shape(0, Gpus::Whole(1)))).is_some());
+}
+
 fn some_shape() -> impl Strategy<Value = Shape> {
     let gpus = prop_oneof![Just(Gpus::None), (1u16..1000).prop_map(Gpus::Fraction), (1u16..9).prop_map(Gpus::Whole)];
     (0i64..64_000, gpus, prop_oneof![Just(ANY_CLASS), 1u64..8]).prop_map(|(cpu_milli, gpus, classes)| Shape {
