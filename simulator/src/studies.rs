@@ -1,4 +1,6 @@
 //! One published experiment each: published | peers' rule | ours | goal.
 
+pub mod fgd;
 pub mod kueue;
+pub mod philly;
 pub mod pollux;
