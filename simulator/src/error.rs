@@ -33,6 +33,18 @@ pub enum Error {
         /// What it must say.
         remedy: &'static str,
     },
+    /// A policy ordered what cannot be, or let a job wait for ever: a fault of the program. Exit 70.
+    #[error("policy {policy}, job {job}, at {at_ms} ms: {what}")]
+    Policy {
+        /// As on the command line.
+        policy: &'static str,
+        /// Its name in the trace.
+        job: String,
+        /// Virtual time.
+        at_ms: u64,
+        /// What is wrong with it.
+        what: String,
+    },
 }
 
 impl Error {
@@ -41,6 +53,7 @@ impl Error {
         match self {
             Self::Usage(_) | Self::Row { .. } => 64,
             Self::Read { .. } => 66,
+            Self::Policy { .. } => 70,
         }
     }
 }

@@ -1,1 +1,3 @@
-//! (in work)
+//! One published experiment each: published | peers' rule | ours | goal.
+
+pub mod philly;
