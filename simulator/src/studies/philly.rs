@@ -249,7 +249,7 @@ fn assumptions(settings: &Settings, stage: &Stage) -> Vec<String> {
         format!("{} GPUs as {}, {:?} locality", stage.floor().gpus(), settings.cluster, settings.locality),
         format!("a stop costs {} s and the work since the checkpoint, one each {} s", settings.restart_s, settings.checkpoint_every_s),
         "owner = virtual cluster, recipe = size; run times are predicted from jobs that have ended; only sjf-oracle knows true ones".to_owned(),
-        "every job may be stopped; all virtual clusters weigh the same; a job runs as long as in the trace wherever it runs".to_owned(),
+        "a job that is moved saves first and pays the restart alone; every job may be stopped; all virtual clusters weigh the same; a job runs as long as in the trace wherever it runs".to_owned(),
     ]
 }
 

@@ -134,6 +134,19 @@ impl Book {
         orders.push(Order::Stop { job });
     }
 
+    /// Orders a move to another place and notes it. The job saves first: nothing is lost but the restart.
+    pub fn shift(&mut self, now: Ms, job: JobIx, held: Held, orders: &mut Vec<Order>) {
+        self.floor.take(&held);
+        let entry = self.job_mut(job);
+        entry.kept_ms = entry.ran_ms(now);
+        entry.started = now;
+        entry.checkpoint_at = now;
+        if let Some(old) = entry.held.replace(held.clone()) {
+            self.floor.give(&old);
+        }
+        orders.push(Order::Resize { job, held });
+    }
+
     fn release(&mut self, job: JobIx) {
         if let Some(held) = self.job_mut(job).held.take() {
             self.floor.give(&held);

@@ -1,14 +1,16 @@
-//! Carries out [`Rule`]: starts jobs in its order, and stops whom it lets yield, the least lost work first.
+//! Carries out [`Rule`]: starts jobs in its order, moves others aside for them, and stops whom it lets yield, the least lost work first.
 //!
-//! GPUs that are free are given at every event. Yields are looked for once a round, because claims drift slowly and each look costs the
-//! whole cluster. Predictions: least expected time per completion (Gittins) of the jobs of the same owner and size that ran longer;
-//! that of a running job is renewed when it ran a sixteenth longer than at the last time.
+//! GPUs that are free are given at every event. Once a round (claims drift slowly, and each look costs the whole cluster) each waiting job,
+//! in order, gets room (1) by moving jobs to other free GPUs, which costs them a restart and no work, else (2) in the place of jobs that
+//! yield to it, of which those that fit elsewhere move and the others stop. Predictions are the least expected time per completion (Gittins)
+//! of the jobs of the same owner and size that ran longer; that of a running job is renewed when it ran a sixteenth longer than at the last.
 
 use std::collections::{BTreeSet, HashMap};
 
 use super::book::Book;
 use super::floor::Floor;
 use super::history::{Group, History};
+use super::moves::moves;
 use super::queue::{Queue, Rank};
 use super::room::Room;
 use super::tide_rule::{Claim, Rule, View};
@@ -108,22 +110,55 @@ impl Tide {
         let mut stoppable = self.stoppable(now);
         let mut closed = BTreeSet::new();
         while let Some(first) = self.queue.first(&closed) {
+            if self.move_aside(now, first, orders) {
+                continue;
+            }
             let price = |job: JobIx| {
                 let &(claim, price) = stoppable.get(&job)?;
                 self.rule.outweighs(first.0, claim).then_some(price)
             };
-            let Some((victims, _)) = Room::new(&self.book, &price).victims(first.2) else {
+            let victims = Room::new(&self.book, &price).victims(first.2).map(|(victims, _)| victims);
+            if let Some(victims) = victims.filter(|victims| self.replace(now, first, victims, orders)) {
+                stoppable.retain(|job, _| !victims.contains(job));
+            } else {
                 closed.insert(first.2);
-                continue;
-            };
-            for victim in victims {
-                stoppable.remove(&victim);
+            }
+        }
+    }
+
+    /// Starts the job in the place of `victims`: who finds room elsewhere moves, the others stop.
+    fn replace(&mut self, now: Ms, (rank, job, gpus): (Rank, JobIx, u32), victims: &[JobIx], orders: &mut Vec<Order>) -> bool {
+        let mut after = self.book.floor.clone();
+        for held in victims.iter().filter_map(|victim| self.book.job(*victim).held.as_ref()) {
+            after.give(held);
+        }
+        let Some(target) = after.place(gpus) else { return false };
+        let is_target = |node: u32| target.nodes.iter().any(|(other, _)| *other == node);
+        for &victim in victims {
+            if let Some(held) = self.book.floor.place_avoiding(self.book.job(victim).gpus, &is_target) {
+                self.book.shift(now, victim, held, orders);
+            } else {
                 self.book.stop(now, victim, orders);
                 self.predict(now, victim);
                 self.enqueue(now, victim);
             }
-            self.start(now, first, orders);
         }
+        self.queue.remove(gpus, rank, job);
+        self.book.start(now, job, target, orders);
+        true
+    }
+
+    /// Starts the job after others moved aside for it, if that is possible.
+    fn move_aside(&mut self, now: Ms, first: (Rank, JobIx, u32), orders: &mut Vec<Order>) -> bool {
+        let may_move = |job: JobIx| {
+            let view = self.view(now, job);
+            self.rule.may_stop(&View { stop_cost_ms: self.restart_ms, ..view })
+        };
+        let Some(moves) = moves(&self.book, first.2, &may_move) else { return false };
+        for (job, held) in moves {
+            self.book.shift(now, job, held, orders);
+        }
+        self.start(now, first, orders)
     }
 
     /// Claim and price (GPU time lost) of all that may be stopped now.

@@ -1,11 +1,10 @@
 //! Ours (prototype for the engine): in which order jobs go, and who yields to whom.
 //!
-//! A job's *claim* is the time it is predicted to need until it ends, made stronger by each GPU it needs at once and by each hour that it
-//! waited out of proportion to what it ran:
+//! A job's *claim* is the time that it is predicted to need until it ends, made stronger by its wait in proportion to what it ran:
 //!
 //! ```text
 //!   stretch = (ran + waited + patience) / (ran + patience)
-//!   claim   = left / (gpus ^ size_power * stretch ^ stretch_power)        the smaller goes first
+//!   claim   = left / stretch ^ stretch_power        the smaller goes first
 //! ```
 //!
 //! So who is nearly done goes first (least mean completion time), and nobody falls behind: two jobs of equal length even out their stretch, the
@@ -47,8 +46,6 @@ pub struct Rule {
     pub patience_s: u64,
     /// How fast the stretch makes a claim stronger.
     pub stretch_power: u32,
-    /// How much stronger a claim gets by size; 0: a gang counts as one job.
-    pub size_power: u32,
     /// How many times smaller the claim must be that a running job yields to: a power of two.
     pub margin_log2: u32,
     /// A job runs that many times the cost of a stop before it may be stopped.
@@ -65,7 +62,7 @@ impl Rule {
     pub fn claim(&self, job: &View) -> Claim {
         let ran = job.ran_ms + self.patience_s.max(1) * 1000;
         let stretch = log2(ran + job.waited_ms) - log2(ran);
-        log2(job.left_ms) - i64::from(self.size_power) * log2(u64::from(job.gpus)) - i64::from(self.stretch_power) * stretch
+        log2(job.left_ms) - i64::from(self.stretch_power) * stretch
     }
 
     /// Whether `runner` makes way for `waiter`.
@@ -98,7 +95,7 @@ mod tests {
 
     use super::*;
 
-    const RULE: Rule = Rule { patience_s: 600, stretch_power: 8, size_power: 1, margin_log2: 2, thrift: 4 };
+    const RULE: Rule = Rule { patience_s: 600, stretch_power: 12, margin_log2: 4, thrift: 4 };
     const HOUR: Ms = 3_600_000;
 
     fn view(gpus: u32, ran_h: u64, left_h: u64, waited_h: u64) -> View {
@@ -120,9 +117,9 @@ mod tests {
     }
 
     #[test]
-    fn who_is_nearly_done_goes_first_and_a_gang_before_one_gpu() {
+    fn who_is_nearly_done_goes_first_whatever_its_size() {
         assert!(RULE.claim(&view(1, 1, 1, 0)) < RULE.claim(&view(1, 1, 2, 0)));
-        assert!(RULE.claim(&view(8, 1, 2, 0)) < RULE.claim(&view(1, 1, 2, 0)));
+        assert_eq!(RULE.claim(&view(8, 1, 2, 0)), RULE.claim(&view(1, 1, 2, 0)));
     }
 
     #[test]
@@ -136,7 +133,7 @@ mod tests {
         assert!(RULE.yields(&long, &short));
         assert!(!RULE.yields(&View { stop_cost_ms: 3 * HOUR, ..long }, &short));
         assert!(!RULE.yields(&View { preemptible: false, ..long }, &short));
-        assert!(!RULE.yields(&long, &view(1, 0, 6, 0)));
+        assert!(!RULE.yields(&long, &view(1, 0, 2, 0)));
     }
 
     fn any_view() -> impl Strategy<Value = View> {
