@@ -38,7 +38,7 @@ pub struct View {
     pub preemptible: bool,
 }
 
-/// The constants. Their effect on the study `philly` is tabled there.
+/// The constants. What they do to the study `philly` is tabled in its settings.
 #[derive(Clone, Copy, Debug, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Rule {
