@@ -42,6 +42,7 @@ pub enum Error {
         /// What it must say.
         remedy: &'static str,
     },
+<<<<<<< HEAD
     /// A file is cut off or not of its format at all: there is no row to leave out. Exit 64.
     #[error("{path}, line {line}: {field} is {found:?}: {remedy}")]
     Layout {
@@ -55,6 +56,19 @@ pub enum Error {
         found: String,
         /// What must be there.
         remedy: String,
+=======
+    /// A policy ordered what cannot be, or let a job wait for ever: a fault of the program. Exit 70.
+    #[error("policy {policy}, job {job}, at {at_ms} ms: {what}")]
+    Policy {
+        /// As on the command line.
+        policy: &'static str,
+        /// Its name in the trace.
+        job: String,
+        /// Virtual time.
+        at_ms: u64,
+        /// What is wrong with it.
+        what: String,
+>>>>>>> jobs
     },
 }
 
@@ -64,7 +78,11 @@ impl Error {
         match self {
             Self::Usage(_) | Self::Row { .. } | Self::Layout { .. } => 64,
             Self::Read { .. } => 66,
+<<<<<<< HEAD
             Self::Write { .. } => 73,
+=======
+            Self::Policy { .. } => 70,
+>>>>>>> jobs
         }
     }
 }
