@@ -42,7 +42,6 @@ pub enum Error {
         /// What it must say.
         remedy: &'static str,
     },
-<<<<<<< HEAD
     /// A file is cut off or not of its format at all: there is no row to leave out. Exit 64.
     #[error("{path}, line {line}: {field} is {found:?}: {remedy}")]
     Layout {
@@ -56,7 +55,7 @@ pub enum Error {
         found: String,
         /// What must be there.
         remedy: String,
-=======
+    },
     /// A policy ordered what cannot be, or let a job wait for ever: a fault of the program. Exit 70.
     #[error("policy {policy}, job {job}, at {at_ms} ms: {what}")]
     Policy {
@@ -68,21 +67,17 @@ pub enum Error {
         at_ms: u64,
         /// What is wrong with it.
         what: String,
->>>>>>> jobs
     },
 }
 
 impl Error {
-    /// The process exit code (sysexits: 64 is a usage error, 66 no input, 73 cannot create).
+    /// The process exit code (sysexits: 64 is a usage error, 66 no input, 70 our fault, 73 cannot create).
     pub fn code(&self) -> u8 {
         match self {
             Self::Usage(_) | Self::Row { .. } | Self::Layout { .. } => 64,
             Self::Read { .. } => 66,
-<<<<<<< HEAD
             Self::Write { .. } => 73,
-=======
             Self::Policy { .. } => 70,
->>>>>>> jobs
         }
     }
 }

@@ -103,11 +103,7 @@ pub enum Order {
     Stop {
         job: JobIx,
     },
-<<<<<<< HEAD
-    /// Stops and starts on other GPUs in one go; costs a restart.
-=======
     /// Stops and starts on other GPUs in one go; the job saves first, so this costs a restart and no work.
->>>>>>> jobs
     Resize {
         job: JobIx,
         held: Held,

@@ -26,13 +26,8 @@ pub mod cluster;
 pub mod demand;
 pub mod engine;
 pub mod event;
-<<<<<<< HEAD
 pub mod fragment;
 pub mod history;
-=======
-pub mod explain;
-pub mod fragment;
->>>>>>> pack
 pub mod holdings;
 pub mod mig;
 pub mod names;

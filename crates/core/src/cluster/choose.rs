@@ -1,8 +1,10 @@
 //! Which devices of one node a worker takes, and how many workers the node could take.
 
 use super::free::{Claim, DeviceFree, NodeFree, bits};
+use super::score;
 use crate::ask::{Amount, Ask};
-use crate::fragment::{self, Mix};
+use crate::fragment::{Gpus, Mix, Placement, Shape};
+use crate::node::MAX_DEVICES;
 
 /// Devices of one node for one worker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,7 +55,7 @@ fn mib_of(ask: &Ask, device: &DeviceFree) -> u64 {
 }
 
 /// Devices for one more worker on what is not firmly claimed, those first that are free now.
-pub fn choose(ask: &Ask, node: &NodeFree, eligible: u64, mix: &Mix) -> Option<Choice> {
+pub fn choose(ask: &Ask, shape: &Shape, node: &NodeFree, eligible: u64, mix: &Mix) -> Option<Choice> {
     if eligible == 0 || !has_cpu_memory(ask, node, (0, 0)) {
         return None;
     }
@@ -61,10 +63,21 @@ pub fn choose(ask: &Ask, node: &NodeFree, eligible: u64, mix: &Mix) -> Option<Ch
     let choice = match ask.amount {
         Amount::None => Some(Choice { mask: 0, slices: 0, settled: true }),
         Amount::Whole(devices) => whole(node, eligible, devices),
-        Amount::Milli(_) | Amount::MemoryMib(_) => share(ask, node, eligible, mix),
+        Amount::Milli(_) | Amount::MemoryMib(_) => share(ask, shape, node, eligible, mix).map(|(choice, _)| choice),
         Amount::Mig(_) => instance(ask, node, eligible),
     }?;
     Some(Choice { settled: choice.settled && settled, ..choice })
+}
+
+/// The choice and how good it is.
+pub fn rated(ask: &Ask, shape: &Shape, node: &NodeFree, eligible: u64, mix: &Mix) -> Option<(Choice, Option<Placement>)> {
+    let choice = choose(ask, shape, node, eligible, mix)?;
+    let class = bits(eligible).next().and_then(|at| node.devices.get(at)).map_or(0, |device| device.class_ix);
+    let placement = match ask.amount {
+        Amount::Milli(_) | Amount::MemoryMib(_) => share(ask, shape, node, eligible, mix).and_then(|(_, placement)| placement),
+        Amount::None | Amount::Whole(_) | Amount::Mig(_) => score::place(shape, node, class, &node.free, mix),
+    };
+    Some((choice, placement))
 }
 
 /// Workers that the node could take on what is not firmly claimed.
@@ -135,17 +148,26 @@ fn shares(ask: &Ask, device: &DeviceFree) -> u64 {
     by_milli.min(device.mib.checked_div(mib_of(ask, device)).unwrap_or(by_milli))
 }
 
-/// The device for a share: one that is free now before one that is about to be, then by what the choice leaves for typical work,
-/// then the fullest.
-fn share(ask: &Ask, node: &NodeFree, eligible: u64, mix: &Mix) -> Option<Choice> {
+/// The device for a share: one that is free now before one that is about to be, then by what the choice leaves for typical
+/// work. Devices that will not do are hidden from the score.
+fn share(ask: &Ask, shape: &Shape, node: &NodeFree, eligible: u64, mix: &Mix) -> Option<(Choice, Option<Placement>)> {
     let fits = |at: &usize| node.devices.get(*at).is_some_and(|device| shares(ask, device) > 0);
-    let rank = |at: &usize| {
-        let device = &node.devices[*at];
-        let milli = milli_of(ask, device);
-        (device.releasing > 0, fragment::device_rank(mix, &node.free, *at, milli), device.milli, *at)
-    };
-    let at = bits(eligible).filter(fits).min_by_key(rank)?;
-    Some(Choice { mask: 1 << at, slices: 0, settled: node.devices[at].releasing == 0 })
+    let fitting: u64 = bits(eligible).filter(fits).map(|at| 1 << at).sum();
+    let settled: u64 = bits(fitting).filter(|at| node.devices[*at].releasing == 0).map(|at| 1 << at).sum();
+    let pool = if settled == 0 { fitting } else { settled };
+    let first = bits(pool).next()?;
+    let mut free = [0_u16; MAX_DEVICES];
+    for (at, (seen, left)) in free.iter_mut().zip(&node.free).enumerate() {
+        // What does not fit anyway may be seen: it counts as fragment or not, as it did before.
+        let hidden = node.devices[at].milli >= milli_of(ask, &node.devices[at]) && pool >> at & 1 == 0;
+        *seen = if hidden { 0 } else { *left };
+    }
+    let milli = milli_of(ask, &node.devices[first]);
+    let shape = Shape { gpus: if milli == 1000 { Gpus::Whole(1) } else { Gpus::Fraction(milli) }, ..*shape };
+    let placement = score::place(&shape, node, node.devices[first].class_ix, free.get(..node.free.len())?, mix);
+    let tightest = || bits(pool).min_by_key(|at| (node.devices[*at].milli, *at));
+    let at = placement.and_then(|placement| placement.device).filter(|at| pool >> at & 1 == 1).or_else(tightest)?;
+    Some((Choice { mask: 1 << at, slices: 0, settled: settled != 0 }, placement))
 }
 
 /// The slices for one more instance. Slices that are about to be free are taken only where nothing else is.

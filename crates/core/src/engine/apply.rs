@@ -17,6 +17,9 @@ const BACKOFF_MS: u64 = 1_000;
 /// Longest pause after a failure.
 const MAX_BACKOFF_MS: u64 = 60_000;
 
+/// One ask between two fits of the mix for so many nodes: rating them all anew is then a small part of the work.
+const FIT_PER_NODES: usize = 8;
+
 /// The pause after the n-th failure in a row; the first failure of a replica is retried at once.
 fn backoff_ms(failures: u32) -> u64 {
     BACKOFF_MS.saturating_mul(1 << failures.saturating_sub(1).min(16)).min(MAX_BACKOFF_MS)
@@ -141,6 +144,10 @@ impl Facts<'_> {
             Some(ix) => ix,
             None => self.state.nodes.insert(device.node.clone(), Node::default()),
         };
+        if !self.state.classes.contains(&device.class) {
+            self.state.classes.push(device.class.clone());
+            self.desk.books.cluster.set_classes(&self.state.classes);
+        }
         let Some(node) = self.state.nodes.at_mut(ix) else { return };
         if let Some(known) = node.devices.iter_mut().find(|known| known.id == device.id) {
             let health = if known.health == Health::Lost { Health::Ok } else { known.health };
@@ -180,10 +187,28 @@ impl Facts<'_> {
                 self.respecify(ix, spec);
                 ix
             }
-            None => self.state.jobs.insert(name, Job::new(spec, self.state.now)),
+            None => {
+                self.saw(&spec);
+                self.state.jobs.insert(name, Job::new(spec, self.state.now))
+            }
         };
         self.set_turn(ix);
         self.desk.list(self.state, ix);
+    }
+
+    /// Learns what work is typical; now and then the mix is fitted anew, the seldomer the more nodes must be rated again.
+    fn saw(&mut self, spec: &JobSpec) {
+        let mut due = false;
+        for group in &spec.groups {
+            due |= self.state.asked.saw(self.desk.books.cluster.shape(&group.ask));
+            self.state.asked_since += 1;
+        }
+        let least = (self.state.nodes.len() / FIT_PER_NODES) as u64;
+        if due && self.state.asked_since > least {
+            self.state.asked_since = 0;
+            self.state.mix = self.state.asked.mix(&self.desk.books.cluster.class_gpus());
+            self.desk.books.cluster.set_mix(self.state.mix.clone());
+        }
     }
 
     /// What a job holds is counted by its new specification.
