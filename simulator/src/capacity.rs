@@ -96,6 +96,8 @@ pub struct Observed {
     pub rate_rps: f64,
     /// Squared variation of the times between arrivals.
     pub burst: f64,
+    /// Share of them answered late or refused.
+    pub late_share: f64,
 }
 
 /// An order to the world.

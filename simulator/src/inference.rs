@@ -55,10 +55,19 @@ impl Series {
         self
     }
 
+    /// The same with no window burstier than `limit`.
+    #[must_use]
+    pub fn with_burst_limit(mut self, limit: f64) -> Self {
+        for window in &mut self.windows {
+            window.burst = window.burst.min(limit);
+        }
+        self
+    }
+
     /// Fills gaps (`None`) by a straight line between the neighbours; at the ends by the nearest.
-    pub fn with_gaps_filled(name: String, window_s: u32, windows: &[Option<Window>]) -> Self {
+    pub fn with_gaps_filled(name: String, window_s: u32, gapped: &[Option<Window>]) -> Self {
         let known: Vec<(usize, Window)> =
-            windows.iter().enumerate().filter_map(|(index, window)| window.map(|window| (index, window))).collect();
+            gapped.iter().enumerate().filter_map(|(index, window)| window.map(|window| (index, window))).collect();
         let fill = |index: usize| {
             let after = known.partition_point(|(at, _)| *at < index);
             match (after.checked_sub(1).and_then(|before| known.get(before)), known.get(after)) {
@@ -67,8 +76,8 @@ impl Series {
                 (None, None) => Window::default(),
             }
         };
-        let windows = windows.iter().enumerate().map(|(index, window)| window.unwrap_or_else(|| fill(index))).collect();
-        Self { name, window_s, windows }
+        let filled = gapped.iter().enumerate().map(|(index, window)| window.unwrap_or_else(|| fill(index))).collect();
+        Self { name, window_s, windows: filled }
     }
 }
 

@@ -1,3 +1,4 @@
 //! (in work)
 
 pub mod lyra;
+pub mod tide;

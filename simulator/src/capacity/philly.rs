@@ -121,8 +121,9 @@ mod tests {
 
     #[test]
     fn flexible_jobs_are_drawn_by_seed_and_small_jobs_never_shrink() {
-        let rows: Vec<Row> =
-            (0..1000).map(|index| Row { at_s: 100 + index, duration_s: 60.0, gpus: 1 + 3 * (index as u32 % 2), team: 0 }).collect();
+        let rows: Vec<Row> = (0..1000)
+            .map(|index| Row { at_s: 100 + index, duration_s: 60.0, gpus: if index % 2 == 0 { 1 } else { 4 }, team: 0 })
+            .collect();
         let flexibility =
             Flexibility { seed: 1, elastic_share: 0.5, elastic_from_gpus: 2, shrink: 2, grow: 2, any_class_share: 0.2 };
         let drawn = jobs(&rows, 2.0, flexibility);

@@ -2,12 +2,14 @@
 //!
 //! 1. Each model's need: forecast ([`forecast`]) with head-room by the capacity rule of `core::demand`
 //!    ([`need`]). Needs rise at once and fall only when they stayed low for `hold_s`.
-//! 2. What models do not need is lent to training, to the last GPU; a need that rises takes it back in the same round.
+//! 2. What models do not need is lent to training as far as jobs want it, to the last GPU; a need that rises takes it back
+//!    in the same round. What no job wants stays loaded.
 //! 3. Training ([`training`]): all jobs, running or waiting, are packed anew each round in the order of attained service
 //!    (levels), so whoever yields is whoever has had most, shrinking before any stop.
 //!
 //! Pure: sees what [`CapacityPolicy`] tells, nothing else.
 
+pub mod budget;
 pub mod forecast;
 pub mod need;
 pub mod training;
@@ -15,6 +17,7 @@ pub mod training;
 use serde::Deserialize;
 
 use super::{Ask, CapacityPolicy, Costs, GpuClass, ModelSpec, Ms, Observed, Order};
+use budget::Budget;
 use forecast::Forecast;
 use need::Need;
 use training::Training;
@@ -27,12 +30,18 @@ pub struct Rule {
     pub head_room: f64,
     /// ... but at least so many standard deviations of the load (measured burstiness).
     pub burst_sigmas: f64,
+    /// Share of a model's requests that may be late; head-room follows what is spent of it.
+    pub late_share: f64,
+    /// Whether GPUs are lent for elastic jobs to grow beyond what was asked; else only for what was asked.
+    pub lend_for_growth: bool,
     /// A need falls only when it stayed low for so many seconds.
     pub hold_s: u64,
-    /// Yesterday's rate is corrected by today's trend, at most by this factor up or down.
+    /// Yesterday's rate is corrected by today's trend, at most by this factor up or down; below 1: not looked at.
     pub trend_limit: f64,
     /// Attained GPU-hours at which a job sinks to the next level.
     pub levels_gpu_hours: Vec<f64>,
+    /// A stopped job takes GPUs only from jobs so many levels above its own.
+    pub resume_margin: u8,
     /// A job that was started is not preempted by others for so many seconds.
     pub protect_s: u64,
     /// A job grows only when its size has not changed for so many seconds.
@@ -51,12 +60,20 @@ pub struct Parts {
     pub multiplexing: bool,
 }
 
+/// What is known of one model.
+struct Served {
+    spec: ModelSpec,
+    forecast: Forecast,
+    budget: Budget,
+    need: Need,
+}
+
 /// The policy.
 pub struct Tidal {
     rule: Rule,
     parts: Parts,
     classes: Vec<GpuClass>,
-    models: Vec<(ModelSpec, Forecast, Need)>,
+    models: Vec<Served>,
     training: Training,
 }
 
@@ -66,7 +83,8 @@ impl Tidal {
         let rounds = usize::try_from(rule.hold_s * 1000 / round_ms.max(1)).unwrap_or(1);
         let model = |spec: &ModelSpec| {
             let sharers = if parts.multiplexing { spec.max_sharers } else { 1 };
-            (spec.clone(), Forecast::new(rounds, rule.trend_limit), Need::new(spec, sharers))
+            let forecast = Forecast::new(rounds, rule.trend_limit);
+            Served { spec: spec.clone(), forecast, budget: Budget::new(rule.late_share), need: Need::new(spec, sharers) }
         };
         Self {
             models: models.iter().map(model).collect(),
@@ -79,14 +97,15 @@ impl Tidal {
 
     /// Orders what models need and returns the GPUs left for training, by class.
     fn serve(&mut self, now: Ms, orders: &mut Vec<Order>) -> Vec<u32> {
-        for (index, (_, forecast, need)) in self.models.iter_mut().enumerate() {
+        for (index, Served { forecast, budget, need, .. }) in self.models.iter_mut().enumerate() {
             match self.parts.fixed.get(index).filter(|_| !self.parts.lending) {
                 Some(fixed) => need.fix(*fixed),
-                None => need.follow(now, forecast.rate_rps(), forecast.burst(), &self.rule),
+                None => need.follow(now, forecast.rate_rps(), forecast.burst(), &self.rule, budget.factor()),
             }
         }
         let left = (0..self.classes.len()).map(|class| self.left(class)).collect();
-        for (index, (_, _, need)) in self.models.iter_mut().enumerate() {
+        let left = self.keep_unwanted(left);
+        for (index, Served { need, .. }) in self.models.iter_mut().enumerate() {
             if need.take_change() {
                 orders.push(Order::Serve { model: index, replicas: need.replicas(), sharers: need.sharers() });
             }
@@ -102,15 +121,28 @@ impl Tidal {
             return gpus - whole - shared;
         }
         let share = f64::from(gpus.saturating_sub(shared)) / f64::from(whole.max(1));
-        self.models.iter_mut().filter(|(spec, ..)| spec.class == class).for_each(|(_, _, need)| need.cut(share));
+        self.models.iter_mut().filter(|model| model.spec.class == class).for_each(|model| model.need.cut(share));
         0
+    }
+
+    /// What no job wants is not given up: a class whose jobs have enough without its models' surplus leaves it to them.
+    fn keep_unwanted(&mut self, mut left: Vec<u32>) -> Vec<u32> {
+        for (class, left) in left.iter_mut().enumerate().filter(|_| self.parts.lending) {
+            let of_class = |model: &&mut Served| model.spec.class == class;
+            let surplus = self.models.iter_mut().filter(of_class).map(|model| model.need.surplus() * model.spec.gpus).sum();
+            if self.training.wanted(class).saturating_add(surplus) <= *left {
+                *left -= surplus;
+                self.models.iter_mut().filter(of_class).for_each(|model| model.need.keep_surplus());
+            }
+        }
+        left
     }
 
     /// GPUs of whole replicas, and GPUs shared by slices.
     fn taken(&self, class: usize) -> (u32, u32) {
         let mut slices = [0_u32; 17];
         let mut whole = 0;
-        for (spec, _, need) in self.models.iter().filter(|(spec, ..)| spec.class == class) {
+        for Served { spec, need, .. } in self.models.iter().filter(|model| model.spec.class == class) {
             whole += need.replicas() * spec.gpus;
             if let Some(count) = slices.get_mut(need.sharers() as usize).filter(|_| need.sharers() > 1) {
                 *count += 1;
@@ -122,8 +154,9 @@ impl Tidal {
 
 impl CapacityPolicy for Tidal {
     fn observe(&mut self, now: Ms, model: usize, observed: Observed) {
-        if let Some((_, forecast, _)) = self.models.get_mut(model) {
-            forecast.observe(now, observed);
+        if let Some(model) = self.models.get_mut(model) {
+            model.forecast.observe(now, observed);
+            model.budget.observe(now, observed);
         }
     }
 

@@ -13,6 +13,7 @@ use std::collections::BinaryHeap;
 use super::outcome::{ClassUse, Outcome};
 use super::{CapacityPolicy, Costs, GpuClass, Job, Model, Ms, Observed, Order};
 use crate::Error;
+use crate::inference::Window;
 use running::Run;
 use serving::Serving;
 
@@ -54,7 +55,8 @@ pub fn run(setup: &Setup, jobs: &[Job], models: &[Model], policy: &mut dyn Capac
     while (world.open > 0 || now < setup.measured_ms) && now < setup.limit_ms {
         for (index, model) in models.iter().enumerate() {
             let window = model.demand.at(now.saturating_sub(setup.round_ms) / 1000);
-            policy.observe(now, index, Observed { rate_rps: window.rate_rps, burst: window.burst });
+            let late_share = world.serving.get_mut(index).map_or(0.0, Serving::take_late_share);
+            policy.observe(now, index, Observed { rate_rps: window.rate_rps, burst: window.burst, late_share });
         }
         while let Some(job) = arrivals.next_if(|job| job.arrives <= now) {
             policy.submitted(now, &job.ask);
@@ -160,11 +162,11 @@ impl<'a> World<'a> {
     }
 
     fn serve(&mut self, from: Ms, to: Ms, models: &[Model]) {
-        if from >= self.setup.measured_ms {
-            return;
-        }
-        for (serving, model) in self.serving.iter_mut().zip(models) {
-            serving.serve(from, to, model.demand.at(from / 1000));
+        let demand: Vec<Window> = models.iter().map(|model| model.demand.at(from / 1000)).collect();
+        let rates: Vec<f64> = demand.iter().map(|demand| demand.rate_rps).collect();
+        let others: Vec<f64> = (0..rates.len()).map(|index| serving::load_of_others(&self.serving, &rates, index)).collect();
+        for ((serving, demand), others) in self.serving.iter_mut().zip(demand).zip(others) {
+            serving.serve(from, to, demand, others, from < self.setup.measured_ms);
         }
     }
 
@@ -199,7 +201,12 @@ impl<'a> World<'a> {
         let span = now.min(self.setup.measured_ms) as f64;
         for (index, (class, held_ms)) in self.setup.classes.iter().zip(&self.held_ms).enumerate() {
             let all = f64::from(class.gpus) * span;
-            let (busy, held) = self.serving.iter().filter(|s| s.class() == index).map(Serving::gpu_ms).fold((0.0, 0.0), |a, b| (a.0 + b.0, a.1 + b.1));
+            let (busy, held) = self
+                .serving
+                .iter()
+                .filter(|s| s.class() == index)
+                .map(Serving::gpu_ms)
+                .fold((0.0, 0.0), |a, b| (a.0 + b.0, a.1 + b.1));
             self.outcome.classes.push(ClassUse {
                 name: class.name.clone(),
                 gpus: class.gpus,

@@ -124,7 +124,8 @@ mod tests {
 
     #[test]
     fn azure_rows_become_milliseconds_since_the_first() {
-        let rows = "TIMESTAMP,ContextTokens,GeneratedTokens\r\n2023-11-16 23:59:59.9000000,10,2\r\n2023-11-17 00:00:00.1500000,7,1";
+        let rows =
+            "TIMESTAMP,ContextTokens,GeneratedTokens\r\n2023-11-16 23:59:59.9000000,10,2\r\n2023-11-17 00:00:00.1500000,7,1";
         let (_folder, path) = write("azure.csv", rows);
         let requests = azure(&path).unwrap();
         assert_eq!(requests[1], Request { at_ms: 250, input_tokens: 7, output_tokens: 1 });
@@ -146,5 +147,15 @@ mod tests {
         let series = series("m", &requests, 30);
         assert_eq!(series.windows.len(), 2);
         assert!((series.windows[1].rate_rps - 2.0).abs() < 1e-9 && series.windows[1].burst < 1e-9);
+    }
+
+    #[test]
+    fn the_public_traces_have_the_rates_their_readme_says() {
+        let Ok(data) = std::env::var("TIDEGATE_DATA") else { return };
+        let code = azure(&Path::new(&data).join("azure-llm-2023/AzureLLMInferenceTrace_code.csv")).unwrap();
+        assert_eq!(code.len(), 8819);
+        assert!((series("code", &code, 60).mean_rps() - 2.57).abs() < 0.1);
+        let mooncake = mooncake(&Path::new(&data).join("mooncake/conversation_trace.jsonl.gz")).unwrap();
+        assert_eq!(mooncake.len(), 12_031);
     }
 }

@@ -1,4 +1,4 @@
-//! ServeGen's arrival rates (14 days in windows of 600 s) as demand series.
+//! `ServeGen`'s arrival rates (14 days in windows of 600 s) as demand series.
 //!
 //! Windows without any active client are gaps of the source (its README) and filled by a straight line. A client's own
 //! zero is a real zero: the client was silent.
@@ -68,7 +68,7 @@ fn client_series(path: &Path, id: u32, text: &str) -> Result<Series, Error> {
 }
 
 /// Fills, in every client, the windows in which all clients are silent (gaps of the source).
-pub fn fill_common_gaps(clients: Vec<Series>) -> Vec<Series> {
+pub fn fill_common_gaps(clients: &[Series]) -> Vec<Series> {
     let len = clients.iter().map(|series| series.windows.len()).max().unwrap_or(0);
     let is_silent = |index: usize| clients.iter().all(|s| s.windows.get(index).is_none_or(|window| window.rate_rps <= 0.0));
     let gaps: Vec<bool> = (0..len).map(is_silent).collect();
@@ -130,7 +130,7 @@ mod tests {
             window_s: WINDOW_S,
             windows: rates.into_iter().map(|rate_rps| Window { rate_rps, burst: 1.0 }).collect(),
         };
-        let filled = fill_common_gaps(vec![series("a", [4.0, 0.0, 8.0]), series("b", [2.0, 0.0, 0.0])]);
+        let filled = fill_common_gaps(&[series("a", [4.0, 0.0, 8.0]), series("b", [2.0, 0.0, 0.0])]);
         assert!((filled[0].windows[1].rate_rps - 6.0).abs() < 1e-9);
         assert!(filled[1].windows[2].rate_rps.abs() < 1e-9);
     }
@@ -142,5 +142,16 @@ mod tests {
         std::fs::write(&path, "model,t_s,total_rate_rps,active_clients,cv\nm,0,many,3,2\n").unwrap();
         let error = totals(&path).unwrap_err().to_string();
         assert!(error.contains("line 2") && error.contains("many"), "{error}");
+    }
+
+    #[test]
+    fn the_clients_of_the_public_trace_add_up_to_its_totals() {
+        let Ok(data) = std::env::var("TIDEGATE_DATA") else { return };
+        let folder = Path::new(&data).join("servegen");
+        let totals = totals(&folder.join("derived_total_rate.csv")).unwrap();
+        let clients = clients(&folder.join("m-small-trace.tar.gz")).unwrap();
+        assert_eq!((clients.len(), clients[0].windows.len(), totals["m-small"].windows.len()), (43, 2016, 2016));
+        let sum: f64 = clients.iter().map(|client| client.at(72_000).rate_rps).sum();
+        assert!((sum - totals["m-small"].at(72_000).rate_rps).abs() < 0.1, "{sum}");
     }
 }

@@ -29,7 +29,7 @@ pub struct BatchTime {
 
 impl Measured {
     /// Fits `perf_model.csv`: rows of `model`, `hardware` and `tensor_parallel`; prefill at batch 1, steps at batch <= 32
-    /// (the rows at 64 are outliers at tensor_parallel 2).
+    /// (the rows at 64 are outliers at `tensor_parallel` 2).
     pub fn fit(path: &Path, model: &str, hardware: &str, tensor_parallel: u32) -> Result<Self, Error> {
         let text = read_text(path)?;
         let (mut prefill, mut step) = (Vec::new(), Vec::new());
@@ -65,12 +65,18 @@ impl Measured {
 }
 
 impl BatchTime {
-    /// The server that runs the largest batch of which two fit into the SLO (the rule of `core::demand`), when the GPU
-    /// is shared in time by `sharers` models that all are busy.
+    /// The server that runs the largest batch of which two fit into the SLO (the rule of `core::demand`). When `sharers`
+    /// models take turns on the GPU, a request waits for the turn that runs, those of the others, and its own: as many
+    /// batches and one more must fit. [`BatchTime::may_share`] says whether even one row does.
     pub fn server(&self, slo_s: f64, max_rows: u32, sharers: u32) -> Server {
-        let sharers = f64::from(sharers.max(1));
-        let rows = ((slo_s / 2.0 / sharers - self.base_s) / self.row_s).floor().clamp(1.0, f64::from(max_rows.max(1)));
-        Server { places: rows, service_s: (self.base_s + self.row_s * rows) * sharers, slo_s }
+        let turns = f64::from(sharers.max(1));
+        let rows = ((slo_s / (turns + 1.0) - self.base_s) / self.row_s).floor().clamp(1.0, f64::from(max_rows.max(1)));
+        Server { places: rows, service_s: (self.base_s + self.row_s * rows) * turns, slo_s }
+    }
+
+    /// Whether a request keeps its SLO on a GPU shared by so many busy models.
+    pub fn may_share(&self, slo_s: f64, sharers: u32) -> bool {
+        (self.base_s + self.row_s) * (f64::from(sharers) + 1.0) <= slo_s
     }
 }
 
@@ -100,7 +106,8 @@ mod tests {
         let alone = batch.server(1.0, 64, 1);
         assert!((alone.places - 40.0).abs() < 1e-9 && alone.service_s * 2.0 <= 1.0 + 1e-9);
         let shared = batch.server(1.0, 64, 2);
-        assert!((shared.places - 15.0).abs() < 1e-9 && shared.service_s * 2.0 <= 1.0 + 1e-9);
+        assert!((shared.places - 23.0).abs() < 1e-9 && shared.service_s * 1.5 <= 1.0 + 1e-9);
+        assert!(batch.may_share(1.0, 8) && !batch.may_share(1.0, 9));
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! `lyra`: Philly jobs on V100s and ServeGen demand on T4s; FIFO without lending against lending and elasticity.
+//! `lyra`: Philly jobs on V100s and `ServeGen` demand on T4s; FIFO without lending against lending and elasticity.
 //!
 //! Settings and every assumption: `settings/lyra.yaml`.
 
@@ -48,6 +48,7 @@ pub struct Training {
 pub struct Inference {
     pub models: Vec<Share>,
     pub static_attainment: f64,
+    pub burst_limit: f64,
     pub base_s: f64,
     pub row_s: f64,
     pub max_rows: u32,
@@ -128,7 +129,8 @@ fn models(data: &Path, inference: &Inference, pool: u32) -> Result<(Vec<Model>, 
             return Err(Error::Usage(format!("settings/lyra.yaml: inference.models: no series {:?}", share.series)));
         };
         let replicas = crate::capacity::ceil((f64::from(pool) * share.pool_share).floor());
-        let demand = scaled_to(series, &server, replicas, inference.static_attainment);
+        let demand =
+            scaled_to(&series.clone().with_burst_limit(inference.burst_limit), &server, replicas, inference.static_attainment);
         let spec = ModelSpec {
             name: share.series.clone(),
             class: 1,
@@ -189,7 +191,8 @@ fn report(settings: &Settings, world: &World, fifo: &Outcome, ours: &Outcome) ->
         ours: Some(ours),
         goal: Some(Goal::AtLeast(goal)),
     };
-    let pool_use = |outcome: &Outcome| outcome.classes.get(1).map_or(0.0, |class| 100.0 * (class.training + class.inference_busy));
+    let pool_use =
+        |outcome: &Outcome| outcome.classes.get(1).map_or(0.0, |class| 100.0 * (class.training + class.inference_busy));
     let (wait, jct) = ((fifo.wait_s().mean, ours.wait_s().mean), (fifo.jct_s().mean, ours.jct_s().mean));
     let rows = vec![
         row("mean queuing time", "s", None, wait.0, wait.1, None),
@@ -210,7 +213,11 @@ fn assumptions(settings: &Settings, world: &World) -> Vec<String> {
     let days = world.setup.measured_ms as f64 / 86_400_000.0;
     let flexibility = settings.training.flexibility;
     vec![
-        format!("{} Philly jobs, arrivals compressed to {days:.1} days for {} of the V100s' time", world.jobs.len(), settings.training.load),
+        format!(
+            "{} Philly jobs, arrivals compressed to {days:.1} days for {} of the V100s' time",
+            world.jobs.len(),
+            settings.training.load
+        ),
         format!(
             "drawn by seed {}: {} of jobs with {}+ GPUs are elastic (x1/{} to x{}), {} of jobs run on any class",
             flexibility.seed,
@@ -221,8 +228,14 @@ fn assumptions(settings: &Settings, world: &World) -> Vec<String> {
             flexibility.any_class_share
         ),
         format!("a T4 trains at {} of a V100; GPUs are counted per class, not per node, for both policies", settings.t4_speed),
-        format!("restart {} s, checkpoint every {} s; waits include those after stops", settings.costs.restart_s, settings.costs.checkpoint_every_s),
-        format!("demand scaled so that the static pool answers {} of requests in time; gaps of ServeGen filled by lines", settings.inference.static_attainment),
+        format!(
+            "restart {} s, checkpoint every {} s; waits include those after stops",
+            settings.costs.restart_s, settings.costs.checkpoint_every_s
+        ),
+        format!(
+            "demand scaled so that the static pool answers {} of requests in time; gaps of ServeGen filled by lines",
+            settings.inference.static_attainment
+        ),
         "the paper's figures are of its own trace, which is not public: they are printed, not a bar for FIFO".to_owned(),
     ]
 }

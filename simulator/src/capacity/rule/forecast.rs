@@ -23,7 +23,7 @@ impl Forecast {
     /// Remembers `rounds` rounds.
     pub fn new(rounds: usize, trend_limit: f64) -> Self {
         let windows = VecDeque::from([0.0]);
-        Self { recent: VecDeque::new(), rounds: rounds.max(1), trend_limit: trend_limit.max(1.0), windows, running: 0 }
+        Self { recent: VecDeque::new(), rounds: rounds.max(1), trend_limit, windows, running: 0 }
     }
 
     /// Traffic of the round that ended at `now`.
@@ -52,11 +52,14 @@ impl Forecast {
 
     /// The highest burstiness of the last minutes.
     pub fn burst(&self) -> f64 {
-        self.recent.iter().map(|observed| observed.burst).fold(1.0, f64::max)
+        self.recent.iter().map(|observed| observed.burst).sum::<f64>() / self.recent.len().max(1) as f64
     }
 
     /// Yesterday's running and next window times today's last hour against yesterday's.
     fn yesterday(&self) -> Option<f64> {
+        if self.trend_limit < 1.0 {
+            return None;
+        }
         let running = self.windows.len().checked_sub(1)?;
         let then = running.checked_sub(DAY)?;
         let high = [then, then + 1].iter().filter_map(|at| self.windows.get(*at)).copied().fold(0.0, f64::max);
@@ -74,7 +77,7 @@ mod tests {
     fn after(rate: impl Fn(u64) -> f64, minutes: u64) -> Forecast {
         let mut forecast = Forecast::new(20, 1.3);
         for minute in 1..=minutes {
-            let observed = Observed { rate_rps: rate(minute), burst: 1.0 };
+            let observed = Observed { rate_rps: rate(minute), burst: 1.0, late_share: 0.0 };
             forecast.observe(minute * 60_000, observed);
         }
         forecast

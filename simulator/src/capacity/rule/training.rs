@@ -12,12 +12,15 @@
 use super::super::{Ask, Costs, GpuClass, Ms, Order};
 use super::Rule;
 
-/// Seconds after which levels are looked at again when nothing else happened.
+/// After so long levels are looked at again when nothing else happened.
 const LOOK_AGAIN_MS: Ms = 300_000;
+/// Jobs are packed anew at most so often, unless GPUs must be given back.
+const PACK_EVERY_MS: Ms = 60_000;
 
 /// All jobs that have not ended.
 pub struct Training {
     levels_gpu_s: Vec<f64>,
+    margin: u8,
     protect_ms: Ms,
     regrow_ms: Ms,
     is_elastic: bool,
@@ -26,8 +29,13 @@ pub struct Training {
     /// By job number; ended ones stay as stubs.
     jobs: Vec<Entry>,
     active: Vec<u32>,
+    /// GPUs for training at the last packing, and those in use.
     left: Vec<u32>,
+    used: Vec<u32>,
     dirty: bool,
+    lend_for_growth: bool,
+    /// GPUs wanted by class; absent: to be counted again.
+    wanted: Option<Vec<u32>>,
     looked: Ms,
 }
 
@@ -58,6 +66,7 @@ impl Training {
     pub fn new(rule: &Rule, is_elastic: bool, costs: Costs, classes: &[GpuClass]) -> Self {
         Self {
             levels_gpu_s: rule.levels_gpu_hours.iter().map(|hours| hours * 3600.0).collect(),
+            margin: rule.resume_margin,
             protect_ms: rule.protect_s * 1000,
             regrow_ms: rule.regrow_s * 1000,
             is_elastic,
@@ -66,7 +75,10 @@ impl Training {
             jobs: Vec::new(),
             active: Vec::new(),
             left: Vec::new(),
+            used: vec![0; classes.len()],
             dirty: true,
+            lend_for_growth: rule.lend_for_growth && is_elastic,
+            wanted: None,
             looked: 0,
         }
     }
@@ -83,23 +95,48 @@ impl Training {
         }
         self.active.push(ask.job);
         self.jobs.push(Entry { ask, attained: 0.0, run: None, ended: false, plan: Plan::None });
-        self.dirty = true;
+        (self.dirty, self.wanted) = (true, None);
     }
 
     pub fn finished(&mut self, job: u32) {
         if let Some(entry) = self.jobs.get_mut(job as usize) {
             entry.ended = true;
+            if let Some((run, used)) = entry.run.and_then(|run| Some((run, self.used.get_mut(run.class)?))) {
+                *used -= run.gpus;
+            }
         }
-        self.dirty = true;
+        (self.dirty, self.wanted) = (true, None);
+    }
+
+    /// GPUs of a class that its jobs want: what they asked for, or may grow to. Waiting any-class jobs want the last class.
+    pub fn wanted(&mut self, class: usize) -> u32 {
+        if self.wanted.is_none() {
+            self.wanted = Some(self.count_wanted());
+        }
+        self.wanted.as_ref().and_then(|wanted| wanted.get(class)).copied().unwrap_or(0)
+    }
+
+    fn count_wanted(&self) -> Vec<u32> {
+        let mut wanted = vec![0_u32; self.speeds.len()];
+        let last = self.speeds.len().saturating_sub(1);
+        for entry in self.active.iter().filter_map(|job| self.jobs.get(*job as usize)).filter(|entry| !entry.ended) {
+            let on = entry.run.map_or(if entry.ask.any_class { last } else { 0 }, |run| run.class);
+            let gpus = if self.lend_for_growth { entry.ask.max_gpus } else { entry.ask.gpus };
+            if let Some(wanted) = wanted.get_mut(on) {
+                *wanted = wanted.saturating_add(Ask::on(gpus, speed(&self.speeds, on)));
+            }
+        }
+        wanted
     }
 
     /// Orders for `left` GPUs by class.
     pub fn decide(&mut self, now: Ms, left: &[u32], orders: &mut Vec<Order>) {
+        let is_short = self.used.iter().zip(left).any(|(used, left)| used > left);
         let is_quiet = !self.dirty && self.left == left && now < self.looked + LOOK_AGAIN_MS;
-        if is_quiet {
+        if !is_short && (is_quiet || (self.looked > 0 && now < self.looked + PACK_EVERY_MS)) {
             return;
         }
-        (self.dirty, self.looked) = (false, now);
+        (self.dirty, self.wanted, self.looked) = (false, None, now);
         self.left.clear();
         self.left.extend_from_slice(left);
         self.sort(now);
@@ -111,15 +148,28 @@ impl Training {
     }
 
     fn sort(&mut self, now: Ms) {
-        let (jobs, levels) = (&self.jobs, &self.levels_gpu_s);
+        let (jobs, levels, margin) = (&self.jobs, &self.levels_gpu_s, self.margin);
         self.active.retain(|job| jobs.get(*job as usize).is_some_and(|entry| !entry.ended));
         let key = |job: &u32| {
             let Some(entry) = jobs.get(*job as usize) else { return (u8::MAX, true, 0, *job) };
-            let Some(run) = entry.run else { return (level(levels, entry.attained), true, 0, *job) };
+            let Some(run) = entry.run else {
+                let again = if entry.attained > 0.0 { margin } else { 0 };
+                return (
+                    level(levels, entry.attained).saturating_add(again),
+                    true,
+                    u64::from(level(levels, entry.attained)),
+                    *job,
+                );
+            };
             let had = entry.attained + span_s(run.since, now) * f64::from(run.gpus) * speed(&self.speeds, run.class);
             let is_protected = now < run.started + self.protect_ms;
             let lost = lost_gpu_s(&run, now, &self.costs);
-            (if is_protected { 0 } else { level(levels, had) }, false, u64::MAX - lost, *job)
+            (
+                if is_protected { 0 } else { level(levels, had) },
+                false,
+                (u64::from(entry.ask.gpus) << 40) + (1 << 39) - lost.min(1 << 39),
+                *job,
+            )
         };
         self.active.sort_by_cached_key(key);
     }
@@ -172,6 +222,7 @@ impl Training {
     }
 
     fn order(&mut self, now: Ms, orders: &mut Vec<Order>) {
+        self.used.fill(0);
         for job in &self.active {
             let Some(entry) = self.jobs.get_mut(*job as usize) else { continue };
             match (entry.run, entry.plan) {
@@ -190,6 +241,9 @@ impl Training {
                     entry.run = Some(Holding { gpus, since: now, ..run });
                 }
                 _ => {}
+            }
+            if let Some((run, used)) = entry.run.and_then(|run| Some((run, self.used.get_mut(run.class)?))) {
+                *used += run.gpus;
             }
         }
     }

@@ -21,6 +21,8 @@ pub struct Serving {
     loading: Vec<(Ms, u32)>,
     sharers: u32,
     next_sharers: Option<(Ms, u32)>,
+    /// Requests and late ones since the last round.
+    round: (f64, f64),
     requests: f64,
     inside: f64,
     busy_ms: f64,
@@ -43,6 +45,7 @@ impl Serving {
             loading: Vec::new(),
             sharers: 0,
             next_sharers: None,
+            round: (0.0, 0.0),
             requests: 0.0,
             inside: 0.0,
             busy_ms: 0.0,
@@ -92,14 +95,15 @@ impl Serving {
         }
     }
 
-    /// Answers the requests of `[from, to)`, piece by piece as replicas become ready.
-    pub fn serve(&mut self, from: Ms, to: Ms, demand: Window) {
+    /// Answers the requests of `[from, to)`, piece by piece as replicas become ready. `others` is the load of a shared GPU
+    /// by the other models on it, 0 to 1: a slice gets what they leave, and never less than its own turns.
+    pub fn serve(&mut self, from: Ms, to: Ms, demand: Window, others: f64, is_measured: bool) {
         let mut at = from;
         while at < to {
             self.become_ready(at);
             let next = self.loading.first().map_or(to, |(ready_at, _)| *ready_at).min(to);
             let next = self.next_sharers.map_or(next, |(ready_at, _)| ready_at.min(next));
-            self.serve_span(next - at, demand);
+            self.serve_span(next - at, demand, others, is_measured);
             at = next;
         }
     }
@@ -115,21 +119,35 @@ impl Serving {
         }
     }
 
-    fn serve_span(&mut self, span_ms: Ms, demand: Window) {
-        let slice = self.sharers.checked_sub(1).and_then(|index| self.slices.get(index as usize));
+    fn serve_span(&mut self, span_ms: Ms, demand: Window, others: f64, is_measured: bool) {
+        let idle = Server { places: self.whole.places * (1.0 - others), ..self.whole };
+        let turns = self.sharers.checked_sub(1).and_then(|index| self.slices.get(index as usize));
+        let slice = turns.map(|turns| if idle.capacity_rps() > turns.capacity_rps() { idle } else { *turns });
         let places = self.whole.places * f64::from(self.ready) + slice.map_or(0.0, |slice| slice.places);
         if self.last.0 != demand || (self.last.1 - places).abs() > 1e-9 {
-            let service_s = if self.ready > 0 { self.whole.service_s } else { slice.map_or(self.whole.service_s, |s| s.service_s) };
+            let service_s =
+                if self.ready > 0 { self.whole.service_s } else { slice.map_or(self.whole.service_s, |s| s.service_s) };
             let slack_s = self.whole.slo_s - service_s;
             self.last = (demand, places, attainment(demand.rate_rps, demand.burst, places, service_s, slack_s));
         }
         let requests = demand.rate_rps * span_ms as f64 / 1000.0;
+        self.round.0 += requests;
+        self.round.1 += requests * (1.0 - self.last.2);
+        if !is_measured {
+            return;
+        }
         self.requests += requests;
         self.inside += requests * self.last.2;
-        let replicas = f64::from(self.ready) + slice.map_or(0.0, |_| 1.0 / f64::from(self.sharers));
+        let replicas = f64::from(self.ready) + slice.map_or(0.0, |_| 1.0);
         let needed = demand.rate_rps / self.whole.capacity_rps();
         self.busy_ms += needed.min(replicas) * f64::from(self.gpus) * span_ms as f64;
         self.held_ms += (f64::from(self.replicas()) + share(self.slice())) * f64::from(self.gpus) * span_ms as f64;
+    }
+
+    /// Share of the requests since the last call that were late.
+    pub fn take_late_share(&mut self) -> f64 {
+        let (requests, late) = std::mem::take(&mut self.round);
+        if requests > 0.0 { late / requests } else { 0.0 }
     }
 
     /// GPU-milliseconds busy and held.
@@ -141,6 +159,16 @@ impl Serving {
         let attained = if self.requests > 0.0 { self.inside / self.requests } else { 1.0 };
         Served { name: self.name.clone(), requests: self.requests, attained, gpu_hours: self.held_ms / 3_600_000.0 }
     }
+}
+
+/// Mean load of the GPUs shared by as many models as this one shares with, its own load left out.
+pub fn load_of_others(all: &[Serving], rates: &[f64], index: usize) -> f64 {
+    let Some(own) = all.get(index).filter(|own| own.sharers > 1) else { return 0.0 };
+    let beside = |(at, other): &(usize, &Serving)| *at != index && other.sharers == own.sharers && other.class == own.class;
+    let load = |(at, other): (usize, &Serving)| (rates.get(at).copied().unwrap_or(0.0) / other.whole.capacity_rps()).min(1.0);
+    let (count, sum) =
+        all.iter().enumerate().filter(beside).map(load).fold((1_u32, 0.0), |(count, sum), load| (count + 1, sum + load));
+    (sum / f64::from(count.div_ceil(own.sharers))).min(1.0)
 }
 
 fn share(sharers: u32) -> f64 {
@@ -175,7 +203,7 @@ mod tests {
         let demand = Window { rate_rps: 50.0, burst: 1.0 };
         let mut serving = Serving::new(&spec(1));
         serving.order(60_000, 1, 0, 10.0);
-        serving.serve(60_000, 120_000, demand);
+        serving.serve(60_000, 120_000, demand, 0.0, true);
         let attained = serving.summary().attained;
         assert!((0.48..0.501).contains(&attained), "30 of 60 s: {attained}");
         assert_eq!(held(&[serving], 0), 2);
@@ -196,7 +224,7 @@ mod tests {
     fn fewer_replicas_cancel_those_still_loading_first() {
         let mut serving = Serving::new(&spec(1));
         serving.order(0, 2, 0, 0.0);
-        serving.serve(0, 1, Window::default());
+        serving.serve(0, 1, Window::default(), 0.0, true);
         serving.order(60_000, 5, 0, 0.0);
         serving.order(61_000, 1, 0, 0.0);
         assert_eq!((serving.ready, serving.replicas()), (1, 1));

@@ -38,7 +38,8 @@ fn a_model_with_enough_replicas_keeps_its_slo_and_one_without_does_not() {
     let spec = ModelSpec { name: "m".into(), class: 0, gpus: 1, batch, slo_s: 1.0, max_rows: 64, load_s: 20.0, max_sharers: 1 };
     let demand = Series { name: "m".into(), window_s: 600, windows: vec![Window { rate_rps: 200.0, burst: 1.0 }] };
     let model = Model { spec, demand };
-    let attained = |replicas| run(&setup(8), &[], std::slice::from_ref(&model), &mut Fifo::new(0, vec![replicas])).unwrap().attained();
+    let attained =
+        |replicas| run(&setup(8), &[], std::slice::from_ref(&model), &mut Fifo::new(0, vec![replicas])).unwrap().attained();
     assert!(attained(3) > 0.999);
     assert!((0.3..0.5).contains(&attained(1)), "80 of 200 requests/s: {}", attained(1));
 }

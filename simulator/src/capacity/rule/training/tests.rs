@@ -6,9 +6,12 @@ fn training(is_elastic: bool) -> Training {
     let rule = Rule {
         head_room: 0.2,
         burst_sigmas: 0.0,
+        late_share: 0.001,
+        lend_for_growth: false,
         hold_s: 600,
         trend_limit: 1.3,
         levels_gpu_hours: vec![1.0, 10.0],
+        resume_margin: 0,
         protect_s: 0,
         regrow_s: 600,
     };
