@@ -2,5 +2,7 @@
 
 pub mod fgd;
 pub mod kueue;
+pub mod lyra;
 pub mod philly;
 pub mod pollux;
+pub mod tide;
