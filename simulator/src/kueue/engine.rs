@@ -115,7 +115,8 @@ impl EngineScheduler {
             let domain = |(level, (name, _)): (u8, &(String, u32))| (name.clone(), format!("{name}-{}", node / layout.width(level).max(1)));
             let labels = (0_u8..).zip(&layout.levels).filter(|(_, (name, _))| name != "node").map(domain).collect();
             let cpu_milli = if cpu > 0 { cpu } else { NodeSpec::default().cpu_milli };
-            let spec = NodeSpec { labels, cpu_milli, ..NodeSpec::default() };
+            // The engine knows no limit of pods on a node: their memory stands for it.
+            let spec = NodeSpec { labels, cpu_milli, memory_mib: u64::from(layout.pods_per_node), ..NodeSpec::default() };
             let name = NodeName(format!("n{node:06}"));
             self.tell(0, Event::NodeSet { name: name.clone(), spec });
             for gpu in 0..gpus {
@@ -206,7 +207,8 @@ fn job(scene: &Scene, queue: QueueName, class: &Class) -> JobSpec {
     };
     let gpus = u32::try_from(amount(&Resource::Gpu) / 1000).unwrap_or(u32::MAX);
     let amount_gpu = if gpus > 0 { Amount::Whole(gpus) } else { Amount::None };
-    let ask = Ask { amount: amount_gpu, cpu_milli: amount(&Resource::Cpu), memory_mib: amount(&Resource::Memory), ..Ask::default() };
+    let memory_mib = u64::from(scene.layout.is_some());
+    let ask = Ask { amount: amount_gpu, cpu_milli: amount(&Resource::Cpu), memory_mib, ..Ask::default() };
     let level = |level: u8| {
         let levels = scene.layout.as_ref().map_or(&[][..], |layout| &layout.levels);
         levels.get(usize::from(level)).map(|(name, _)| name.clone()).unwrap_or_default()

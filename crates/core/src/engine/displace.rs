@@ -147,14 +147,22 @@ impl Round<'_> {
         let mut trial = Trial::default();
         for unit in units {
             let mark = self.desk.books.mark();
-            let before = trial.kept.clone();
+            let job = match unit.give {
+                Give::Job(ix) | Give::Worker { job: ix, .. } => Some(ix),
+                Give::Replica(_) => None,
+            };
+            let before = job.and_then(|ix| trial.kept.get(&ix).cloned());
             let taken = self.give_one(&mut trial, unit);
             let holds = taken.is_some_and(|taken| rights::holds_after(&self.desk.books, unit.right, &taken));
             if holds {
                 trial.given.push(*unit);
             } else {
                 self.desk.books.rollback(mark);
-                trial.kept = before;
+                match (job, before) {
+                    (Some(ix), Some(kept)) => drop(trial.kept.insert(ix, kept)),
+                    (Some(ix), None) => drop(trial.kept.remove(&ix)),
+                    (None, _) => {}
+                }
             }
         }
         trial
