@@ -21,6 +21,7 @@
 pub mod arena;
 pub mod ask;
 pub mod books;
+pub mod claim;
 pub mod claims;
 pub mod cluster;
 pub mod demand;

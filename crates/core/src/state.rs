@@ -63,6 +63,8 @@ pub struct State {
     pub mix: fragment::Mix,
     /// Asks since the mix was fitted.
     pub asked_since: u64,
+    /// When jobs of responsive queues were put in order.
+    pub ranked_at: At,
     /// By job: what will be its own when it starts.
     pub reservations: BTreeMap<u32, Reservation>,
     /// Something changed since the last decision.
@@ -94,6 +96,7 @@ impl Default for State {
             asked: fragment::History::default(),
             mix: fragment::Mix::default(),
             asked_since: 0,
+            ranked_at: At::default(),
             reservations: BTreeMap::new(),
             dirty: true,
             wake_at: None,

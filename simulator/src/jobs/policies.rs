@@ -11,13 +11,14 @@
 //!   fair       dominant share by queue, with and without reclaim
 //!   backfill   EASY: a reservation for the head, others before it when they end in time
 //!   tiresias   discretised two-dimensional least attained service
-//!   tide_rule  ours: who yields to whom; tide carries it out
+//!   engine     ours: the engine that ships, behind the same trait
+//!   tide_rule  the rule of the engine's responsive queues as a prototype with moves aside: who yields to whom; tide carries it out
 //! ```
 
 pub mod backfill;
 pub mod book;
+pub mod engine;
 pub mod fair;
-
 pub mod floor;
 pub mod history;
 pub mod moves;
@@ -30,3 +31,11 @@ pub mod tiresias;
 
 #[cfg(test)]
 mod tests;
+
+use super::Policy;
+use super::world::Setup;
+
+/// The engine as a policy.
+pub fn tidegate(setup: &Setup) -> Box<dyn Policy> {
+    Box::new(engine::EnginePolicy::new(setup))
+}

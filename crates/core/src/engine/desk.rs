@@ -8,6 +8,7 @@ use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::books::{Amounts, Books, CPU, GPU, MEMORY};
+use crate::claim::Claim;
 use crate::claims;
 use crate::names::{JobName, QueueName};
 use crate::quota::{Binding, NodeIx};
@@ -97,6 +98,8 @@ pub(super) struct Desk {
     owed: BTreeSet<u32>,
     /// When a queue that was refused may fare better only because time has passed.
     retries: BTreeMap<u32, At>,
+    /// Claims of jobs of responsive queues, as of [`State::ranked_at`].
+    pub claims: BTreeMap<u32, Claim>,
     /// Capacity by resource, for shares; absent until asked for.
     capacity: Option<[i64; 3]>,
 }

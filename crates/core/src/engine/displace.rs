@@ -235,7 +235,9 @@ impl Round<'_> {
                 let right = if rights::overstays(self.state, job) && want.job.is_some_and(|by| self.is_reserved(by)) {
                     Some(Right::Overstayed)
                 } else if node == want.queue {
-                    rights::within(want.spec.priority, job)
+                    let within = rights::within(want.spec.priority, job);
+                    let yields = within == Some(Right::ShrinkOnly) && rights::yields(self.state, self.desk, want.job, *ix, job);
+                    if yields { Some(Right::Yield) } else { within }
                 } else {
                     across
                 };
@@ -317,5 +319,6 @@ fn reason(want: &Want, unit: &Unit, from: u32, to: u32) -> Reason {
         Right::Quota(_) => Reason::Reclaim { by, from, to, lost_ms },
         Right::Priority | Right::ShrinkOnly => Reason::Preempt { by, from, to, lost_ms },
         Right::Overstayed => Reason::Overstayed { by, lost_ms },
+        Right::Yield => Reason::Yield { by, lost_ms },
     }
 }

@@ -7,8 +7,11 @@
 //! make an elastic job smaller, never end it.
 
 use crate::books::{Amounts, Books};
+use crate::claim;
 use crate::quota::NodeIx;
 use crate::state::{Job, State};
+
+use super::desk::Desk;
 
 /// By which rule a victim gives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,6 +24,8 @@ pub(super) enum Right {
     ShrinkOnly,
     /// It was let in ahead of the claimant's reservation.
     Overstayed,
+    /// The claimant is expected to be done much sooner, and the stop is cheap.
+    Yield,
 }
 
 impl Right {
@@ -74,6 +79,15 @@ pub(super) fn within(priority: i32, job: &Job) -> Option<Right> {
         std::cmp::Ordering::Equal => Some(Right::ShrinkOnly),
         std::cmp::Ordering::Less => None,
     }
+}
+
+/// Whether a running job of a responsive queue yields to a waiting one of it and of its priority. Looked at when jobs are put in
+/// order, not between.
+pub(super) fn yields(state: &State, desk: &Desk, claimant: Option<u32>, ix: u32, job: &Job) -> bool {
+    let now = state.now;
+    let claims = claimant.and_then(|claimant| desk.claims.get(&claimant)).zip(desk.claims.get(&ix));
+    let outweighs = state.ranked_at == now && claims.is_some_and(|(waiter, runner)| claim::outweighs(*waiter, *runner));
+    outweighs && job.run().is_some_and(|run| claim::is_cheap(now.since(run.since), job.stop_cost_ms(now)))
 }
 
 /// Whether the job was let in ahead of a reservation that is due now.

@@ -7,7 +7,7 @@ use crate::state::{EVICTION_WINDOW_MS, Job, Phase, ReplicaPhase, ReplicaStop, Ru
 use crate::time::At;
 
 use super::desk::{Desk, given_up};
-use super::{elastic, jobs, models, reserve};
+use super::{elastic, jobs, models, predict, reserve};
 
 /// A replica that is not ready by then is given up; far above any load seen, so that only a hung one meets it.
 pub(super) const LOAD_TIMEOUT_MS: u64 = 120_000;
@@ -33,6 +33,7 @@ pub(super) fn run(state: &mut State, desk: &mut Desk) -> Vec<Action> {
     for ix in &due {
         desk.list(state, *ix);
     }
+    predict::rank(state, desk);
     let mut round = Round { state, desk, actions: Vec::new(), due, holds: reserve::Holds::default() };
     round.settle_wishes();
     round.leave_devices();
@@ -61,7 +62,7 @@ pub(super) fn next_wake(state: &State, desk: &Desk) -> Option<At> {
     let timeouts = loading.map(|replica| replica.since.plus(LOAD_TIMEOUT_MS));
     let cap = state.evictions.first().filter(|_| state.eviction_cap_reached).map(|at| at.plus(EVICTION_WINDOW_MS));
     let moments = models.chain(timeouts).chain(cap).chain(desk.next_timers());
-    moments.chain(elastic::next_growth(state, desk)).chain(reserve::next_due(state)).filter(|at| *at > now).min()
+    moments.chain(elastic::next_growth(state, desk)).chain(reserve::next_due(state)).chain(predict::next_rank(state, desk)).filter(|at| *at > now).min()
 }
 
 impl Round<'_> {
@@ -148,6 +149,7 @@ impl Round<'_> {
         let Some(name) = self.state.jobs.name(ix).cloned() else { return };
         let expected_end = self.state.jobs.at(ix).map_or(now, |job| self.state.end_with(job, seats.len()));
         let Some(job) = self.state.jobs.at_mut(ix) else { return };
+        job.waited_ms = job.waited_ms(now);
         job.attempts += 1;
         let attempt = job.attempts;
         let queue = job.spec.queue.clone();

@@ -136,6 +136,8 @@ pub struct Job {
     pub progress: Progress,
     /// When it was last stopped for others, newest last, within the last hour.
     pub disruptions: Vec<At>,
+    /// How long it has waited before its attempts, the present wait left out.
+    pub waited_ms: u64,
     /// What its ended attempts ran, in milliseconds at its smallest size.
     pub served_ms: u64,
     /// A person's wishes.
@@ -213,6 +215,7 @@ impl Job {
             failures: 0,
             progress: Progress::default(),
             disruptions: Vec::new(),
+            waited_ms: 0,
             served_ms: 0,
             paused: false,
             cancelled: false,
@@ -255,6 +258,21 @@ impl Job {
             now.since(run.since).saturating_mul(self.spec.speed_milli(workers)) / least
         });
         self.served_ms.saturating_add(running)
+    }
+
+    /// How long it has waited in all.
+    pub fn waited_ms(&self, now: At) -> u64 {
+        match &self.phase {
+            Phase::Waiting { since, .. } => self.waited_ms.saturating_add(now.since(*since)),
+            Phase::Running(_) | Phase::Finished(_) => self.waited_ms,
+        }
+    }
+
+    /// What a stop now would cost each worker: work since the checkpoint (or the start), and the restart.
+    pub fn stop_cost_ms(&self, now: At) -> u64 {
+        let Some(run) = self.run() else { return 0 };
+        let since = self.progress.checkpoint_at.map_or(run.since, |at| at.max(run.since));
+        now.since(since).saturating_add(self.spec.restart_ms)
     }
 
     /// Until when it may not be stopped for others, if that is later than now: its least run time, and its stops of the last hour.
