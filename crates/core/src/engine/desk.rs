@@ -48,8 +48,12 @@ pub(super) struct Lists {
     pub node: Option<NodeIx>,
     /// Waiting jobs that may start, by kind.
     pub waiting: BTreeMap<u32, BTreeSet<Turn>>,
-    /// Jobs that hold something.
+    /// Jobs that hold something, how many of them have each priority, and how many are elastic.
     pub holders: BTreeSet<u32>,
+    pub priorities: BTreeMap<i32, u32>,
+    pub elastic: u32,
+    /// The weakest claim of a running job when jobs were put in order.
+    pub weakest: Option<Claim>,
     pub replicas: BTreeSet<u32>,
 }
 
@@ -59,6 +63,8 @@ struct Listed {
     queue: u32,
     kind: u32,
     turn: Option<Turn>,
+    priority: i32,
+    elastic: bool,
     holds: bool,
     resumes: bool,
     timer: Option<At>,
@@ -169,8 +175,11 @@ impl Desk {
         }
         let queue = self.queue(&job.spec.queue);
         let lists = &mut self.queues[queue as usize];
+        let elastic = job.spec.is_elastic();
         if holds {
             lists.holders.insert(ix);
+            *lists.priorities.entry(job.spec.priority).or_default() += 1;
+            lists.elastic += u32::from(elastic);
         }
         if may_start {
             lists.waiting.entry(kind).or_default().insert(turn);
@@ -182,7 +191,8 @@ impl Desk {
             self.timers.insert((at, ix));
         }
         self.dirty.insert(queue);
-        self.listed[ix as usize] = Some(Listed { queue, kind, turn: may_start.then_some(turn), holds, resumes, timer });
+        let (turn, priority) = (may_start.then_some(turn), job.spec.priority);
+        self.listed[ix as usize] = Some(Listed { queue, kind, turn, priority, elastic, holds, resumes, timer });
     }
 
     fn unlist(&mut self, ix: u32, was: &Listed) {
@@ -197,6 +207,13 @@ impl Desk {
             }
             if was.holds {
                 lists.holders.remove(&ix);
+                lists.elastic -= u32::from(was.elastic);
+                if let Some(count) = lists.priorities.get_mut(&was.priority) {
+                    *count -= 1;
+                    if *count == 0 {
+                        lists.priorities.remove(&was.priority);
+                    }
+                }
             }
         }
         if was.resumes {

@@ -9,12 +9,13 @@ use std::cmp::Reverse;
 use std::collections::BTreeMap;
 
 use crate::books::Amounts;
+use crate::claim;
 use crate::plan::{Claimant, Reason};
 use crate::quota::NodeIx;
 use crate::state::{HOUR_MS, Job, JobSpec, Phase, Seat};
 use crate::time::At;
 
-use super::desk::Block;
+use super::desk::{Block, Lists};
 use super::gang::{Gang, Refusal};
 use super::rights::{self, Right};
 use super::round::{Round, firm, loosen_replica, shift_from};
@@ -227,12 +228,17 @@ impl Round<'_> {
         let need = self.need(want);
         let mut units = Vec::new();
         let mut later: Option<At> = None;
+        let due = want.job.is_some_and(|by| self.is_reserved(by));
         for lists in &self.desk.queues {
             let Some(node) = lists.node else { continue };
             let across = if node == want.queue { None } else { rights::across(&self.desk.books, want.queue, node, &need) };
+            // Most queues owe nothing: their jobs are not looked at one by one.
+            if !due && across.is_none() && (node != want.queue || !self.may_give_inside(want, lists)) {
+                continue;
+            }
             for ix in &lists.holders {
                 let Some(job) = self.state.jobs.at(*ix).filter(|_| want.job != Some(*ix)) else { continue };
-                let right = if rights::overstays(self.state, job) && want.job.is_some_and(|by| self.is_reserved(by)) {
+                let right = if due && rights::overstays(self.state, job) {
                     Some(Right::Overstayed)
                 } else if node == want.queue {
                     let within = rights::within(want.spec.priority, job);
@@ -241,7 +247,7 @@ impl Round<'_> {
                 } else {
                     across
                 };
-                if let Some(right) = right {
+                if let Some(right) = right.filter(|right| *right != Right::ShrinkOnly || job.spec.is_elastic()) {
                     let protected = job.protected_until(self.state.now).filter(|_| right != Right::Overstayed);
                     match protected {
                         Some(until) => later = Some(later.map_or(until, |at| at.min(until))),
@@ -259,6 +265,15 @@ impl Round<'_> {
         units.sort_unstable_by_key(|unit| (unit.rank, unit.give));
         units.truncate(MAX_UNITS);
         units
+    }
+
+    /// Whether anybody in the claimant's own queue may stand lower, be elastic, or yield.
+    fn may_give_inside(&self, want: &Want, lists: &Lists) -> bool {
+        let lower = lists.priorities.keys().next().is_some_and(|lowest| *lowest < want.spec.priority);
+        let claim = want.job.and_then(|ix| self.desk.claims.get(&ix));
+        let yields = self.state.ranked_at == self.state.now
+            && claim.zip(lists.weakest).is_some_and(|(waiter, weakest)| claim::outweighs(*waiter, weakest));
+        lower || lists.elastic > 0 || yields || !lists.replicas.is_empty()
     }
 
     /// What the claimant needs at least, in all groups.

@@ -239,8 +239,7 @@ impl Round<'_> {
             },
         };
         if refusal.binding.is_none()
-            && let Some(job) = self.state.jobs.at(ix).cloned()
-            && let Some((seats, until, name)) = self.backfill(&job, gang)
+            && let Some((seats, until, name)) = self.backfill(ix, gang)
         {
             return Ok((seats, Some((until, name))));
         }

@@ -105,6 +105,9 @@ pub(super) fn rank(state: &mut State, desk: &mut Desk) {
             desk.list(state, *ix);
         }
     }
+    for lists in &mut desk.queues {
+        lists.weakest = lists.holders.iter().filter_map(|ix| claims.get(ix)).max().copied();
+    }
     desk.claims = claims;
     desk.mark_all();
 }

@@ -166,7 +166,11 @@ impl Round<'_> {
     }
 
     /// Places a gang on what is held for others if it is expected to be done before they start. The moment and whose it is.
-    pub(super) fn backfill(&mut self, job: &Job, gang: Gang<'_>) -> Option<(Vec<Seat>, At, JobName)> {
+    pub(super) fn backfill(&mut self, ix: u32, gang: Gang<'_>) -> Option<(Vec<Seat>, At, JobName)> {
+        if self.holds.claims.is_empty() {
+            return None;
+        }
+        let job = self.state.jobs.at(ix)?;
         let done = self.state.now.plus(self.state.expected_left_ms(job, self.state.policy.predict_percent as usize));
         let later: Vec<(At, u32)> = self.state.reservations.iter().map(|(ix, reservation)| (reservation.at, *ix)).filter(|(at, _)| *at >= done).collect();
         let (until, first) = later.iter().min().copied()?;

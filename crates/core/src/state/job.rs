@@ -280,6 +280,9 @@ impl Job {
         let run = self.run().filter(|run| run.stop.is_none())?;
         // What starts at this moment is not stopped at this moment: nobody goes in a circle while time stands still.
         let least = run.since.plus(self.spec.min_runtime_ms.max(1));
+        if self.spec.max_disruptions_per_hour == u32::MAX {
+            return Some(least).filter(|at| *at > now);
+        }
         let recent = self.disruptions.iter().filter(|at| now.since(**at) < HOUR_MS);
         let spent = recent.clone().count() >= self.spec.max_disruptions_per_hour as usize;
         let next = recent.min().filter(|_| spent).map(|at| at.plus(HOUR_MS));
