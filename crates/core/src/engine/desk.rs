@@ -385,7 +385,7 @@ impl Desk {
     pub fn note_rates(&mut self, state: &mut State) {
         state.usage.devices = u64::try_from(self.capacity()[0] / 1000).unwrap_or(0);
         state.usage.lent_milli = self.lent_milli();
-        super::predict::decay(state, &self.books.tree);
+        super::predict::note_used(state, &self.books.tree);
     }
 
     /// Thousandths of GPUs used above some queues' nominal while others use less than theirs.
