@@ -185,29 +185,34 @@ impl Facts<'_> {
         self.desk.list(self.state, ix);
     }
 
-    /// What a job holds is counted by its new specification.
-    fn respecify(&mut self, ix: u32, spec: JobSpec) {
+    /// What a job holds is counted as it was placed: other workers than those it has only when it holds nothing any more.
+    fn respecify(&mut self, ix: u32, told: JobSpec) {
         let Some(job) = self.state.jobs.at(ix) else { return };
-        if job.spec == spec {
-            return;
-        }
-        let same_shape = job.spec.queue == spec.queue
-            && job.spec.groups.len() == spec.groups.len()
-            && job.spec.groups.iter().zip(&spec.groups).all(|(was, is)| was.ask == is.ask);
+        let alike = job.spec.groups.len() == told.groups.len()
+            && job.spec.groups.iter().zip(&told.groups).all(|(was, is)| was.ask == is.ask);
         let holds = job.run().is_some();
-        let mut spec = spec;
-        if holds && !same_shape {
-            // A running attempt keeps what it was started with until it ends.
-            for (group, was) in spec.groups.iter_mut().zip(&job.spec.groups) {
-                group.ask = was.ask.clone();
-            }
-            spec.groups.truncate(job.spec.groups.len());
+        if let Phase::Waiting { keep, .. } = &job.phase
+            && !alike
+        {
+            let keep = keep.clone();
+            self.leave(ix, &[], &keep, &[]);
         }
-        let (spec_queue, old_queue) = (spec.queue.clone(), job.spec.queue.clone());
+        let Some(job) = self.state.jobs.at_mut(ix) else { return };
+        if let Phase::Waiting { keep, .. } = &mut job.phase
+            && !alike
+        {
+            keep.clear();
+        }
+        let mut spec = told.clone();
+        if holds && !alike {
+            spec.groups.clone_from(&job.spec.groups);
+        }
+        let next = (spec != told).then_some(told);
+        let moved = job.spec.queue != spec.queue;
         if let Some(job) = self.state.jobs.at_mut(ix) {
-            job.spec = spec;
+            (job.spec, job.next_spec) = (spec, next);
         }
-        if spec_queue != old_queue {
+        if moved {
             self.queues_changed();
         }
     }
@@ -243,6 +248,7 @@ impl Facts<'_> {
         let Some(run) = job.run().filter(|run| run.attempt == attempt).cloned() else { return };
         let failed = exit == JobExit::Failed;
         let keeps = exit == JobExit::Stopped || (exit != JobExit::Succeeded && !failed);
+        let keeps = keeps && job.next_spec.is_none();
         let keep = run.stop.as_ref().map(|stop| stop.keep.clone()).filter(|_| keeps).unwrap_or_default();
         let milli: u64 = run.seats.iter().map(|seat| job.seat_milli(self.state, seat)).sum();
         let served = job.served_ms(now);
@@ -257,6 +263,11 @@ impl Facts<'_> {
                 let (owner, recipe, ran) = (job.spec.owner.clone(), job.spec.recipe.clone(), job.served_ms);
                 self.state.history.add(&owner, &recipe, ran);
             }
+        }
+        if let Some(job) = self.state.jobs.at_mut(ix)
+            && let Some(next) = job.next_spec.take()
+        {
+            job.spec = next;
         }
         self.set_turn(ix);
         self.desk.list(self.state, ix);

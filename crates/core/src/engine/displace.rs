@@ -243,7 +243,7 @@ impl Round<'_> {
                 units.extend(self.unit_of_replica(want, *ix, if node == want.queue { Some(Right::Priority) } else { across }));
             }
         }
-        if let Some(at) = later {
+        if let Some(at) = later.filter(|at| *at < At(u64::MAX)) {
             self.desk.retry(&want.spec.queue, at);
         }
         units.sort_unstable_by_key(|unit| (unit.rank, unit.give));
