@@ -36,6 +36,7 @@ struct Entry {
 #[derive(Clone, Debug)]
 pub struct Candidates {
     ask: Ask,
+    island: bool,
     entries: Vec<Entry>,
     /// Nodes by the number of workers that fit (the last: that many or more), best first.
     by_fit: Vec<BTreeSet<(Rank, u32)>>,
@@ -48,14 +49,19 @@ pub struct Candidates {
 }
 
 impl Candidates {
-    pub(super) fn new(ask: Ask, depth: usize) -> Self {
+    pub(super) fn new(ask: Ask, island: bool, depth: usize) -> Self {
         let domains = vec![Vec::new(); depth];
-        Self { ask, entries: Vec::new(), by_fit: vec![BTreeSet::new(); BUCKETS], total: 0, domains, epoch: u64::MAX, read: 0 }
+        Self { ask, island, entries: Vec::new(), by_fit: vec![BTreeSet::new(); BUCKETS], total: 0, domains, epoch: u64::MAX, read: 0 }
     }
 
     /// The ask.
     pub fn ask(&self) -> &Ask {
         &self.ask
+    }
+
+    /// Whether all devices of a worker are on one island.
+    pub fn island(&self) -> bool {
+        self.island
     }
 
     /// Devices of the node that suit the ask.
@@ -176,15 +182,17 @@ impl Candidates {
         let known = self.entries[node as usize];
         let eligible =
             if known.revision == free.revision && known.revision > 0 { known.eligible } else { free.eligible(&self.ask) };
-        let fit = choose::fit(&self.ask, free, eligible);
-        let rank = if fit == 0 { Rank::MAX } else { rank(&self.ask, free, eligible, mix) };
+        let wish = choose::Wish { ask: &self.ask, island: self.island };
+        let fit = choose::fit(wish, free, eligible);
+        let rank = if fit == 0 { Rank::MAX } else { rank(wish, free, eligible, mix) };
         Entry { revision: free.revision, eligible, fit, rank }
     }
 }
 
 /// See [`Rank`]: 1 bit, 7 bits of speed, 8 bits of score, 48 bits of what is left.
-fn rank(ask: &Ask, node: &NodeFree, eligible: u64, mix: &Mix) -> Rank {
-    let Some(choice) = choose::choose(ask, node, eligible, mix) else { return Rank::MAX };
+fn rank(wish: choose::Wish<'_>, node: &NodeFree, eligible: u64, mix: &Mix) -> Rank {
+    let Some(choice) = choose::choose(wish, node, eligible, mix) else { return Rank::MAX };
+    let ask = wish.ask;
     let unsettled = u64::from(!choice.settled) << 63;
     let slowness = u64::from(slowness(ask, node, choice.mask)) << 56;
     unsettled | slowness | super::score::score(ask, node, &choice, mix)

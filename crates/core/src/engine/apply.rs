@@ -208,6 +208,11 @@ impl Facts<'_> {
             spec.groups.clone_from(&job.spec.groups);
         }
         let next = (spec != told).then_some(told);
+        if job.spec == spec && job.next_spec == next {
+            return;
+        }
+        // Whom it may be displaced by, and when, may have changed for everybody.
+        self.desk.mark_all();
         let moved = job.spec.queue != spec.queue;
         if let Some(job) = self.state.jobs.at_mut(ix) {
             (job.spec, job.next_spec) = (spec, next);

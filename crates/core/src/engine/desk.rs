@@ -86,6 +86,8 @@ pub(super) struct Desk {
     for_quota: BTreeMap<NodeIx, BTreeSet<QueueName>>,
     /// Queues that wait although they use less than their own.
     owed: BTreeSet<QueueName>,
+    /// Queues that wait for the cap on evictions: every decision looks at them.
+    capped: BTreeSet<QueueName>,
     /// When a queue that was refused may fare better only because time has passed.
     retries: BTreeMap<QueueName, At>,
     /// Capacity by resource, for shares; absent until asked for.
@@ -240,6 +242,9 @@ impl Desk {
         if let Some(binding) = binding {
             self.for_quota.entry(binding.node).or_default().insert(queue.clone());
         }
+        if block == Block::EvictionCap {
+            self.capped.insert(queue.clone());
+        }
         if binding.is_none() || owed {
             self.for_devices.insert(queue.clone());
         }
@@ -300,7 +305,8 @@ impl Desk {
 
     /// Queues to look at, and none after.
     pub fn take_dirty(&mut self) -> Vec<QueueName> {
-        let dirty = std::mem::take(&mut self.dirty);
+        let mut dirty = std::mem::take(&mut self.dirty);
+        dirty.append(&mut self.capped);
         if std::mem::take(&mut self.all) {
             self.retries.clear();
             self.for_devices.clear();

@@ -223,7 +223,8 @@ impl Round<'_> {
             let Some(node) = self.desk.books.tree.node(name) else { continue };
             let across = if node == want.queue { None } else { rights::across(&self.desk.books, want.queue, node, &need) };
             for ix in &lists.holders {
-                let Some(job) = self.state.jobs.at(*ix).filter(|_| want.job != Some(*ix)) else { continue };
+                let may = |job: &&Job| want.job != Some(*ix) && job.spec.preemptible;
+                let Some(job) = self.state.jobs.at(*ix).filter(may) else { continue };
                 let right = if rights::overstays(self.state, job) && want.job.is_some_and(|by| self.is_reserved(by)) {
                     Some(Right::Overstayed)
                 } else if node == want.queue {
@@ -263,7 +264,7 @@ impl Round<'_> {
             Phase::Running(run) => (run.kept(), run.stop.is_some()),
             Phase::Finished(_) => return,
         };
-        if kept.is_empty() || !job.spec.preemptible {
+        if kept.is_empty() {
             return;
         }
         let lost_ms = if ending { 0 } else { job.lost_work_ms(self.state.now) };

@@ -87,8 +87,13 @@ impl Round<'_> {
         let room = |at: &usize| {
             node.devices.get(*at).is_some_and(|device| match ask.amount {
                 Amount::Whole(_) | Amount::None => device.firm == 0,
-                Amount::Mig(_) => device.slices & seat.slices == 0 && device.milli >= claim.milli,
-                Amount::Milli(_) | Amount::MemoryMib(_) => device.milli >= claim.milli && device.mib >= claim.mib,
+                // Instances are not held beside shares, nor shares beside instances.
+                Amount::Mig(_) => {
+                    (device.firm == 0 || device.slices != 0) && device.slices & seat.slices == 0 && device.milli >= claim.milli
+                }
+                Amount::Milli(_) | Amount::MemoryMib(_) => {
+                    device.slices == 0 && device.milli >= claim.milli && device.mib >= claim.mib
+                }
             })
         };
         let share = u64::from(seat.mask.count_ones().max(1));
