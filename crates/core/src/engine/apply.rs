@@ -54,8 +54,12 @@ impl Facts<'_> {
             }),
             Event::QueueSet { name, queue } => self.queue_set(name, queue),
             Event::QueueRemoved(name) => {
-                self.state.queues.remove(&name);
-                self.queues_changed();
+                if self.state.queues.contains_key(&name) {
+                    // Without a queue they wait in the order of its default.
+                    self.queue_set(name.clone(), Queue::default());
+                    self.state.queues.remove(&name);
+                    self.queues_changed();
+                }
             }
             Event::JobSet { name, spec } => self.job_set(name, spec),
             Event::JobPaused { name, paused } => self.with_job(&name, |job| job.paused = paused),
@@ -163,7 +167,15 @@ impl Facts<'_> {
     }
 
     fn queue_set(&mut self, name: QueueName, queue: Queue) {
-        self.state.queues.insert(name, queue);
+        let discipline = queue.discipline;
+        let was = self.state.queues.insert(name.clone(), queue).map(|was| was.discipline).unwrap_or_default();
+        if was != discipline {
+            let jobs = self.state.jobs.slots().filter(|(_, _, job)| job.spec.queue == name);
+            for ix in jobs.map(|(ix, _, _)| ix).collect::<Vec<_>>() {
+                self.set_turn(ix);
+                self.desk.list(self.state, ix);
+            }
+        }
         self.queues_changed();
     }
 

@@ -160,13 +160,14 @@ impl Round<'_> {
         trial
     }
 
-    fn give_one(&mut self, trial: &mut Trial, unit: &Unit) -> Option<Amounts> {
+    /// What was taken, seat by seat.
+    fn give_one(&mut self, trial: &mut Trial, unit: &Unit) -> Option<Vec<Amounts>> {
         let (job, keep) = match unit.give {
             Give::Replica(ix) => {
                 loosen_replica(self.state, self.desk, ix);
                 let replica = self.state.replicas.at(ix)?;
                 let model = self.state.models.get(&replica.model)?;
-                return Some(self.desk.books.amounts(&model.spec.ask, replica.seat.node, replica.seat.mask));
+                return Some(vec![self.desk.books.amounts(&model.spec.ask, replica.seat.node, replica.seat.mask)]);
             }
             Give::Job(ix) => (ix, Vec::new()),
             Give::Worker { job: ix, seat } => {
@@ -183,9 +184,12 @@ impl Round<'_> {
         };
         let spec = &self.state.jobs.at(job)?.spec;
         let from = trial.kept.get(&job).cloned().or_else(|| self.state.jobs.at(job).map(|job| firm(job).to_vec()))?;
-        let first = super::desk::given_up(&from, &keep).into_iter().next()?;
-        let ask = &spec.groups.get(usize::from(first.group))?.ask;
-        let taken = self.desk.books.amounts(ask, first.node, first.mask);
+        let given = super::desk::given_up(&from, &keep);
+        let asks = super::desk::Desk::asks(spec, &given);
+        let taken: Vec<Amounts> = asks.map(|(ask, seat)| self.desk.books.amounts(ask, seat.node, seat.mask)).collect();
+        if taken.is_empty() {
+            return None;
+        }
         shift_from(self.state, self.desk, job, &from, &keep);
         trial.kept.insert(job, keep);
         Some(taken)
@@ -245,7 +249,10 @@ impl Round<'_> {
             }
         }
         if let Some(at) = later.filter(|at| *at < At(u64::MAX)) {
-            self.desk.retry(&want.spec.queue, at);
+            match want.job {
+                Some(_) => self.desk.retry(&want.spec.queue, at),
+                None => self.desk.model_retry = Some(self.desk.model_retry.map_or(at, |known| known.min(at))),
+            }
         }
         units.sort_unstable_by_key(|unit| (unit.rank, unit.give));
         units.truncate(MAX_UNITS);

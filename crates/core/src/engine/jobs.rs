@@ -27,8 +27,10 @@ pub(super) struct Chosen {
 
 /// Queues that are looked at, by whose turn it is.
 struct Order {
-    heap: BinaryHeap<Reverse<(Reverse<i32>, Vec<u64>, u64, usize)>>,
+    /// Priority, share of the queue, the job's key and slot, and the number of the queue here.
+    heap: BinaryHeap<Reverse<(Reverse<i32>, Vec<u64>, u64, u32, usize)>>,
     queues: Vec<(QueueName, BTreeSet<(Turn, u32)>)>,
+    numbers: BTreeMap<QueueName, usize>,
 }
 
 /// Decides for every job that must be looked at.
@@ -42,6 +44,7 @@ pub(super) fn decide(round: &mut Round) {
                 chosen.push(Chosen { ix: turn.2, resumed: false, before });
                 round.desk.let_in(kind);
                 order.advance(round, at, kind);
+                order.wake(round);
             }
             Err(refusal) => {
                 round.refused(turn.2, refusal, &mut reserved);
@@ -87,34 +90,61 @@ fn resume(round: &mut Round) -> Vec<Chosen> {
 
 impl Order {
     fn new(round: &mut Round) -> Self {
-        let mut order = Self { heap: BinaryHeap::new(), queues: Vec::new() };
+        let mut order = Self { heap: BinaryHeap::new(), queues: Vec::new(), numbers: BTreeMap::new() };
         for name in round.desk.take_dirty() {
-            let Some(lists) = round.desk.queues.get(&name) else { continue };
-            let heads = lists.waiting.iter().filter_map(|(kind, turns)| turns.first().map(|turn| (*turn, *kind)));
-            let heads: BTreeSet<(Turn, u32)> = heads.collect();
-            if !heads.is_empty() {
-                order.queues.push((name, heads));
-                order.push(round, order.queues.len() - 1);
-            }
+            order.enter(round, name);
         }
+        order.sort(round);
         order
+    }
+
+    /// All that waits in the queue is to be tried.
+    fn enter(&mut self, round: &Round, name: QueueName) {
+        let Some(lists) = round.desk.queues.get(&name) else { return };
+        let heads = lists.waiting.iter().filter_map(|(kind, turns)| turns.first().map(|turn| (*turn, *kind)));
+        let heads: BTreeSet<(Turn, u32)> = heads.collect();
+        if let Some((_, known)) = self.numbers.get(&name).and_then(|at| self.queues.get_mut(*at)) {
+            *known = heads;
+        } else if !heads.is_empty() {
+            self.numbers.insert(name.clone(), self.queues.len());
+            self.queues.push((name, heads));
+        }
+    }
+
+    fn sort(&mut self, round: &mut Round) {
+        self.heap.clear();
+        (0..self.queues.len()).for_each(|at| self.push(round, at));
+    }
+
+    /// Queues that may fare better since somebody was let in (at the cost of others, perhaps) are tried (again) in this very
+    /// pass: whether they were looked at before must make no difference.
+    fn wake(&mut self, round: &mut Round) {
+        let woken = round.desk.take_woken();
+        if woken.is_empty() {
+            return;
+        }
+        for name in woken {
+            self.enter(round, name);
+        }
+        // Who was displaced has a smaller share now.
+        self.sort(round);
     }
 
     fn push(&mut self, round: &mut Round, at: usize) {
         let Some((name, heads)) = self.queues.get(at) else { return };
-        if let Some(((priority, key, _), _)) = heads.first() {
-            self.heap.push(Reverse((*priority, round.desk.share(round.state, name), *key, at)));
+        if let Some(((priority, key, ix), _)) = heads.first() {
+            self.heap.push(Reverse((*priority, round.desk.share(round.state, name), *key, *ix, at)));
         }
     }
 
     /// The next job to try. Shares only rise while jobs are let in, so a stale one is looked at again later.
     fn pop(&mut self, round: &mut Round) -> Option<(usize, Turn, u32)> {
         loop {
-            let Reverse((priority, share, key, at)) = self.heap.pop()?;
+            let Reverse((priority, share, key, ix, at)) = self.heap.pop()?;
             let (name, heads) = self.queues.get(at)?;
             let Some((turn, kind)) = heads.first().copied() else { continue };
-            let now = (turn.0, round.desk.share(round.state, name), turn.1, at);
-            if now > (priority, share, key, at) && self.heap.peek().is_some_and(|Reverse(next)| *next < now) {
+            let now = (turn.0, round.desk.share(round.state, name), turn.1, turn.2, at);
+            if now > (priority, share, key, ix, at) && self.heap.peek().is_some_and(|Reverse(next)| *next < now) {
                 self.heap.push(Reverse(now));
                 continue;
             }
@@ -182,9 +212,9 @@ impl Round<'_> {
         let found = self.place(ix, &want);
         match found {
             Ok((seats, before)) => {
-                self.state.reservations.remove(&ix);
+                self.forget_reservation(ix);
                 self.keep(ix, seats);
-                self.desk.quota_was_used();
+                self.desk.quota_was_used(&want.spec.queue);
                 Ok(before)
             }
             Err(refusal) => {

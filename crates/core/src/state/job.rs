@@ -264,7 +264,7 @@ impl Job {
     /// Until when it may not be stopped for others, if that is later than now: its least run time, and its stops of the last hour.
     /// The end of time if it never may.
     pub fn protected_until(&self, now: At) -> Option<At> {
-        let run = self.run().filter(|run| run.stop.is_none())?;
+        let run = self.run()?;
         let least = run.since.plus(self.spec.min_runtime_ms);
         let recent = self.disruptions.iter().filter(|at| now.since(**at) < HOUR_MS);
         let spent = recent.clone().count() >= self.spec.max_disruptions_per_hour as usize;
