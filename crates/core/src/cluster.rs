@@ -47,6 +47,8 @@ pub struct Cluster {
     class_counts: BTreeMap<Class, usize>,
     asks: Vec<Candidates>,
     ask_ids: BTreeMap<Ask, AskIx>,
+    /// The same when all devices of a worker are on one island.
+    island_ids: BTreeMap<Ask, AskIx>,
     mix: Mix,
     /// The state's classes.
     classes: Vec<Class>,
@@ -110,12 +112,19 @@ impl Cluster {
 
     /// The number of an ask.
     pub fn intern(&mut self, ask: &Ask) -> AskIx {
-        if let Some(ix) = self.ask_ids.get(ask) {
+        self.intern_as(ask, false)
+    }
+
+    /// The same; with `island`, for workers whose devices are all on one island.
+    pub fn intern_as(&mut self, ask: &Ask, island: bool) -> AskIx {
+        let ids = if island { &mut self.island_ids } else { &mut self.ask_ids };
+        if let Some(ix) = ids.get(ask) {
             return *ix;
         }
         let ix = AskIx(u32::try_from(self.asks.len()).unwrap_or(u32::MAX));
-        self.asks.push(Candidates::new(ask.clone(), self.shape(ask), self.topology.depth()));
-        self.ask_ids.insert(ask.clone(), ix);
+        let shape = score::shape(ask, &self.classes);
+        self.asks.push(Candidates::new(ask.clone(), shape, island, self.topology.depth()));
+        ids.insert(ask.clone(), ix);
         ix
     }
 
@@ -169,7 +178,8 @@ impl Cluster {
     /// Which devices of the node one more worker would take.
     pub fn choose(&self, ask: AskIx, node: u32) -> Option<Choice> {
         let candidates = self.asks.get(ask.0 as usize)?;
-        choose::choose(candidates.ask(), candidates.shape(), self.nodes.get(node as usize)?, candidates.eligible(node), &self.mix)
+        let wish = candidates.wish();
+        choose::choose(wish, self.nodes.get(node as usize)?, candidates.eligible(node), &self.mix)
     }
 
     /// Claims firmly.

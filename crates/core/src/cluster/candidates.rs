@@ -36,6 +36,7 @@ struct Entry {
 pub struct Candidates {
     ask: Ask,
     shape: Shape,
+    island: bool,
     entries: Vec<Entry>,
     /// Nodes by the number of workers that fit (the last: that many or more), best first.
     by_fit: Vec<BTreeSet<(Rank, u32)>>,
@@ -48,9 +49,10 @@ pub struct Candidates {
 }
 
 impl Candidates {
-    pub(super) fn new(ask: Ask, shape: Shape, depth: usize) -> Self {
+    pub(super) fn new(ask: Ask, shape: Shape, island: bool, depth: usize) -> Self {
         let domains = vec![Vec::new(); depth];
-        Self { ask, shape, entries: Vec::new(), by_fit: vec![BTreeSet::new(); BUCKETS], total: 0, domains, epoch: u64::MAX, read: 0 }
+        let by_fit = vec![BTreeSet::new(); BUCKETS];
+        Self { ask, shape, island, entries: Vec::new(), by_fit, total: 0, domains, epoch: u64::MAX, read: 0 }
     }
 
     /// The ask.
@@ -58,9 +60,9 @@ impl Candidates {
         &self.ask
     }
 
-    /// What the ask is to the mix.
-    pub fn shape(&self) -> &Shape {
-        &self.shape
+    /// What is asked for, for choosing devices.
+    pub(super) fn wish(&self) -> choose::Wish<'_> {
+        choose::Wish { ask: &self.ask, shape: &self.shape, island: self.island }
     }
 
     /// Devices of the node that suit the ask.
@@ -181,15 +183,17 @@ impl Candidates {
         let known = self.entries[node as usize];
         let eligible =
             if known.revision == free.revision && known.revision > 0 { known.eligible } else { free.eligible(&self.ask) };
-        let fit = choose::fit(&self.ask, free, eligible);
-        let rank = if fit == 0 { Rank::MAX } else { rank(&self.ask, &self.shape, free, eligible, mix) };
+        let wish = self.wish();
+        let fit = choose::fit(wish, free, eligible);
+        let rank = if fit == 0 { Rank::MAX } else { rank(wish, free, eligible, mix) };
         Entry { revision: free.revision, eligible, fit, rank }
     }
 }
 
 /// See [`Rank`]: 1 bit, 7 bits of speed, 8 bits of score, 48 bits of what is left.
-fn rank(ask: &Ask, shape: &Shape, node: &NodeFree, eligible: u64, mix: &Mix) -> Rank {
-    let Some((choice, placement)) = choose::rated(ask, shape, node, eligible, mix) else { return Rank::MAX };
+fn rank(wish: choose::Wish<'_>, node: &NodeFree, eligible: u64, mix: &Mix) -> Rank {
+    let Some((choice, placement)) = choose::rated(wish, node, eligible, mix) else { return Rank::MAX };
+    let ask = wish.ask;
     let unsettled = u64::from(!choice.settled) << 63;
     let slowness = u64::from(slowness(ask, node, choice.mask)) << 56;
     unsettled | slowness | super::score::key(placement.as_ref())

@@ -179,10 +179,16 @@ impl NodeFree {
         if let Some(at) = self.releasing.iter().rposition(mine) {
             self.releasing.swap_remove(at);
         }
-        self.each(claim, |device| {
-            device.releasing -= 1;
-            device.releasing_slices &= !claim.slices;
-        });
+        // A claim that was placed on slices that are about to be free may be about to end too: slices of both overlap.
+        for index in bits(claim.mask) {
+            let others = self.releasing.iter().filter(|other| other.claim.mask >> index & 1 == 1);
+            let slices = others.fold(0, |slices, other| slices | other.claim.slices);
+            if let Some(device) = self.devices.get_mut(index) {
+                device.releasing -= 1;
+                device.releasing_slices = slices;
+            }
+        }
+        self.read_free(claim.mask);
     }
 
     pub(super) fn unsettle(&mut self, claim: &Claim, holder: Holder) {

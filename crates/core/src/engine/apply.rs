@@ -57,8 +57,12 @@ impl Facts<'_> {
             }),
             Event::QueueSet { name, queue } => self.queue_set(name, queue),
             Event::QueueRemoved(name) => {
-                self.state.queues.remove(&name);
-                self.queues_changed();
+                if self.state.queues.contains_key(&name) {
+                    // Without a queue they wait in the order of its default.
+                    self.queue_set(name.clone(), Queue::default());
+                    self.state.queues.remove(&name);
+                    self.queues_changed();
+                }
             }
             Event::JobSet { name, spec } => self.job_set(name, spec),
             Event::JobPaused { name, paused } => self.with_job(&name, |job| job.paused = paused),
@@ -170,7 +174,15 @@ impl Facts<'_> {
     }
 
     fn queue_set(&mut self, name: QueueName, queue: Queue) {
-        self.state.queues.insert(name, queue);
+        let discipline = queue.discipline;
+        let was = self.state.queues.insert(name.clone(), queue).map(|was| was.discipline).unwrap_or_default();
+        if was != discipline {
+            let jobs = self.state.jobs.slots().filter(|(_, _, job)| job.spec.queue == name);
+            for ix in jobs.map(|(ix, _, _)| ix).collect::<Vec<_>>() {
+                self.set_turn(ix);
+                self.desk.list(self.state, ix);
+            }
+        }
         self.queues_changed();
     }
 
@@ -211,29 +223,39 @@ impl Facts<'_> {
         }
     }
 
-    /// What a job holds is counted by its new specification.
-    fn respecify(&mut self, ix: u32, spec: JobSpec) {
+    /// What a job holds is counted as it was placed: other workers than those it has only when it holds nothing any more.
+    fn respecify(&mut self, ix: u32, told: JobSpec) {
         let Some(job) = self.state.jobs.at(ix) else { return };
-        if job.spec == spec {
+        let alike = job.spec.groups.len() == told.groups.len()
+            && job.spec.groups.iter().zip(&told.groups).all(|(was, is)| was.ask == is.ask);
+        let holds = job.run().is_some();
+        if let Phase::Waiting { keep, .. } = &job.phase
+            && !alike
+        {
+            let keep = keep.clone();
+            self.leave(ix, &[], &keep, &[]);
+        }
+        let Some(job) = self.state.jobs.at_mut(ix) else { return };
+        if let Phase::Waiting { keep, .. } = &mut job.phase
+            && !alike
+        {
+            keep.clear();
+        }
+        let mut spec = told.clone();
+        if holds && !alike {
+            spec.groups.clone_from(&job.spec.groups);
+        }
+        let next = (spec != told).then_some(told);
+        if job.spec == spec && job.next_spec == next {
             return;
         }
-        let same_shape = job.spec.queue == spec.queue
-            && job.spec.groups.len() == spec.groups.len()
-            && job.spec.groups.iter().zip(&spec.groups).all(|(was, is)| was.ask == is.ask);
-        let holds = job.run().is_some();
-        let mut spec = spec;
-        if holds && !same_shape {
-            // A running attempt keeps what it was started with until it ends.
-            for (group, was) in spec.groups.iter_mut().zip(&job.spec.groups) {
-                group.ask = was.ask.clone();
-            }
-            spec.groups.truncate(job.spec.groups.len());
-        }
-        let (spec_queue, old_queue) = (spec.queue.clone(), job.spec.queue.clone());
+        // Whom it may be displaced by, and when, may have changed for everybody.
+        self.desk.mark_all();
+        let moved = job.spec.queue != spec.queue;
         if let Some(job) = self.state.jobs.at_mut(ix) {
-            job.spec = spec;
+            (job.spec, job.next_spec) = (spec, next);
         }
-        if spec_queue != old_queue {
+        if moved {
             self.queues_changed();
         }
     }
@@ -269,6 +291,7 @@ impl Facts<'_> {
         let Some(run) = job.run().filter(|run| run.attempt == attempt).cloned() else { return };
         let failed = exit == JobExit::Failed;
         let keeps = exit == JobExit::Stopped || (exit != JobExit::Succeeded && !failed);
+        let keeps = keeps && job.next_spec.is_none();
         let keep = run.stop.as_ref().map(|stop| stop.keep.clone()).filter(|_| keeps).unwrap_or_default();
         let milli: u64 = run.seats.iter().map(|seat| job.seat_milli(self.state, seat)).sum();
         let served = job.served_ms(now);
@@ -283,6 +306,11 @@ impl Facts<'_> {
                 let (owner, recipe, ran) = (job.spec.owner.clone(), job.spec.recipe.clone(), job.served_ms);
                 self.state.history.add(&owner, &recipe, ran);
             }
+        }
+        if let Some(job) = self.state.jobs.at_mut(ix)
+            && let Some(next) = job.next_spec.take()
+        {
+            job.spec = next;
         }
         self.set_turn(ix);
         self.desk.list(self.state, ix);

@@ -94,6 +94,8 @@ pub(super) struct Desk {
     pub out: BTreeSet<u32>,
     /// Replicas by model.
     pub by_model: BTreeMap<crate::names::ModelName, BTreeSet<u32>>,
+    /// Of those, the ones that may fare better because of what has happened since they were looked at.
+    woken: BTreeSet<u32>,
     /// Queues to be looked at; with `all`, every one.
     dirty: BTreeSet<u32>,
     pub all: bool,
@@ -102,8 +104,12 @@ pub(super) struct Desk {
     for_quota: BTreeMap<NodeIx, BTreeSet<u32>>,
     /// Queues that wait although they use less than their own.
     owed: BTreeSet<u32>,
+    /// Queues that wait for the cap on evictions: every decision looks at them.
+    capped: BTreeSet<u32>,
     /// When a queue that was refused may fare better only because time has passed.
     retries: BTreeMap<u32, At>,
+    /// The same for models, which every decision looks at.
+    pub model_retry: Option<At>,
     /// Claims of jobs of responsive queues, as of [`State::ranked_at`].
     pub claims: BTreeMap<u32, Claim>,
     /// Capacity by resource, for shares; absent until asked for.
@@ -297,6 +303,9 @@ impl Desk {
         if let Some(binding) = binding {
             self.for_quota.entry(binding.node).or_default().insert(queue);
         }
+        if block == Block::EvictionCap {
+            self.capped.insert(queue);
+        }
         if binding.is_none() || owed {
             self.for_devices.insert(queue);
         }
@@ -341,8 +350,8 @@ impl Desk {
 
     /// Devices came free on some node: queues that wait for devices look again.
     pub fn devices_came_free(&mut self) {
-        self.dirty.append(&mut self.for_devices);
-        self.for_devices.clear();
+        let waiting = std::mem::take(&mut self.for_devices);
+        self.wake(waiting);
     }
 
     /// A queue uses less: those that waited for quota on its path look again.
@@ -350,20 +359,37 @@ impl Desk {
         let Some(node) = self.books.tree.node(queue) else { return };
         let path: Vec<NodeIx> = self.books.tree.path(node).collect();
         for node in path {
-            if let Some(mut waiting) = self.for_quota.remove(&node) {
-                self.dirty.append(&mut waiting);
+            if let Some(waiting) = self.for_quota.remove(&node) {
+                self.wake(waiting);
             }
         }
     }
 
-    /// A queue uses more: those that are owed may now take from it.
-    pub fn quota_was_used(&mut self) {
-        self.dirty.append(&mut self.owed);
+    /// A queue uses more: those that are owed may now take from it, if it has more than its own.
+    pub fn quota_was_used(&mut self, queue: &QueueName) {
+        let tree = &self.books.tree;
+        let over = |node: NodeIx| (0..tree.resources()).any(|resource| tree.borrowing(node, resource));
+        if tree.node(queue).is_some_and(|node| tree.path(node).any(over)) {
+            let waiting = std::mem::take(&mut self.owed);
+            self.wake(waiting);
+        }
+    }
+
+    fn wake(&mut self, queues: BTreeSet<u32>) {
+        self.woken.extend(queues.iter().copied());
+        self.dirty.extend(queues);
+    }
+
+    /// Queues that may fare better than when they were looked at in this round.
+    pub fn take_woken(&mut self) -> BTreeSet<u32> {
+        std::mem::take(&mut self.woken)
     }
 
     /// Queues to look at, and none after.
     pub fn take_dirty(&mut self) -> Vec<u32> {
-        let dirty = std::mem::take(&mut self.dirty);
+        let mut dirty = std::mem::take(&mut self.dirty);
+        dirty.append(&mut self.capped);
+        self.woken.clear();
         if std::mem::take(&mut self.all) {
             self.retries.clear();
             self.for_devices.clear();
@@ -397,7 +423,7 @@ impl Desk {
 
     /// The next moments of jobs and queues.
     pub fn next_timers(&self) -> impl Iterator<Item = At> {
-        self.timers.first().map(|(at, _)| *at).into_iter().chain(self.retries.values().copied())
+        self.timers.first().map(|(at, _)| *at).into_iter().chain(self.retries.values().copied()).chain(self.model_retry)
     }
 
     /// Capacity by resource: GPUs in thousandths, cores in thousandths, MiB.
@@ -454,7 +480,7 @@ impl Desk {
     pub fn note_rates(&mut self, state: &mut State) {
         state.usage.devices = u64::try_from(self.capacity()[0] / 1000).unwrap_or(0);
         state.usage.lent_milli = self.lent_milli();
-        super::predict::decay(state, &self.books.tree);
+        super::predict::note_used(state, &self.books.tree);
     }
 
     /// Thousandths of GPUs used above some queues' nominal while others use less than theirs.

@@ -169,13 +169,14 @@ impl Round<'_> {
         trial
     }
 
-    fn give_one(&mut self, trial: &mut Trial, unit: &Unit) -> Option<Amounts> {
+    /// What was taken, seat by seat.
+    fn give_one(&mut self, trial: &mut Trial, unit: &Unit) -> Option<Vec<Amounts>> {
         let (job, keep) = match unit.give {
             Give::Replica(ix) => {
                 loosen_replica(self.state, self.desk, ix);
                 let replica = self.state.replicas.at(ix)?;
                 let model = self.state.models.get(&replica.model)?;
-                return Some(self.desk.books.amounts(&model.spec.ask, replica.seat.node, replica.seat.mask));
+                return Some(vec![self.desk.books.amounts(&model.spec.ask, replica.seat.node, replica.seat.mask)]);
             }
             Give::Job(ix) => (ix, Vec::new()),
             Give::Worker { job: ix, seat } => {
@@ -192,9 +193,12 @@ impl Round<'_> {
         };
         let spec = &self.state.jobs.at(job)?.spec;
         let from = trial.kept.get(&job).cloned().or_else(|| self.state.jobs.at(job).map(|job| firm(job).to_vec()))?;
-        let first = super::desk::given_up(&from, &keep).into_iter().next()?;
-        let ask = &spec.groups.get(usize::from(first.group))?.ask;
-        let taken = self.desk.books.amounts(ask, first.node, first.mask);
+        let given = super::desk::given_up(&from, &keep);
+        let asks = super::desk::Desk::asks(spec, &given);
+        let taken: Vec<Amounts> = asks.map(|(ask, seat)| self.desk.books.amounts(ask, seat.node, seat.mask)).collect();
+        if taken.is_empty() {
+            return None;
+        }
         shift_from(self.state, self.desk, job, &from, &keep);
         trial.kept.insert(job, keep);
         Some(taken)
@@ -237,7 +241,8 @@ impl Round<'_> {
                 continue;
             }
             for ix in &lists.holders {
-                let Some(job) = self.state.jobs.at(*ix).filter(|_| want.job != Some(*ix)) else { continue };
+                let may = |job: &&Job| want.job != Some(*ix) && job.spec.preemptible;
+                let Some(job) = self.state.jobs.at(*ix).filter(may) else { continue };
                 let right = if due && rights::overstays(self.state, job) {
                     Some(Right::Overstayed)
                 } else if node == want.queue {
@@ -259,8 +264,11 @@ impl Round<'_> {
                 units.extend(self.unit_of_replica(want, *ix, if node == want.queue { Some(Right::Priority) } else { across }));
             }
         }
-        if let Some(at) = later {
-            self.desk.retry(&want.spec.queue, at);
+        if let Some(at) = later.filter(|at| *at < At(u64::MAX)) {
+            match want.job {
+                Some(_) => self.desk.retry(&want.spec.queue, at),
+                None => self.desk.model_retry = Some(self.desk.model_retry.map_or(at, |known| known.min(at))),
+            }
         }
         units.sort_unstable_by_key(|unit| (unit.rank, unit.give));
         units.truncate(MAX_UNITS);
@@ -288,7 +296,7 @@ impl Round<'_> {
             Phase::Running(run) => (run.kept(), run.stop.is_some()),
             Phase::Finished(_) => return,
         };
-        if kept.is_empty() || !job.spec.preemptible {
+        if kept.is_empty() {
             return;
         }
         let lost_ms = if ending { 0 } else { job.lost_work_ms(self.state.now) };

@@ -32,6 +32,7 @@ type Standing = (bool, Reverse<i32>, Share, u64, u32);
 struct Order {
     heap: BinaryHeap<Reverse<(Standing, usize)>>,
     queues: Vec<(u32, BTreeSet<(Turn, u32)>)>,
+    numbers: BTreeMap<u32, usize>,
 }
 
 /// Decides for every job that must be looked at.
@@ -50,6 +51,7 @@ pub(super) fn decide(round: &mut Round) {
                 chosen.push(Chosen { ix: turn.2, resumed: false, before });
                 round.desk.let_in(kind);
                 order.advance(round, at, kind);
+                order.wake(round);
             }
             Err(refusal) => {
                 round.refused(turn.2, refusal, &mut reserved);
@@ -103,17 +105,44 @@ fn standing(round: &mut Round, queue: u32, turn: Turn, kind: u32) -> Standing {
 
 impl Order {
     fn new(round: &mut Round) -> Self {
-        let mut order = Self { heap: BinaryHeap::new(), queues: Vec::new() };
+        let mut order = Self { heap: BinaryHeap::new(), queues: Vec::new(), numbers: BTreeMap::new() };
         for name in round.desk.take_dirty() {
-            let Some(lists) = round.desk.queues.get(name as usize) else { continue };
-            let heads = lists.waiting.iter().filter_map(|(kind, turns)| turns.first().map(|turn| (*turn, *kind)));
-            let heads: BTreeSet<(Turn, u32)> = heads.collect();
-            if !heads.is_empty() {
-                order.queues.push((name, heads));
-                order.push(round, order.queues.len() - 1);
-            }
+            order.enter(round, name);
         }
+        order.sort(round);
         order
+    }
+
+    /// All that waits in the queue is to be tried.
+    fn enter(&mut self, round: &Round, name: u32) {
+        let Some(lists) = round.desk.queues.get(name as usize) else { return };
+        let heads = lists.waiting.iter().filter_map(|(kind, turns)| turns.first().map(|turn| (*turn, *kind)));
+        let heads: BTreeSet<(Turn, u32)> = heads.collect();
+        if let Some((_, known)) = self.numbers.get(&name).and_then(|at| self.queues.get_mut(*at)) {
+            *known = heads;
+        } else if !heads.is_empty() {
+            self.numbers.insert(name, self.queues.len());
+            self.queues.push((name, heads));
+        }
+    }
+
+    fn sort(&mut self, round: &mut Round) {
+        self.heap.clear();
+        (0..self.queues.len()).for_each(|at| self.push(round, at));
+    }
+
+    /// Queues that may fare better since somebody was let in (at the cost of others, perhaps) are tried (again) in this very
+    /// pass: whether they were looked at before must make no difference.
+    fn wake(&mut self, round: &mut Round) {
+        let woken = round.desk.take_woken();
+        if woken.is_empty() {
+            return;
+        }
+        for name in woken {
+            self.enter(round, name);
+        }
+        // Who was displaced has a smaller share now.
+        self.sort(round);
     }
 
     fn push(&mut self, round: &mut Round, at: usize) {
@@ -215,9 +244,9 @@ impl Round<'_> {
         let found = self.place(ix, &want);
         match found {
             Ok((seats, before)) => {
-                self.state.reservations.remove(&ix);
+                self.forget_reservation(ix);
                 self.keep(ix, seats);
-                self.desk.quota_was_used();
+                self.desk.quota_was_used(&want.spec.queue);
                 Ok(before)
             }
             Err(refusal) => {

@@ -128,24 +128,13 @@ fn responsive(state: &State, desk: &Desk) -> Vec<u32> {
     queues.flat_map(|lists| lists.waiting.values().flatten().map(|turn| turn.2).chain(lists.holders.iter().copied())).collect()
 }
 
-/// Books what each queue used since the last time, and halves it with age.
-pub(super) fn decay(state: &mut State, tree: &Tree) {
+/// Keeps the rates by which what each queue used is remembered, if anything counts it.
+pub(super) fn note_used(state: &mut State, tree: &Tree) {
     let counted = state.policy.history_percent > 0 || state.queues.values().any(|queue| queue.budget_ms.is_some());
-    if !counted {
-        return;
-    }
-    let now = state.now;
-    let elapsed = now.since(state.usage.decayed_at);
-    state.usage.decayed_at = now;
-    // 2^(-x) by eighths of a half-life, linear in between: integers, so that equal means equal.
-    let half_life = state.policy.half_life_ms.max(1);
-    let halvings = u32::try_from(elapsed / half_life).unwrap_or(u32::MAX).min(63);
-    let rest = elapsed % half_life;
-    for node in tree.bottom_up().iter().filter(|node| **node != tree.root()) {
-        let Some(queue) = tree.queue(*node) else { continue };
-        let used = u64::try_from(tree.usage(*node, GPU)).unwrap_or(0).saturating_mul(elapsed) / 1000;
-        let known = state.usage.decayed_ms.entry(queue.name.clone()).or_default();
-        let halved = *known >> halvings;
-        *known = halved.saturating_sub(halved / 2 * rest / half_life).saturating_add(used);
-    }
+    let nodes = tree.bottom_up().iter().filter(|node| counted && **node != tree.root());
+    let used = nodes.filter_map(|node| {
+        let milli = u64::try_from(tree.usage(*node, GPU)).unwrap_or(0);
+        tree.queue(*node).map(|queue| (queue.name.clone(), milli))
+    });
+    state.usage.used_milli = used.filter(|(_, milli)| *milli > 0).collect();
 }

@@ -53,7 +53,8 @@ pub(super) fn across(books: &Books, claimant: NodeIx, victim: NodeIx, need: &Amo
     let owed = need.as_slice().iter().all(|(resource, amount)| {
         tree.usage(mine, *resource).saturating_add(*amount) <= tree.guaranteed(mine, *resource) || !is_shared(books, theirs, *resource)
     });
-    let over = need.as_slice().iter().any(|(resource, _)| tree.borrowing(theirs, *resource));
+    // Of what nobody was given quota, nobody has more than is theirs.
+    let over = need.as_slice().iter().any(|(resource, _)| is_shared(books, theirs, *resource) && tree.borrowing(theirs, *resource));
     (owed && over).then_some(Right::Quota(theirs))
 }
 
@@ -65,10 +66,10 @@ fn is_shared(books: &Books, side: NodeIx, resource: crate::quota::ResourceIx) ->
 }
 
 /// Whether the victim's side still uses at least what is guaranteed to it, of all that was taken.
-pub(super) fn holds_after(books: &Books, right: Right, taken: &Amounts) -> bool {
+pub(super) fn holds_after(books: &Books, right: Right, taken: &[Amounts]) -> bool {
     let Right::Quota(side) = right else { return true };
     let tree = &books.tree;
-    let mut counted = taken.as_slice().iter().filter(|(resource, _)| is_shared(books, side, *resource));
+    let mut counted = taken.iter().flat_map(Amounts::as_slice).filter(|(resource, _)| is_shared(books, side, *resource));
     counted.all(|(resource, _)| tree.usage(side, *resource) >= tree.guaranteed(side, *resource))
 }
 

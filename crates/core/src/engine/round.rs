@@ -46,10 +46,11 @@ pub(super) fn run(state: &mut State, desk: &mut Desk) -> Vec<Action> {
         jobs::decide(&mut round);
         if round.actions.len() == before {
             elastic::grow(&mut round);
-            round.close_reservations();
-            break;
         }
         round.close_reservations();
+        if round.actions.len() == before {
+            break;
+        }
     }
     round.actions
 }
@@ -156,9 +157,9 @@ impl Round<'_> {
         job.phase = Phase::Running(Run { attempt, seats, since: now, expected_end, observed: false, stop: None, backfilled_until });
         let id = self.next_id();
         self.emit(id, after, ActionKind::StartJob { job: name, attempt, workers }, reason);
-        self.state.reservations.remove(&ix);
+        self.forget_reservation(ix);
         self.desk.list(self.state, ix);
-        self.desk.quota_was_used();
+        self.desk.quota_was_used(&queue);
         self.desk.mark(&queue);
     }
 

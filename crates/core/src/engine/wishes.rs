@@ -38,7 +38,7 @@ impl Round<'_> {
                 if waits && !firm(job).is_empty() {
                     self.stop_job(ix, Vec::new(), reason);
                 }
-                self.state.reservations.remove(&ix);
+                self.forget_reservation(ix);
                 if removed {
                     if let Some(name) = self.state.jobs.name(ix).cloned() {
                         self.state.jobs.remove(&name);

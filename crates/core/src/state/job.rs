@@ -125,6 +125,9 @@ impl JobSpec {
 #[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
 pub struct Job {
     pub spec: JobSpec,
+    /// What it becomes once it holds nothing: other workers than those that it has.
+    #[serde(default)]
+    pub next_spec: Option<JobSpec>,
     pub submitted: At,
     pub phase: Phase,
     /// Where it stands among the waiting of its queue and priority, lower first: set when it begins to wait.
@@ -208,6 +211,7 @@ impl Job {
     pub fn new(spec: JobSpec, at: At) -> Self {
         Self {
             spec,
+            next_spec: None,
             submitted: at,
             phase: Phase::Waiting { since: at, not_before: None, keep: Vec::new() },
             turn: at.0,
@@ -276,8 +280,9 @@ impl Job {
     }
 
     /// Until when it may not be stopped for others, if that is later than now: its least run time, and its stops of the last hour.
+    /// The end of time if it never may.
     pub fn protected_until(&self, now: At) -> Option<At> {
-        let run = self.run().filter(|run| run.stop.is_none())?;
+        let run = self.run()?;
         // What starts at this moment is not stopped at this moment: nobody goes in a circle while time stands still.
         let least = run.since.plus(self.spec.min_runtime_ms.max(1));
         if self.spec.max_disruptions_per_hour == u32::MAX {
@@ -285,7 +290,7 @@ impl Job {
         }
         let recent = self.disruptions.iter().filter(|at| now.since(**at) < HOUR_MS);
         let spent = recent.clone().count() >= self.spec.max_disruptions_per_hour as usize;
-        let next = recent.min().filter(|_| spent).map(|at| at.plus(HOUR_MS));
+        let next = spent.then(|| recent.min().map_or(At(u64::MAX), |at| at.plus(HOUR_MS)));
         [Some(least), next].into_iter().flatten().filter(|at| *at > now).max()
     }
 }
