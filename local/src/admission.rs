@@ -1,18 +1,21 @@
-//! What objects must be for this box: queues that exist, models that load, jobs that fit. Checked before anything starts.
+//! What objects must be for this box: queues that are a tree, models that load, jobs that fit. Checked before anything starts.
+
+mod queues;
+
+pub use queues::check as check_queues;
 
 use std::collections::BTreeMap;
+use std::fmt::Write;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
 use tidegate_api::convert;
-use tidegate_api::kinds::{Model, TrainingJob};
+use tidegate_api::kinds::{Model, TrainingJob, TrainingJobSpec};
 use tidegate_api::manifest::{Object, Problem, Problems};
 use tidegate_api::model_info::ModelInfo;
-use tidegate_core::names::Class;
-use tidegate_core::state::{Amount, Ask, Device, Health};
 use tokio::process::Command;
 
-use crate::devices;
+use crate::machine::Machine;
 use crate::manifests::Sourced;
 use crate::objects::Objects;
 
@@ -20,7 +23,7 @@ use crate::objects::Objects;
 pub struct Admission<'a> {
     /// The `tidegate` executable, which inspects models.
     pub exe: &'a Path,
-    pub devices: &'a [devices::Device],
+    pub machine: &'a Machine,
     /// What was applied before.
     pub known: &'a Objects,
 }
@@ -28,7 +31,7 @@ pub struct Admission<'a> {
 impl Admission<'_> {
     /// Either all are fine, with what their model files say, or the problems of all.
     pub async fn check(&self, new: &[Sourced]) -> Result<BTreeMap<String, ModelInfo>, Problems> {
-        let mut problems = Vec::new();
+        let mut problems = check_queues(self.known, new);
         let mut infos = BTreeMap::new();
         if let Some(pool) = self.second_pool(new) {
             problems.push(problem(
@@ -78,38 +81,53 @@ impl Admission<'_> {
         }
     }
 
-    /// Devices of this box that suit the ask, and how many such asks fit on them.
-    fn room(&self, ask: &Ask) -> (usize, u64) {
-        let suiting = self.devices.iter().map(as_core).filter(|device| ask.suits(device));
-        let fits = |device: Device| match ask.amount {
-            Amount::Whole => 1,
-            Amount::MemoryMib(mib) => device.memory_mib / mib.max(1),
-        };
-        suiting.fold((0, 0), |(count, room), device| (count + 1, room + fits(device)))
-    }
-
     fn job(&self, sourced: &Sourced, job: &TrainingJob, new: &[Sourced], problems: &mut Vec<Problem>) {
         let spec = &job.spec;
         self.queue(sourced, &spec.queue, new, problems);
-        let (devices, room) = self.room(&convert::ask(&spec.gpu));
-        if room < u64::from(spec.workers.min) {
-            let what =
-                format!("workers need a device each; {devices} of this box's {} suit, with room for {room}", self.devices.len());
-            let remedy = format!("lower workers.min to at most {room}, or change gpu.classes or gpu.memoryMib");
-            problems.push(problem(sourced, "spec.workers.min", &spec.workers.min.to_string(), &what, &remedy));
-        }
+        problems.extend(self.too_large(sourced, spec));
+        problems.extend(self.unknown_level(sourced, spec, new));
         let dir = spec.template.working_dir.as_deref().unwrap_or_default();
         if !Path::new(dir).is_dir() {
             problems.push(problem(sourced, "spec.template.workingDir", dir, "is not a folder", "name one that exists"));
         }
     }
 
+    /// A job whose smallest size the empty box does not take.
+    fn too_large(&self, sourced: &Sourced, spec: &TrainingJobSpec) -> Option<Problem> {
+        let ask = convert::worker(spec);
+        let room = self.machine.room(&ask);
+        if room >= spec.workers.min {
+            return None;
+        }
+        let (devices, suit) = (self.machine.devices.len(), self.machine.suiting(&ask));
+        let mut what = format!("is more than this box takes: of its {devices} device(s) {suit} suit, with room for {room} worker(s)");
+        if ask.cpu_milli > 0 || ask.memory_mib > 0 {
+            let box_has = &self.machine.spec;
+            write!(what, "; it has {} thousandths of a core and {} MiB", box_has.cpu_milli, box_has.memory_mib).ok()?;
+        }
+        let less = "ask for less or for others with gpu, cpuMilli and memoryMib";
+        let remedy = if room == 0 { less.to_owned() } else { format!("lower workers.min to at most {room}, or {less}") };
+        Some(problem(sourced, "spec.workers.min", &spec.workers.min.to_string(), &what, &remedy))
+    }
+
+    /// A wish to be close together at a level that nobody has named.
+    fn unknown_level(&self, sourced: &Sourced, spec: &TrainingJobSpec, new: &[Sourced]) -> Option<Problem> {
+        let level = &spec.spread.as_ref()?.level;
+        let pool = new.iter().find_map(|sourced| if let Object::Pool(pool) = &sourced.object { Some(pool.spec.clone()) } else { None });
+        let levels = pool.unwrap_or_else(|| self.known.pool()).topology_levels;
+        if ["island", "node"].contains(&level.as_str()) || levels.contains(level) {
+            return None;
+        }
+        let remedy = "write island, node, or one of the Pool's topologyLevels";
+        Some(problem(sourced, "spec.spread.level", level, "is not a level of the topology", remedy))
+    }
+
     async fn model(&self, sourced: &Sourced, model: &Model, new: &[Sourced], problems: &mut Vec<Problem>) -> Option<ModelInfo> {
         let spec = &model.spec;
         self.queue(sourced, &spec.queue, new, problems);
-        if self.room(&convert::ask(&spec.gpu)).0 == 0 {
+        if self.machine.room(&convert::ask(&spec.gpu)) == 0 {
             let asked = serde_json::to_string(&spec.gpu).unwrap_or_default();
-            problems.push(problem(sourced, "spec.gpu", &asked, "suits no device of this box", "change classes or memoryMib"));
+            problems.push(problem(sourced, "spec.gpu", &asked, "suits no device of this box", "ask for another class, or for less"));
         }
         if let Some(embedding) = &spec.embedding
             && !Path::new(&embedding.tokenizer).is_file()
@@ -131,11 +149,6 @@ impl Admission<'_> {
             }
         }
     }
-}
-
-/// What the engine needs of a device.
-pub fn as_core(device: &devices::Device) -> Device {
-    Device { class: Class(device.class.clone()), memory_mib: device.memory_mib, health: Health::Ok, free_since: None }
 }
 
 /// Asks a replica process what a model file holds: a broken file breaks that process, not this one.

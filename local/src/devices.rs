@@ -2,14 +2,17 @@
 
 use std::path::Path;
 
+use tidegate_core::node::{self, MAX_DEVICES};
 use tidegate_nvml::{DeviceFacts, Inventory};
 use tidegate_runtime::exit;
 
 /// Names NVML's library when it is not where the loader looks.
 pub const LIBRARY_ENV: &str = "TIDEGATE_NVML_LIBRARY";
 
-/// Most simulated devices; more than any box has, and few enough for the page to draw.
-const MAX_SIMULATED: usize = 1024;
+/// Most simulated devices: a box is one node of the engine.
+const MAX_SIMULATED: usize = MAX_DEVICES;
+/// Families that MIG can divide into 8 memory slices (NVIDIA MIG User Guide, "Supported MIG profiles").
+const MIG_FAMILIES: [&str; 6] = ["A100", "H100", "H200", "GH200", "B200", "GB200"];
 /// Most memory of a simulated device. Keeps a typing error from passing as a device.
 const MAX_MEMORY_GB: u64 = 1024;
 
@@ -26,6 +29,21 @@ pub struct Device {
     pub simulated: bool,
     /// What `CUDA_VISIBLE_DEVICES` says to name it. A simulated device's value names no real one, so that nothing real is touched.
     pub visible: String,
+}
+
+impl Device {
+    /// As the engine sees it. Only a simulated device is divided into MIG instances: on a real one that is an
+    /// administrator's work, which nobody here does.
+    pub fn as_core(&self) -> node::Device {
+        let family = self.class.split('-').next().unwrap_or_default();
+        let mig = self.simulated && MIG_FAMILIES.contains(&family);
+        node::Device { mig, ..node::Device::new(self.id.as_str(), crate::machine::NODE, self.class.as_str(), self.memory_mib) }
+    }
+}
+
+/// What `CUDA_VISIBLE_DEVICES` says of these devices; nothing hides all from a process without devices.
+pub fn visible(devices: &[&Device]) -> String {
+    devices.iter().map(|device| device.visible.as_str()).collect::<Vec<_>>().join(",")
 }
 
 /// Why there are no devices.
@@ -118,6 +136,10 @@ fn simulated(number: usize, class: &str, memory_mib: u64) -> Device {
 fn real(library: Option<&Path>) -> Result<Vec<Device>, Error> {
     let facts = Inventory::open(library).and_then(|i| i.devices()).map_err(|source| Error::NoGpu { source })?;
     let devices: Vec<Device> = facts.iter().filter_map(of_facts).collect();
+    if devices.len() > MAX_DEVICES {
+        tracing::warn!(found = devices.len(), used = MAX_DEVICES, "more GPUs than a node can have; the rest is left out");
+    }
+    let devices: Vec<Device> = devices.into_iter().take(MAX_DEVICES).collect();
     if devices.is_empty() { Err(Error::Unreadable(facts.len())) } else { Ok(devices) }
 }
 
@@ -148,15 +170,30 @@ mod tests {
     }
 
     #[test]
+    fn a_process_sees_all_its_devices_and_no_other() {
+        let devices = find(Some("3xL4-24GB")).unwrap();
+        assert_eq!(visible(&[&devices[0], &devices[2]]), "gpu-0,gpu-2");
+        assert_eq!(visible(&[]), "");
+    }
+
+    #[test]
+    fn only_simulated_devices_of_the_right_family_are_divided() {
+        let mig = |device: &Device| device.as_core().mig;
+        let devices = find(Some("1xH100-80GB,1xA100-40GB,1xL4-24GB")).unwrap();
+        assert_eq!(devices.iter().map(mig).collect::<Vec<_>>(), [true, true, false]);
+        assert!(!mig(&Device { simulated: false, ..devices[0].clone() }));
+    }
+
+    #[test]
     fn a_bad_value_is_named_with_what_is_wrong_and_what_to_write() {
         let cases = [
             ("", "no count in \"\""),
             ("4", "no count in \"4\""),
             ("4xfoo", "no memory in the class \"foo\""),
-            ("0xH100-80GB", "the count \"0\" is not from 1 to 1024"),
-            ("1025xH100-80GB", "the count \"1025\""),
+            ("0xH100-80GB", "the count \"0\" is not from 1 to 64"),
+            ("65xH100-80GB", "the count \"65\""),
             ("-1xH100-80GB", "the count \"-1\""),
-            ("1024xH100-80GB,1xL4-24GB", "more than 1024 devices"),
+            ("64xH100-80GB,1xL4-24GB", "more than 64 devices"),
             ("4xH100-0GB", "the memory \"0GB\""),
             ("4xH100-80", "the memory \"80\""),
             ("4xH100-99999999999999999999GB", "the memory"),

@@ -17,7 +17,7 @@ use tidegate_api::view;
 use tokio::sync::{broadcast, watch};
 use tokio_util::sync::CancellationToken;
 
-use crate::devices::Device;
+use crate::machine::Machine;
 use crate::units::Units;
 use crate::world::{Handle, Refused};
 
@@ -31,7 +31,7 @@ pub struct Api {
     pub state: watch::Receiver<Arc<view::State>>,
     pub decisions: broadcast::Sender<view::Decision>,
     pub units: Units,
-    pub devices: Arc<Vec<Device>>,
+    pub machine: Arc<Machine>,
     pub exe: Arc<PathBuf>,
     pub shutdown: CancellationToken,
 }

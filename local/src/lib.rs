@@ -16,6 +16,7 @@ pub mod control;
 pub mod devices;
 pub mod example;
 pub mod http;
+pub mod machine;
 pub mod manifests;
 pub mod metrics;
 pub mod objects;

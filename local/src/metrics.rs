@@ -110,7 +110,7 @@ impl Metrics {
             gauge.with_label_values(&[label]).set(i64::try_from(n).unwrap_or(i64::MAX));
         };
         for (label, health) in [("ok", Health::Ok), ("draining", Health::Draining), ("lost", Health::Lost)] {
-            count(&self.devices, label, state.devices.values().filter(|device| device.health == health).count());
+            count(&self.devices, label, state.devices().filter(|device| device.health == health).count());
         }
         let jobs = |of: fn(&Phase) -> bool| state.jobs.values().filter(|job| of(&job.phase)).count();
         count(&self.jobs, "waiting", jobs(|phase| matches!(phase, Phase::Waiting { .. })));

@@ -11,9 +11,11 @@ use tidegate_api::control::RouterConfig;
 use tidegate_api::manifest::{Object, Problems};
 use tidegate_api::model_info::ModelInfo;
 use tidegate_api::view;
+use tidegate_core::Engine;
+use tidegate_core::engine::RestoreError;
 use tidegate_runtime::admin::{self, Readiness};
 use tidegate_runtime::exit::Error;
-use tidegate_runtime::ledger::Ledger;
+use tidegate_runtime::ledger::{Ledger, Loaded};
 use tidegate_runtime::page;
 use tokio::sync::{broadcast, mpsc, watch};
 use tokio::task::JoinSet;
@@ -22,9 +24,10 @@ use tokio_util::sync::CancellationToken;
 use crate::Args;
 use crate::admission::{self, Admission};
 use crate::control::{Published, Service};
-use crate::devices::{self, Device};
+use crate::devices;
 use crate::example::Example;
 use crate::http::{self, Api};
+use crate::machine::Machine;
 use crate::manifests::{self, Sourced};
 use crate::metrics::Metrics;
 use crate::objects::Objects;
@@ -47,7 +50,7 @@ pub async fn run(args: Args, shutdown: CancellationToken) -> Result<(), Error> {
     let example = example.map(|name| Example::find(&name)).transpose()?;
     let simulate = simulate_gpus.or_else(|| example.as_ref().map(|example| example.devices().to_owned()));
     let mut new = manifests::read(&file)?;
-    let devices = devices::find(simulate.as_deref()).map_err(Error::from)?;
+    let machine = Machine::with(devices::find(simulate.as_deref()).map_err(Error::from)?);
     if let Some(example) = &example {
         // Preparing takes minutes the first time: a port in use is said before. A named data directory may have a router there.
         if data.is_none() {
@@ -58,7 +61,7 @@ pub async fn run(args: Args, shutdown: CancellationToken) -> Result<(), Error> {
     let data = data.unwrap_or_else(|| example.as_ref().map_or_else(|| PathBuf::from(".tidegate"), Example::data));
     let ledger = Ledger::open(&data).await?;
     let data = data.canonicalize().map_err(|e| Error::failed(format!("use {}", data.display()), e))?;
-    let here = Here { listen, data, devices, ledger, new };
+    let here = Here { listen, data, machine, ledger, new };
     here.run(example.filter(|_| !no_load), shutdown).await
 }
 
@@ -66,16 +69,17 @@ pub async fn run(args: Args, shutdown: CancellationToken) -> Result<(), Error> {
 struct Here {
     listen: SocketAddr,
     data: PathBuf,
-    devices: Vec<Device>,
+    machine: Machine,
     ledger: Ledger,
     new: Vec<Sourced>,
 }
 
 impl Here {
     async fn run(self, example: Option<Example>, shutdown: CancellationToken) -> Result<(), Error> {
-        let Self { listen, data, devices, ledger, new } = self;
+        let Self { listen, data, machine, ledger, new } = self;
         let now = crate::world::now_ms();
         let loaded = ledger.load(now.saturating_sub(SHOWN_SPANS_MS)).await?;
+        let engine = restored(&loaded, &data)?;
         let exe = admission::executable().map_err(|e| Error::failed("find this program", e))?;
         let (objects, unreadable) = Objects::load(&loaded.objects);
         for object in unreadable {
@@ -85,7 +89,7 @@ impl Here {
         let address = api_listener.local_addr().map_err(|e| Error::failed("bind the API", e))?;
         let url = format!("http://{address}");
 
-        let checked = Checked::of(&Admission { exe: &exe, devices: &devices, known: &objects }, new).await?;
+        let checked = Checked::of(&Admission { exe: &exe, machine: &machine, known: &objects }, new).await?;
         let (unit_events, mut unit_inbox) = mpsc::unbounded_channel();
         // Bound before units are opened, as that already ends what is broken: a port in use starts and stops nothing.
         let free = TcpListener::bind(listen);
@@ -99,7 +103,7 @@ impl Here {
         let (publisher, shown, state, decisions) = channels();
         let metrics = Metrics::new().map_err(|e| Error::failed("register metrics", e))?;
         let registry = metrics.registry();
-        let devices_for_api = Arc::new(devices.clone());
+        let machine_for_api = Arc::new(machine.clone());
         let port = tidegate_runtime::ledger::Commit {
             values: vec![("port".to_owned(), address.port().to_string())],
             ..tidegate_runtime::ledger::Commit::default()
@@ -109,8 +113,9 @@ impl Here {
         let setup = Setup {
             ledger,
             loaded,
+            engine,
             objects,
-            devices,
+            machine,
             units: units.clone(),
             found,
             places: places.clone(),
@@ -130,7 +135,7 @@ impl Here {
             state,
             decisions,
             units,
-            devices: devices_for_api,
+            machine: machine_for_api,
             exe: Arc::new(exe),
             shutdown: sessions.clone(),
         };
@@ -161,6 +166,19 @@ impl Here {
         }
         done
     }
+}
+
+/// The engine as it was left in the ledger; a new one if there is none.
+fn restored(loaded: &Loaded, data: &Path) -> Result<Engine, Error> {
+    let Some(snapshot) = &loaded.engine else { return Ok(Engine::default()) };
+    let refused = |what: String| {
+        let remedy = "name another directory, or use the program that made it";
+        Error::Usage(format!("--data {}: ledger.db {what}; {remedy}", data.display()))
+    };
+    Engine::restore(snapshot).map_err(|e| match e {
+        RestoreError::Version { .. } => refused(format!("is of another version of Tidegate: {e}")),
+        RestoreError::Unreadable(source) => refused(format!("holds what this version cannot read ({source})")),
+    })
 }
 
 /// New objects that passed admission, with what all models' files hold.

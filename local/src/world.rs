@@ -28,6 +28,7 @@ use tidegate_api::control::RouterConfig;
 use tidegate_api::model_info::ModelInfo;
 use tidegate_api::view;
 use tidegate_core::names::{JobName, ModelName, ReplicaId};
+use tidegate_core::node::NodeSpec;
 use tidegate_core::plan::Action;
 use tidegate_core::time::At;
 use tidegate_core::{Engine, Event};
@@ -84,6 +85,8 @@ pub struct World {
     objects: Objects,
     infos: BTreeMap<String, ModelInfo>,
     devices: BTreeMap<String, Device>,
+    /// What the box has beside its devices.
+    node: NodeSpec,
     units: Units,
     ledger: Ledger,
     places: Places,

@@ -35,9 +35,21 @@ pub struct Progress {
     /// Named figures, for instance `loss`.
     #[serde(default, skip_serializing_if = "std::collections::BTreeMap::is_empty")]
     pub metrics: std::collections::BTreeMap<String, f64>,
+    /// How far it is, from 0 to 1 of all its work.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub done: Option<f64>,
     /// Set when a checkpoint is complete.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub checkpoint: Option<CheckpointDone>,
+}
+
+impl Progress {
+    /// How far it is in millionths, if it says so.
+    pub fn done_ppm(&self) -> Option<u32> {
+        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "clamped to 0 to 10^6")]
+        let ppm = |done: f64| (done.clamp(0.0, 1.0) * 1e6).round() as u32;
+        self.done.map(ppm)
+    }
 }
 
 /// A checkpoint that a restart can continue from.

@@ -1,8 +1,14 @@
 //! Kinds to the engine's types. Validated objects convert without error.
 
-use tidegate_core::names::{Class, QueueName};
+mod ask;
+mod queue;
+
+pub use ask::{ask, worker};
+pub use queue::queue;
+
+use tidegate_core::names::QueueName;
 use tidegate_core::policy::Policy;
-use tidegate_core::state::{Amount, Ask, JobSpec, ModelSpec, Queue};
+use tidegate_core::state::{Group, JobSpec, ModelSpec, Spread};
 
 use crate::control;
 use crate::kinds;
@@ -15,33 +21,49 @@ pub fn policy(spec: &kinds::PoolSpec) -> Policy {
         lend_after_ms: u64::from(spec.lend_after_seconds) * 1000,
         grow_after_ms: u64::from(spec.grow_after_seconds) * 1000,
         max_evictions_per_minute: spec.max_evictions_per_minute,
+        levels: spec.topology_levels.clone(),
+        half_life_ms: u64::from(spec.half_life_seconds) * 1000,
+        history_percent: spec.history_percent,
+        max_reservations: spec.max_reservations,
+        predict_percent: spec.predict_percent,
+        ..Policy::default()
     }
 }
 
-/// A queue's quota.
-pub fn queue(spec: &kinds::QueueSpec) -> Queue {
-    Queue { nominal: spec.nominal, borrowing_limit: spec.borrowing_limit }
-}
-
-/// What a worker or replica asks of a device.
-pub fn ask(gpu: &kinds::GpuAsk) -> Ask {
-    Ask {
-        amount: gpu.memory_mib.map_or(Amount::Whole, |mib| Amount::MemoryMib(u64::from(mib))),
-        classes: gpu.classes.iter().map(|class| Class(class.clone())).collect(),
-    }
-}
-
-/// A job as the engine sees it.
-pub fn job(spec: &kinds::TrainingJobSpec) -> JobSpec {
+/// A job of this name as the engine sees it.
+pub fn job(name: &str, spec: &kinds::TrainingJobSpec) -> JobSpec {
+    let spread = |wish: &kinds::SpreadWish| Spread { level: wish.level.clone(), required: wish.required };
+    let mut speedup: Vec<(u32, u32)> = spec.speedup.iter().map(|point| (point.workers, point.speed_milli)).collect();
+    speedup.sort_unstable();
+    let workers = Group {
+        name: String::new(),
+        min: spec.workers.min,
+        max: spec.workers.max,
+        ask: worker(spec),
+        spread: spec.spread.as_ref().map(spread),
+    };
     JobSpec {
         queue: QueueName(spec.queue.clone()),
         priority: spec.priority,
-        min: spec.workers.min,
-        max: spec.workers.max,
-        ask: ask(&spec.gpu),
+        owner: spec.owner.clone(),
+        recipe: spec.recipe.clone().unwrap_or_else(|| recipe(name).to_owned()),
+        groups: vec![workers],
+        spread: None,
+        preemptible: spec.preemptible,
+        min_runtime_ms: u64::from(spec.min_runtime_seconds) * 1000,
+        max_disruptions_per_hour: spec.max_disruptions_per_hour.unwrap_or(u32::MAX),
         restart_ms: u64::from(spec.checkpoint.restart_seconds) * 1000,
         backoff_limit: spec.backoff_limit,
+        gang_timeout_ms: u64::from(spec.gang_timeout_seconds) * 1000,
+        expected_ms: spec.expected_seconds.map(|seconds| u64::from(seconds) * 1000),
+        speedup,
     }
+}
+
+/// What kind of run a job is by its name: the name without a number at its end, unless that is all of it.
+fn recipe(name: &str) -> &str {
+    let kind = name.trim_end_matches(|c: char| c.is_ascii_digit()).trim_end_matches('-');
+    if kind.is_empty() { name } else { kind }
 }
 
 /// A model as the engine sees it. `generation` rises when its replicas must be replaced.
@@ -87,3 +109,6 @@ pub fn model_config(name: &str, spec: &kinds::ModelSpec, info: &ModelInfo) -> co
         platform: info.platform.clone(),
     }
 }
+
+#[cfg(test)]
+mod tests;

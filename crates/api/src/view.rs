@@ -110,10 +110,12 @@ pub struct Model {
     pub fit_per_row_ms: f64,
 }
 
-/// A queue's quota.
+/// A queue's quota of devices of any class.
 #[derive(Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq)]
 pub struct Queue {
     pub name: String,
+    /// The queue above it.
+    pub parent: Option<String>,
     pub nominal: u32,
     pub borrowing_limit: Option<u32>,
     pub used: u32,

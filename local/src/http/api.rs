@@ -99,7 +99,7 @@ pub(super) async fn apply(State(api): State<Api>, headers: HeaderMap, body: Stri
         Ok(known) => known,
         Err(refused) => return refused.into_response(),
     };
-    let admission = Admission { exe: &api.exe, devices: &api.devices, known: &known };
+    let admission = Admission { exe: &api.exe, machine: &api.machine, known: &known };
     match admission.check(&objects).await {
         Ok(infos) => answer(api.world.apply(objects, infos).await),
         Err(problems) => failure(StatusCode::UNPROCESSABLE_ENTITY, problems.to_string()),

@@ -48,6 +48,9 @@ fn parse(body: &str) -> Result<Vec<Progress>, String> {
         if parsed.metrics.len() > MAX_METRICS {
             return Err(format!("line {number}: metrics: {} names; at most {MAX_METRICS}", parsed.metrics.len()));
         }
+        if let Some(done) = parsed.done.filter(|done| !(0.0..=1.0).contains(done)) {
+            return Err(format!("line {number}: done: {done} is not from 0 to 1; write the part of all its work that is done"));
+        }
         lines.push(parsed);
     }
     match lines.len() {
@@ -75,5 +78,16 @@ mod tests {
         assert!(error.starts_with("line 2:"), "{error}");
         assert!(parse("").is_err());
         assert!(parse("{\"step\":-1}").is_err());
+    }
+
+    #[test]
+    fn done_is_a_part_of_the_whole() {
+        let ppm = |done: &str| Ok::<_, String>(parse(&format!("{{\"step\":1,\"done\":{done}}}"))?[0].done_ppm());
+        assert_eq!(ppm("0.25"), Ok(Some(250_000)));
+        assert_eq!((ppm("0"), ppm("1"), ppm("null")), (Ok(Some(0)), Ok(Some(1_000_000)), Ok(None)));
+        for wrong in ["1.01", "-0.5", "25"] {
+            let error = ppm(wrong).unwrap_err();
+            assert!(error.starts_with("line 1: done: ") && error.contains("from 0 to 1"), "{error}");
+        }
     }
 }

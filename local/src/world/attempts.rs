@@ -5,10 +5,12 @@ use std::net::TcpListener;
 use std::time::Duration;
 
 use tidegate_api::contract::{self, Progress};
-use tidegate_core::names::{DeviceId, JobName};
+use tidegate_core::names::JobName;
+use tidegate_core::plan::Placed;
 use tidegate_core::{Event, JobExit};
 
 use super::{ProgressRefusal, World, now_ms};
+use crate::devices::{self, Device};
 use crate::unit::{Exit, Restart, UnitId, UnitSpec};
 
 /// Most bytes of one worker's output that are kept.
@@ -45,13 +47,13 @@ pub(super) fn unit_id(job: &JobName, attempt: u32, rank: usize) -> Result<UnitId
 
 impl World {
     /// Starts every worker of an attempt; those that run already (after a restart of the world) are left alone.
-    pub(super) fn start_attempt(&mut self, job: &JobName, number: u32, devices: &[DeviceId]) -> Result<(), String> {
+    pub(super) fn start_attempt(&mut self, job: &JobName, number: u32, workers: &[Placed]) -> Result<(), String> {
         let port = free_port().map_err(|e| format!("no free port for MASTER_PORT: {e}"))?;
         let token = format!("{:032x}", rand::random::<u128>());
         let mut attempt = Attempt { number, ranks: Vec::new(), token, stop_since_ms: None, told_started: false };
         let mut failure = None;
-        for (rank, device) in devices.iter().enumerate() {
-            let spec = self.worker(job, &attempt, rank, devices.len(), device, port)?;
+        for (rank, place) in workers.iter().enumerate() {
+            let spec = self.worker(job, &attempt, rank, workers.len(), place, port)?;
             let unit = spec.id.clone();
             match self.units.start(&spec, None) {
                 Ok(()) => attempt.ranks.push(Rank { unit, started: false, exit: None }),
@@ -71,17 +73,23 @@ impl World {
         Ok(())
     }
 
+    /// The devices of a place, in their order. A place without devices is for work on CPU alone.
+    pub(super) fn devices_at(&self, place: &Placed) -> Result<Vec<&Device>, String> {
+        let device = |id: &tidegate_core::names::DeviceId| self.devices.get(&id.0).ok_or_else(|| format!("its device {id} is gone"));
+        place.devices.iter().map(device).collect()
+    }
+
     fn worker(
         &self,
         job: &JobName,
         attempt: &Attempt,
         rank: usize,
         size: usize,
-        device: &DeviceId,
+        place: &Placed,
         port: u16,
     ) -> Result<UnitSpec, String> {
         let spec = self.objects.job(&job.0).ok_or("its object is gone")?;
-        let facts = self.devices.get(&device.0).ok_or("its device is gone")?;
+        let devices = self.devices_at(place)?;
         let number = attempt.number;
         let checkpoints = self.places.data.join("checkpoints").join(&job.0);
         std::fs::create_dir_all(&checkpoints).map_err(|e| format!("make {}: {e}", checkpoints.display()))?;
@@ -97,9 +105,9 @@ impl World {
         set(contract::ATTEMPT, number.to_string());
         set(contract::CHECKPOINT_DIR, checkpoints.display().to_string());
         set(contract::PROGRESS_URL, format!("{}/progress/{job}/{number}?token={}", self.places.url, attempt.token));
-        set(contract::CUDA_VISIBLE_DEVICES, facts.visible.clone());
-        if facts.simulated {
-            set(contract::SIMULATED_DEVICE, facts.class.clone());
+        set(contract::CUDA_VISIBLE_DEVICES, devices::visible(&devices));
+        if let Some(device) = devices.iter().find(|device| device.simulated) {
+            set(contract::SIMULATED_DEVICE, device.class.clone());
         }
         let labels = [
             ("job", job.0.clone()),
@@ -234,7 +242,8 @@ impl World {
                 self.figures.checkpoint(&name);
             }
             self.job_metrics.entry(name.clone()).or_default().extend(line.metrics.clone());
-            self.tell(Event::JobProgress { name: name.clone(), attempt: number, step: line.step, checkpoint });
+            let (name, done_ppm) = (name.clone(), line.done_ppm());
+            self.tell(Event::JobProgress { name, attempt: number, step: line.step, checkpoint, done_ppm });
         }
         Ok(())
     }

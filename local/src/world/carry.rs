@@ -1,8 +1,8 @@
 //! Carrying out: actions become units that start and end, and outcomes become events.
 
 use tidegate_api::view;
-use tidegate_core::names::{DeviceId, JobName, ModelName, ReplicaId};
-use tidegate_core::plan::{Action, ActionId, ActionKind};
+use tidegate_core::names::{JobName, ModelName, ReplicaId};
+use tidegate_core::plan::{Action, ActionId, ActionKind, Placed};
 use tidegate_core::{Event, JobExit, Outcome};
 
 use super::World;
@@ -12,12 +12,12 @@ use crate::units::UnitEvent;
 /// An action as people read it.
 pub(super) fn decision(action: &Action, at_ms: u64) -> view::Decision {
     let detail = match &action.kind {
-        ActionKind::StartJob { attempt, devices, .. } => {
-            let on: Vec<&str> = devices.iter().map(|device| device.0.as_str()).collect();
-            format!("attempt {attempt} with {} worker(s) on {}", devices.len(), on.join(", "))
+        ActionKind::StartJob { attempt, workers, .. } => {
+            let on: Vec<String> = workers.iter().map(place).collect();
+            format!("attempt {attempt} with {} worker(s) on {}", workers.len(), on.join(", "))
         }
         ActionKind::StopJob { attempt, resume_with, .. } => format!("attempt {attempt}, to go on with {resume_with} worker(s)"),
-        ActionKind::StartReplica { replica, device, .. } => format!("{replica} on {device}"),
+        ActionKind::StartReplica { replica, place: at, .. } => format!("{replica} on {}", place(at)),
         ActionKind::StopReplica { replica, .. } => replica.to_string(),
     };
     view::Decision {
@@ -28,6 +28,12 @@ pub(super) fn decision(action: &Action, at_ms: u64) -> view::Decision {
         reason: action.reason.to_string(),
         category: action.reason.category().to_owned(),
     }
+}
+
+/// Where a worker runs: its devices, or the node if it has none.
+fn place(at: &Placed) -> String {
+    let devices: Vec<&str> = at.devices.iter().map(|device| device.0.as_str()).collect();
+    if devices.is_empty() { format!("CPU of {}", at.node) } else { devices.join("+") }
 }
 
 impl World {
@@ -49,9 +55,9 @@ impl World {
 
     fn perform(&mut self, action: &Action) {
         match &action.kind {
-            ActionKind::StartJob { job, attempt, devices } => self.perform_start_job(action.id, job, *attempt, devices),
+            ActionKind::StartJob { job, attempt, workers } => self.perform_start_job(action.id, job, *attempt, workers),
             ActionKind::StopJob { job, attempt, .. } => self.perform_stop_job(action.id, job, *attempt),
-            ActionKind::StartReplica { model, replica, device } => self.perform_start_replica(action.id, model, replica, device),
+            ActionKind::StartReplica { model, replica, place } => self.perform_start_replica(action.id, model, replica, place),
             ActionKind::StopReplica { replica, .. } => self.perform_stop_replica(action.id, replica),
         }
     }
@@ -60,7 +66,7 @@ impl World {
         self.tell(Event::Outcome { id, outcome });
     }
 
-    fn perform_start_job(&mut self, id: ActionId, job: &JobName, attempt: u32, devices: &[DeviceId]) {
+    fn perform_start_job(&mut self, id: ActionId, job: &JobName, attempt: u32, workers: &[Placed]) {
         let run = self.engine.state().jobs.get(job).and_then(|job| job.run());
         if run.is_none_or(|run| run.attempt != attempt) {
             return self.close(id, Outcome::Dropped);
@@ -68,7 +74,7 @@ impl World {
         if self.attempts.get(job).is_some_and(|running| running.number == attempt) {
             return self.close(id, Outcome::Done);
         }
-        let outcome = match self.start_attempt(job, attempt, devices) {
+        let outcome = match self.start_attempt(job, attempt, workers) {
             Ok(()) => Outcome::Done,
             Err(reason) => {
                 tracing::error!(job = %job, attempt, reason, "the job cannot be started");
@@ -93,11 +99,11 @@ impl World {
         // Else the attempt's end closes it.
     }
 
-    fn perform_start_replica(&mut self, id: ActionId, model: &ModelName, replica: &ReplicaId, device: &DeviceId) {
+    fn perform_start_replica(&mut self, id: ActionId, model: &ModelName, replica: &ReplicaId, place: &Placed) {
         if !self.engine.state().replicas.contains_key(replica) {
             return self.close(id, Outcome::Dropped);
         }
-        let outcome = match self.start_server(model, replica, device) {
+        let outcome = match self.start_server(model, replica, place) {
             Ok(()) => Outcome::Done,
             Err(reason) => {
                 tracing::error!(model = %model, replica = %replica, reason, "the replica cannot be started");

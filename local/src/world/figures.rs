@@ -45,9 +45,9 @@ impl Figures {
                     self.reclaiming.insert(job.0.clone(), state.now.0);
                 }
             }
-            ActionKind::StartJob { job, devices, .. } => {
-                let former = self.sizes.insert(job.0.clone(), devices.len());
-                if former.is_some_and(|size| size != devices.len()) {
+            ActionKind::StartJob { job, workers, .. } => {
+                let former = self.sizes.insert(job.0.clone(), workers.len());
+                if former.is_some_and(|size| size != workers.len()) {
                     *self.resizes.entry(job.0.clone()).or_default() += 1;
                 }
             }
@@ -85,7 +85,7 @@ impl Figures {
         view::Report {
             device_seconds: seconds(state.usage.device_ms),
             lent_gpu_seconds: seconds(state.usage.lent_ms),
-            held_gpu_seconds: state.usage.held_ms.iter().map(|(holder, ms)| (holder.clone(), seconds(*ms))).collect(),
+            held_gpu_seconds: state.held_ms().into_iter().map(|(holder, ms)| (holder, seconds(ms))).collect(),
             reclaims: self.reclaims,
             reclaim_ms: self.reclaim_ms.clone(),
             steps_lost: self.steps_lost.clone(),

@@ -3,21 +3,30 @@
 use std::collections::BTreeMap;
 
 use tidegate_api::convert;
-use tidegate_api::manifest::Object;
+use tidegate_api::kinds::PoolSpec;
+use tidegate_api::manifest::{Object, Problems};
 use tidegate_api::model_info::ModelInfo;
 use tidegate_api::view::{Applied, Done};
 use tidegate_core::Event;
-use tidegate_core::names::{DeviceId, JobName, ModelName, QueueName};
+use tidegate_core::names::{DeviceId, JobName, ModelName, NodeName, QueueName};
+use tidegate_core::node::NodeSpec;
 use tidegate_core::state::Phase;
 
 use super::messages::Wish;
 use super::{Refused, World, now_ms};
+use crate::admission;
+use crate::machine::NODE;
 use crate::manifests::Sourced;
 use crate::objects::Change;
 
 impl World {
     /// Puts objects that passed admission.
     pub(super) fn apply(&mut self, objects: &[Sourced], infos: BTreeMap<String, ModelInfo>) -> Result<Vec<Applied>, Refused> {
+        // Others may have applied queues since admission.
+        let broken = admission::check_queues(&self.objects, objects);
+        if !broken.is_empty() {
+            return Err(Refused::Conflict(Problems(broken).to_string()));
+        }
         self.infos.extend(infos);
         let mut applied = Vec::new();
         for sourced in objects {
@@ -38,16 +47,23 @@ impl World {
     pub(super) fn tell_object(&mut self, object: &Object) {
         let name = object.name();
         match object {
-            Object::Pool(pool) => self.tell(Event::PolicySet(convert::policy(&pool.spec))),
+            Object::Pool(pool) => self.tell_pool(&pool.spec),
             Object::Queue(queue) => {
                 self.tell(Event::QueueSet { name: QueueName::from(name), queue: convert::queue(&queue.spec) });
             }
-            Object::TrainingJob(job) => self.tell(Event::JobSet { name: JobName::from(name), spec: convert::job(&job.spec) }),
+            Object::TrainingJob(job) => self.tell(Event::JobSet { name: JobName::from(name), spec: convert::job(name, &job.spec) }),
             Object::Model(model) => {
                 let generation = self.objects.model(name).map_or(1, |(_, generation)| generation);
                 self.tell(Event::ModelSet { name: ModelName::from(name), spec: convert::model(&model.spec, generation) });
             }
         }
+    }
+
+    /// Tells the engine the pool's policy. At every level of its topology the box is one place.
+    fn tell_pool(&mut self, pool: &PoolSpec) {
+        let labels = pool.topology_levels.iter().map(|level| (level.clone(), NODE.to_owned())).collect();
+        self.tell(Event::NodeSet { name: NodeName::from(NODE), spec: NodeSpec { labels, ..self.node.clone() } });
+        self.tell(Event::PolicySet(convert::policy(pool)));
     }
 
     pub(super) fn wish(&mut self, wish: Wish) -> Result<Done, Refused> {
@@ -88,7 +104,7 @@ impl World {
 
     fn drain_device(&mut self, device: &str, drained: bool) -> Result<Done, Refused> {
         let id = DeviceId::from(device);
-        if !self.engine.state().devices.contains_key(&id) {
+        if self.engine.state().device(&id).is_none() {
             let known: Vec<&str> = self.devices.keys().map(String::as_str).collect();
             return Err(Refused::NotFound(format!("there is no device {device}; there are {}", known.join(", "))));
         }
@@ -116,7 +132,7 @@ impl World {
             }
             "Model" => self.tell(Event::ModelRemoved(ModelName::from(name))),
             "Queue" => self.tell(Event::QueueRemoved(QueueName::from(name))),
-            _ => self.tell(Event::PolicySet(convert::policy(&self.objects.pool()))),
+            _ => self.tell_pool(&self.objects.pool()),
         }
         Ok(Done { message: format!("{kind}/{name} is deleted") })
     }
@@ -125,7 +141,8 @@ impl World {
         let user = self.objects.iter().find(|stored| match &stored.object {
             Object::TrainingJob(job) => job.spec.queue == name,
             Object::Model(model) => model.spec.queue == name,
-            Object::Pool(_) | Object::Queue(_) => false,
+            Object::Queue(queue) => queue.spec.parent.as_deref() == Some(name),
+            Object::Pool(_) => false,
         });
         user.map_or(Ok(()), |user| {
             let (kind, user) = (user.object.kind(), user.object.name());

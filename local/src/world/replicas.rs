@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use tidegate_api::control::{ReplicaPhase, ReplicaReport};
-use tidegate_core::names::{DeviceId, ModelName, ReplicaId};
+use tidegate_core::names::{ModelName, ReplicaId};
+use tidegate_core::plan::Placed;
 use tidegate_core::{Event, State};
 
 use super::{World, now_ms};
@@ -45,16 +46,17 @@ pub(super) fn unit_id(replica: &ReplicaId) -> Result<UnitId, String> {
 
 impl World {
     /// Starts a replica; fine if it runs already.
-    pub(super) fn start_server(&mut self, model: &ModelName, replica: &ReplicaId, device: &DeviceId) -> Result<(), String> {
-        let spec = self.server_spec(model, replica, device)?;
+    pub(super) fn start_server(&mut self, model: &ModelName, replica: &ReplicaId, place: &Placed) -> Result<(), String> {
+        let spec = self.server_spec(model, replica, place)?;
         self.units.start(&spec, None).map_err(|e| e.to_string())?;
         self.servers.entry(replica.clone()).or_insert_with(|| Server::new(model.clone(), spec.id));
         Ok(())
     }
 
-    fn server_spec(&self, model: &ModelName, replica: &ReplicaId, device: &DeviceId) -> Result<UnitSpec, String> {
+    fn server_spec(&self, model: &ModelName, replica: &ReplicaId, place: &Placed) -> Result<UnitSpec, String> {
         let (spec, _) = self.objects.model(&model.0).ok_or("its object is gone")?;
-        let facts = self.devices.get(&device.0).ok_or("its device is gone")?;
+        let devices = self.devices_at(place)?;
+        let simulated = devices.iter().find(|device| device.simulated);
         let locks = self.places.data.join("devices");
         std::fs::create_dir_all(&locks).map_err(|e| format!("make {}: {e}", locks.display()))?;
         let mut command: Vec<String> = vec![self.places.exe.display().to_string(), "replica".to_owned()];
@@ -64,15 +66,15 @@ impl World {
         arg("--replica-id", replica.0.clone());
         arg("--control", self.places.url.clone());
         arg("--max-batch-rows", spec.batching.max_rows.to_string());
-        if let Some(pace) = spec.simulated_pace.as_ref().filter(|_| facts.simulated) {
+        if let Some(pace) = spec.simulated_pace.as_ref().filter(|_| simulated.is_some()) {
             arg("--pace-per-batch-us", pace.per_batch_micros.to_string());
             arg("--pace-per-row-us", pace.per_row_micros.to_string());
         }
-        if facts.simulated {
-            arg("--device-lock", locks.join(format!("{device}.lock")).display().to_string());
+        if let Some(device) = simulated {
+            arg("--device-lock", locks.join(format!("{}.lock", device.id)).display().to_string());
         }
         let labels = [("model", model.0.clone()), ("replica", replica.0.clone())];
-        let env = BTreeMap::from([(tidegate_api::contract::CUDA_VISIBLE_DEVICES.to_owned(), facts.visible.clone())]);
+        let env = BTreeMap::from([(tidegate_api::contract::CUDA_VISIBLE_DEVICES.to_owned(), crate::devices::visible(&devices))]);
         Ok(UnitSpec {
             id: unit_id(replica)?,
             command,

@@ -5,7 +5,7 @@ use std::net::TcpListener;
 use std::time::Duration;
 
 use tidegate_api::model_info::ModelInfo;
-use tidegate_core::names::{DeviceId, JobName, ModelName, ReplicaId};
+use tidegate_core::names::{DeviceId, JobName, ModelName, NodeName, ReplicaId};
 use tidegate_core::plan::ActionKind;
 use tidegate_core::state::{Health, Phase};
 use tidegate_core::time::At;
@@ -19,8 +19,7 @@ use super::replicas::Server;
 use super::router::UNIT;
 use super::timeline::Timeline;
 use super::{Places, Publisher, World, now_ms};
-use crate::admission::as_core;
-use crate::devices::Device;
+use crate::machine::{Machine, NODE};
 use crate::manifests::Sourced;
 use crate::metrics::Metrics;
 use crate::objects::Objects;
@@ -31,8 +30,10 @@ use crate::units::{UnitState, UnitStatus, Units};
 pub struct Setup {
     pub ledger: Ledger,
     pub loaded: Loaded,
+    /// As it was left in the ledger.
+    pub engine: Engine,
     pub objects: Objects,
-    pub devices: Vec<Device>,
+    pub machine: Machine,
     pub units: Units,
     pub found: Vec<UnitStatus>,
     pub places: Places,
@@ -49,15 +50,14 @@ pub struct Setup {
 impl World {
     /// Makes the world; what ran before goes on.
     pub fn new(setup: Setup) -> Result<Self, Error> {
-        let Setup { ledger, loaded, objects, devices, units, found, places, publisher, metrics, infos, apply, listener } = setup;
-        let engine = loaded.engine.as_deref().map(Engine::restore).transpose();
-        let engine = engine.map_err(|e| Error::failed("read the engine's snapshot in the ledger", e))?.unwrap_or_default();
+        let Setup { ledger, loaded, engine, objects, machine, units, found, places, publisher, metrics, infos, apply, listener } = setup;
         let decisions = loaded.decisions.iter().rev().take(super::SHOWN_DECISIONS).rev();
         let mut world = Self {
             engine,
             objects,
             infos,
-            devices: devices.into_iter().map(|device| (device.id.clone(), device)).collect(),
+            devices: machine.devices.iter().map(|device| (device.id.clone(), device.clone())).collect(),
+            node: machine.spec.clone(),
             units,
             ledger,
             places,
@@ -76,7 +76,7 @@ impl World {
             committed_at: At(0),
             started_ms: now_ms(),
         };
-        world.observe_devices();
+        world.observe(&machine);
         world.tell_objects();
         world.apply(&apply, BTreeMap::new()).map_err(|e| Error::failed("apply the manifests", e))?;
         world.adopt(&found);
@@ -87,15 +87,15 @@ impl World {
         Ok(world)
     }
 
-    fn observe_devices(&mut self) {
-        let devices: Vec<Device> = self.devices.values().cloned().collect();
-        for device in &devices {
-            self.tell(Event::DeviceSeen { id: DeviceId(device.id.clone()), device: as_core(device) });
+    fn observe(&mut self, machine: &Machine) {
+        self.tell(Event::NodeSet { name: NodeName::from(NODE), spec: machine.spec.clone() });
+        for device in &machine.devices {
+            self.tell(Event::DeviceSeen(device.as_core()));
         }
-        let known = self.engine.state().devices.iter();
+        let known = self.engine.state().devices();
         let gone: Vec<DeviceId> = known
-            .filter(|(id, device)| device.health != Health::Lost && !self.devices.contains_key(&id.0))
-            .map(|(id, _)| id.clone())
+            .filter(|device| device.health != Health::Lost && !self.devices.contains_key(&device.id.0))
+            .map(|device| device.id.clone())
             .collect();
         for id in gone {
             tracing::warn!(device = %id, "a device of before is gone");
@@ -146,7 +146,7 @@ impl World {
             started: !matches!(status.state, UnitState::Running(None)),
             exit: None,
         };
-        let whole = units.len() == run.devices.len();
+        let whole = units.len() == run.seats.len();
         let stop_since_ms = if whole { run.stop.as_ref().map(|stop| stop.since.0) } else { Some(now_ms()) };
         let ranks: Vec<Rank> = units.iter().map(rank).collect();
         let all_started = ranks.iter().all(|rank| rank.started);

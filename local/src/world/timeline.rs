@@ -92,7 +92,7 @@ pub(super) fn borrowers(state: &State, holdings: &Holdings) -> Vec<QueueName> {
         return Vec::new();
     }
     let above =
-        |(name, queue): &(&QueueName, &tidegate_core::state::Queue)| holdings.queue_milli(name) > u64::from(queue.nominal) * 1000;
+        |(name, queue): &(&QueueName, &tidegate_core::state::Queue)| holdings.queue_milli(name) > queue.nominal_milli();
     state.queues.iter().filter(above).map(|(name, _)| name.clone()).collect()
 }
 

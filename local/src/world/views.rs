@@ -7,7 +7,7 @@ use tidegate_core::demand::{self, Demand, Promise};
 use tidegate_core::explain;
 use tidegate_core::holdings::{Holder, Holdings};
 use tidegate_core::names::{JobName, ModelName};
-use tidegate_core::state::{End, Health, Job, Model, Phase, ReplicaPhase, State};
+use tidegate_core::state::{End, Health, Job, Model, Phase, ReplicaPhase, Resource, State};
 use tidegate_core::time::At;
 
 use super::timeline::{borrowers, is_pending};
@@ -27,7 +27,7 @@ impl World {
             now_ms: now_ms(),
             started_ms: self.started_ms,
             devices: self.device_views(state, &holdings),
-            jobs: state.jobs.iter().map(|(name, job)| self.job_view(state, name, job)).collect(),
+            jobs: state.jobs.iter().map(|(name, job)| self.job_view(name, job)).collect(),
             models: state.models.iter().map(|(name, model)| self.model_view(state, name, model)).collect(),
             queues: queue_views(state, &holdings),
             eviction_cap_reached: state.eviction_cap_reached,
@@ -36,11 +36,11 @@ impl World {
 
     fn device_views(&self, state: &State, holdings: &Holdings) -> Vec<view::Device> {
         let borrowers = borrowers(state, holdings);
-        let device = |(id, device): (&tidegate_core::names::DeviceId, &tidegate_core::state::Device)| view::Device {
-            id: id.0.clone(),
+        let device = |device: &tidegate_core::state::Device| view::Device {
+            id: device.id.0.clone(),
             class: device.class.0.clone(),
             memory_mib: device.memory_mib,
-            simulated: self.devices.get(&id.0).is_some_and(|device| device.simulated),
+            simulated: self.devices.get(&device.id.0).is_some_and(|device| device.simulated),
             health: match device.health {
                 Health::Ok => "ok",
                 Health::Draining => "draining",
@@ -48,26 +48,27 @@ impl World {
             }
             .to_owned(),
             holders: holdings
-                .claims(id)
+                .claims(&device.id)
                 .iter()
                 .filter(|claim| !is_pending(&self.waiting, &claim.holder))
                 .map(|claim| holder_view(state, &claim.holder, claim.releasing.is_some(), borrowers.contains(&claim.queue)))
                 .collect(),
         };
-        state.devices.iter().map(device).collect()
+        state.devices().map(device).collect()
     }
 
-    fn job_view(&self, state: &State, name: &JobName, job: &Job) -> view::Job {
-        let (phase, reason) = self.job_phase(state, name, job);
+    fn job_view(&self, name: &JobName, job: &Job) -> view::Job {
+        let (phase, reason) = self.job_phase(name, job);
+        let (min, max) = job.spec.size();
         view::Job {
             name: name.0.clone(),
             queue: job.spec.queue.0.clone(),
             priority: job.spec.priority,
             phase: phase.to_owned(),
             reason,
-            workers: job.run().map_or(0, |run| u32::try_from(run.devices.len()).unwrap_or(u32::MAX)),
-            min: job.spec.min,
-            max: job.spec.max,
+            workers: job.run().map_or(0, |run| u32::try_from(run.seats.len()).unwrap_or(u32::MAX)),
+            min,
+            max,
             attempt: job.attempts,
             failures: job.failures,
             step: job.progress.step,
@@ -81,11 +82,11 @@ impl World {
         }
     }
 
-    fn job_phase(&self, state: &State, name: &JobName, job: &Job) -> (&'static str, String) {
+    fn job_phase(&self, name: &JobName, job: &Job) -> (&'static str, String) {
         let last = || self.last_reason(&format!("job/{name}"));
         match &job.phase {
-            Phase::Waiting { .. } if job.paused => ("paused", explain::waiting(state, name, job)),
-            Phase::Waiting { .. } => ("waiting", explain::waiting(state, name, job)),
+            Phase::Waiting { .. } if job.paused => ("paused", explain::waiting(&self.engine, name)),
+            Phase::Waiting { .. } => ("waiting", explain::waiting(&self.engine, name)),
             Phase::Running(run) => match &run.stop {
                 Some(stop) => ("stopping", stop.reason.to_string()),
                 None if run.observed => ("running", last()),
@@ -232,13 +233,17 @@ fn holder_view(state: &State, holder: &Holder, releasing: bool, lent: bool) -> v
 fn queue_views(state: &State, holdings: &Holdings) -> Vec<view::Queue> {
     let lent = holdings.lent_milli(state) > 0;
     let queue = |(name, queue): (&tidegate_core::names::QueueName, &tidegate_core::state::Queue)| {
+        let devices = |milli: i64| u32::try_from(milli / 1000).unwrap_or(u32::MAX);
+        let gpu = queue.quotas.get(&Resource::Gpu).copied().unwrap_or_default();
+        let (nominal, borrowing_limit) = (devices(gpu.nominal), gpu.borrowing_limit);
         let used = u32::try_from(holdings.queue_milli(name).div_ceil(1000)).unwrap_or(u32::MAX);
         view::Queue {
             name: name.0.clone(),
-            nominal: queue.nominal,
-            borrowing_limit: queue.borrowing_limit,
+            parent: queue.parent.as_ref().map(|parent| parent.0.clone()),
+            nominal,
+            borrowing_limit: borrowing_limit.map(devices),
             used,
-            lent: if lent { used.saturating_sub(queue.nominal) } else { 0 },
+            lent: if lent { used.saturating_sub(nominal) } else { 0 },
         }
     };
     state.queues.iter().map(queue).collect()

@@ -23,8 +23,9 @@ pub struct ModelSpec {
     /// Set for a text encoder: it then answers `/v1/embeddings`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub embedding: Option<Embedding>,
-    /// What each replica asks of a device.
+    /// What each replica asks of a device: one device whole, or a share of one.
     #[serde(default)]
+    #[x_kube(validation = Rule::new("!has(self.count) || self.count == 1").message("count is not 1, and a replica uses one device; remove count, or ask for a share"))]
     pub gpu: GpuAsk,
     /// The promise: a request is answered within this time, or refused at once.
     #[schemars(range(min = 1, max = 600_000))]

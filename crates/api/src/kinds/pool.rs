@@ -24,6 +24,29 @@ pub struct PoolSpec {
     #[serde(default = "max_evictions_per_minute")]
     #[schemars(range(min = 1, max = 10_000))]
     pub max_evictions_per_minute: u32,
+    /// Label keys of nodes that say where they stand, the widest first, for instance a block's and a rack's. Together with
+    /// `node` and `island` these are the levels that `spread` of a job may name. One box has no such labels.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 8), inner(length(min = 1, max = 317)))]
+    #[x_kube(validation = Rule::new("self.all(l, !(l in ['', 'node', 'island']) && self.exists_one(other, other == l))").message("must hold label keys, each once; node and island are levels without being listed"))]
+    pub topology_levels: Vec<String>,
+    /// What a queue used counts half after this long. Acts with `historyPercent`.
+    #[serde(default = "half_life_seconds")]
+    #[schemars(range(min = 1, max = 31_536_000))]
+    pub half_life_seconds: u32,
+    /// How much a queue's past use weighs beside what it uses now when what is left over is shared out, in percent.
+    #[serde(default)]
+    #[schemars(range(min = 0, max = 1000))]
+    pub history_percent: u32,
+    /// Jobs that cannot start for lack of devices hold at most so many reservations; 0: large jobs may starve.
+    #[serde(default = "max_reservations")]
+    #[schemars(range(min = 0, max = 1000))]
+    pub max_reservations: u32,
+    /// How careful run times are predicted from those of the past: the quantile, in percent, that is taken for the end of
+    /// running work and of what is let in before a reservation.
+    #[serde(default = "predict_percent")]
+    #[schemars(range(min = 1, max = 99))]
+    pub predict_percent: u32,
 }
 
 impl Default for PoolSpec {
@@ -33,6 +56,11 @@ impl Default for PoolSpec {
             lend_after_seconds: lend_after_seconds(),
             grow_after_seconds: grow_after_seconds(),
             max_evictions_per_minute: max_evictions_per_minute(),
+            topology_levels: Vec::new(),
+            half_life_seconds: half_life_seconds(),
+            history_percent: 0,
+            max_reservations: max_reservations(),
+            predict_percent: predict_percent(),
         }
     }
 }
@@ -51,4 +79,16 @@ fn grow_after_seconds() -> u32 {
 
 fn max_evictions_per_minute() -> u32 {
     30
+}
+
+fn half_life_seconds() -> u32 {
+    86_400
+}
+
+fn max_reservations() -> u32 {
+    4
+}
+
+fn predict_percent() -> u32 {
+    75
 }

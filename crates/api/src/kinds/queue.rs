@@ -1,21 +1,80 @@
 //! Who may use how much.
 
 use kube::{CustomResource, KubeSchema};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// A team's or a purpose's claim on the pool. Every job and every model names one.
 ///
-/// What a queue uses above `nominal` is borrowed: it is lent only while its owners do not need it,
-/// and they reclaim it up to their own nominal.
-#[derive(CustomResource, KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
+/// What a queue uses above its nominal is borrowed: it is lent only while its owners do not need it,
+/// and they reclaim it up to their own nominal. Queues form a tree by `parent`: what a queue does not use is lent to
+/// its siblings first, then through its parent to the rest of the pool.
+#[derive(CustomResource, KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq)]
 #[kube(group = "tidegate.dev", version = "v1alpha1", kind = "Queue", cel, category = "tidegate")]
 #[serde(rename_all = "camelCase")]
+#[x_kube(validation = Rule::new("!(has(self.nominal) || has(self.borrowingLimit)) || !has(self.quotas) || self.quotas.all(q, q.resource != 'gpu')").message("gives the quota of gpu twice, by nominal or borrowingLimit and in quotas; keep one of the two"))]
 pub struct QueueSpec {
-    /// Devices that are this queue's own.
+    /// The queue above it. Absent: right below the pool.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[x_kube(validation = Rule::new("self != ''").message("must name a Queue; or leave it out"))]
+    pub parent: Option<String>,
+    /// Devices of any class that are this queue's own: short for `quotas: [{resource: gpu, nominal: N}]`. Absent: none.
+    #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = 1_000_000))]
-    pub nominal: u32,
+    pub nominal: Option<u32>,
     /// Devices that it may use above `nominal` while others do not need them. Absent: all of them.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = 1_000_000))]
     pub borrowing_limit: Option<u32>,
+    /// Quotas by resource. Of a resource that is not listed the queue owns nothing and may borrow all; but if it has quotas of
+    /// `gpu/CLASS` and none of `gpu`, it owns as many `gpu` as of these together, since a device counts as both.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 64))]
+    #[x_kube(validation = Rule::new("self.all(q, self.exists_one(other, other.resource == q.resource))").message("has two quotas of one resource; keep one"))]
+    pub quotas: Vec<ResourceQuota>,
+    /// Its share of what is left over, against those of its siblings.
+    #[serde(default = "weight")]
+    #[schemars(range(min = 1, max = 1000))]
+    pub weight: u32,
+    /// In which order jobs of equal priority are let in.
+    #[serde(default)]
+    pub discipline: Discipline,
+}
+
+/// What a queue brings in, may borrow and may lend of one resource: in devices for `gpu` and `gpu/CLASS`, in cores for
+/// `cpu`, in MiB for `memory`.
+#[derive(Serialize, Deserialize, KubeSchema, Clone, Debug, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub struct ResourceQuota {
+    /// `gpu` (devices of any class), `gpu/CLASS` (of one class, for instance `gpu/H100-80GB`), `cpu` or `memory`.
+    #[schemars(length(min = 3, max = 67))]
+    #[x_kube(validation = Rule::new("self in ['gpu', 'cpu', 'memory'] || self.matches('^gpu/[A-Za-z0-9][A-Za-z0-9.-]*$')").message("is not a resource; write gpu, gpu/CLASS, cpu or memory"))]
+    pub resource: String,
+    /// What is the queue's own.
+    #[schemars(range(min = 0, max = 1_000_000_000_000_i64))]
+    pub nominal: u64,
+    /// How much it and those below may use above what they own together. Absent: as much as there is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0, max = 1_000_000_000_000_i64))]
+    pub borrowing_limit: Option<u64>,
+    /// How much of what it and those below own is lent when they do not need it. Absent: all of it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0, max = 1_000_000_000_000_i64))]
+    pub lending_limit: Option<u64>,
+}
+
+/// In which order a queue's jobs of equal priority are let in.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Discipline {
+    /// The oldest, or nobody.
+    StrictFifo,
+    /// The oldest that can start; the first that cannot is given a reservation.
+    #[default]
+    BestEffort,
+    /// Those first that are expected to be done soonest, and running ones yield to them.
+    Responsive,
+}
+
+fn weight() -> u32 {
+    1
 }

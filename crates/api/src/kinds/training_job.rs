@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::GpuAsk;
 
-/// A training run of `workers.min` to `workers.max` processes, each with one device (or a share of one).
+/// A training run of `workers.min` to `workers.max` processes, each with one or more devices of its node (or a share of one).
 /// All of them run or none does.
 #[derive(CustomResource, KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
 #[kube(group = "tidegate.dev", version = "v1alpha1", kind = "TrainingJob", namespaced, cel, category = "tidegate")]
@@ -19,12 +19,59 @@ pub struct TrainingJobSpec {
     #[serde(default)]
     #[schemars(range(min = -1000, max = 1000))]
     pub priority: i32,
+    /// Who runs it. How long runs of an owner and recipe took before tells how long this one may take.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    #[schemars(length(max = 253))]
+    pub owner: String,
+    /// What kind of run it is; runs that take about as long share one. Absent: the job's name without a number at its end,
+    /// so that `night-1` and `night-2` are of one kind.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 253))]
+    pub recipe: Option<String>,
     /// How many workers it can use.
     #[serde(default)]
     pub workers: WorkerRange,
     /// What each worker asks of a device.
     #[serde(default)]
     pub gpu: GpuAsk,
+    /// CPU of each worker, in thousandths of a core. Counted, not enforced.
+    #[serde(default)]
+    #[schemars(range(min = 0, max = 1_024_000))]
+    pub cpu_milli: u32,
+    /// Main memory of each worker, in MiB. Counted, not enforced.
+    #[serde(default)]
+    #[schemars(range(min = 0, max = 67_108_864))]
+    pub memory_mib: u32,
+    /// How close together its workers run. Absent: close where that costs nothing.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub spread: Option<SpreadWish>,
+    /// Speed by workers where it is not in proportion to them: elastic jobs grow where a worker speeds up most. Between two
+    /// points it is a straight line, after the last it stays. Empty: in proportion.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 32))]
+    #[x_kube(validation = Rule::new("self.all(p, self.all(q, p.workers >= q.workers || p.speedMilli <= q.speedMilli))").message("falls with more workers; leave out sizes that are slower than smaller ones"))]
+    #[x_kube(validation = Rule::new("self.all(p, self.exists_one(q, p.workers == q.workers))").message("has two points of one size; keep one"))]
+    pub speedup: Vec<SpeedupPoint>,
+    /// May be stopped for others; only then may it use what its queue borrows. `false`: it waits until its queue's own quota
+    /// has room, and then runs to its end.
+    #[serde(default = "preemptible")]
+    pub preemptible: bool,
+    /// Once started it is not stopped for others before it ran this long.
+    #[serde(default)]
+    #[schemars(range(min = 0, max = 604_800))]
+    pub min_runtime_seconds: u32,
+    /// Times that it may be stopped for others in any hour. Absent: no limit.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 3600))]
+    pub max_disruptions_per_hour: Option<u32>,
+    /// If not all workers run this long after its start, it is stopped and waits again.
+    #[serde(default = "gang_timeout_seconds")]
+    #[schemars(range(min = 1, max = 86_400))]
+    pub gang_timeout_seconds: u32,
+    /// Your estimate of its run time with `workers.min` workers; used until runs of its kind have finished.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 31_536_000))]
+    pub expected_seconds: Option<u32>,
     /// The command of every worker.
     pub template: WorkerTemplate,
     /// What it promises about checkpoints.
@@ -53,6 +100,30 @@ impl Default for WorkerRange {
     fn default() -> Self {
         Self { min: 1, max: 1 }
     }
+}
+
+/// A wish to be close together.
+#[derive(Serialize, Deserialize, KubeSchema, Clone, Debug, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub struct SpreadWish {
+    /// `island` (devices joined by NVLink), `node`, or one of the pool's `topologyLevels`.
+    #[schemars(length(min = 1, max = 317))]
+    pub level: String,
+    /// Rather wait than be apart. Without it: as close as there is room.
+    #[serde(default)]
+    pub required: bool,
+}
+
+/// How fast a size is.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub struct SpeedupPoint {
+    /// The size.
+    #[schemars(range(min = 1, max = 100_000))]
+    pub workers: u32,
+    /// Its speed in thousandths of that of one worker.
+    #[schemars(range(min = 1, max = 1_000_000_000))]
+    pub speed_milli: u32,
 }
 
 /// The process that each worker is. See `docs/training-contract.md` for its environment.
@@ -114,4 +185,12 @@ fn grace_seconds() -> u32 {
 
 fn restart_seconds() -> u32 {
     5
+}
+
+fn preemptible() -> bool {
+    true
+}
+
+fn gang_timeout_seconds() -> u32 {
+    600
 }

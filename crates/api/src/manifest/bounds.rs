@@ -25,6 +25,15 @@ fn walk(schema: &Value, value: &Value, path: &str, broken: &mut Vec<(String, Str
             add(format!("is above the maximum {maximum}"), format!("write at most {maximum}"));
         }
     }
+    if let Some(text) = value.as_str() {
+        let length = text.chars().count() as u64;
+        if let Some(least) = schema.get("minLength").and_then(Value::as_u64).filter(|least| length < *least) {
+            add(format!("has {length} characters"), format!("write at least {least}"));
+        }
+        if let Some(most) = schema.get("maxLength").and_then(Value::as_u64).filter(|most| length > *most) {
+            add(format!("has {length} characters"), format!("write at most {most}"));
+        }
+    }
     if let Some(items) = value.as_array() {
         let count = items.len();
         if let Some(least) = schema.get("minItems").and_then(Value::as_u64).filter(|least| (count as u64) < *least) {

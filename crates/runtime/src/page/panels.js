@@ -125,7 +125,7 @@ function createQueue({ name }) {
   return element;
 }
 
-function updateQueue(element, { nominal, borrowing_limit, used, lent }, devices) {
+function updateQueue(element, { parent, nominal, borrowing_limit, used, lent }, devices) {
   const whole = Math.max(devices, nominal, used, 1);
   const own = Math.max(0, Math.min(used, used - lent));
   const set = (selector, from, to) => {
@@ -137,7 +137,8 @@ function updateQueue(element, { nominal, borrowing_limit, used, lent }, devices)
   set(".used", 0, own);
   set(".borrowed", own, used);
   const limit = borrowing_limit === null || borrowing_limit === undefined ? "" : `, may borrow ${borrowing_limit}`;
-  write(element.querySelector(".text"), `${used} used of ${nominal} own${lent ? `, ${lent} lent to it` : ""}${limit}`);
+  const below = parent ? `below ${parent}: ` : "";
+  write(element.querySelector(".text"), `${below}${used} used of ${nominal} own${lent ? `, ${lent} lent to it` : ""}${limit}`);
 }
 
 /** The last decisions, newest first. */

@@ -1,0 +1,40 @@
+//! What a worker or replica asks of a node.
+
+use tidegate_core::ask::{Amount, Ask, ClassWish};
+use tidegate_core::mig::Profile;
+use tidegate_core::names::Class;
+
+use crate::kinds::{ClassSpeed, GpuAsk, MigProfile, TrainingJobSpec};
+
+/// What it asks of devices.
+pub fn ask(gpu: &GpuAsk) -> Ask {
+    let fast = |speed: &ClassSpeed| ClassWish { class: Class(speed.class.clone()), speed_milli: speed.speed_milli };
+    let plain = gpu.classes.iter().map(|class| ClassWish::from(Class(class.clone())));
+    Ask { amount: amount(gpu), classes: plain.chain(gpu.class_speeds.iter().map(fast)).collect(), ..Ask::default() }
+}
+
+/// What a worker of a job asks for, CPU and memory included.
+pub fn worker(spec: &TrainingJobSpec) -> Ask {
+    Ask { cpu_milli: u64::from(spec.cpu_milli), memory_mib: u64::from(spec.memory_mib), ..ask(&spec.gpu) }
+}
+
+fn amount(gpu: &GpuAsk) -> Amount {
+    match *gpu {
+        GpuAsk { memory_mib: Some(mib), .. } => Amount::MemoryMib(u64::from(mib)),
+        GpuAsk { milli: Some(milli), .. } => Amount::Milli(milli),
+        GpuAsk { mig: Some(profile), .. } => Amount::Mig(mig(profile)),
+        GpuAsk { count: Some(0), .. } => Amount::None,
+        GpuAsk { count, .. } => Amount::Whole(count.unwrap_or(1)),
+    }
+}
+
+fn mig(profile: MigProfile) -> Profile {
+    match profile {
+        MigProfile::G1 => Profile::G1,
+        MigProfile::G1Double => Profile::G1Plus,
+        MigProfile::G2 => Profile::G2,
+        MigProfile::G3 => Profile::G3,
+        MigProfile::G4 => Profile::G4,
+        MigProfile::G7 => Profile::G7,
+    }
+}

@@ -1,0 +1,94 @@
+//! The box as the engine sees it: one node with its devices, its cores and its memory.
+
+use std::thread::available_parallelism;
+
+use tidegate_core::ask::Ask;
+use tidegate_core::cluster::Cluster;
+use tidegate_core::node::{Node, NodeSpec};
+
+use crate::devices::Device;
+
+/// The node's name. Not the host's: that may change under a data directory, a container's does at every start.
+pub const NODE: &str = "box";
+
+/// What work can be placed on.
+#[derive(Clone, Debug)]
+pub struct Machine {
+    /// Its devices, in the order in which they are shown.
+    pub devices: Vec<Device>,
+    /// Its cores and memory. What others use of them is not known, and not left out.
+    pub spec: NodeSpec,
+}
+
+impl Machine {
+    /// This machine with these devices. Cores or memory that cannot be read count as boundless.
+    pub fn with(devices: Vec<Device>) -> Self {
+        let boundless = NodeSpec::default();
+        let cores = available_parallelism().ok().and_then(|cores| u64::try_from(cores.get()).ok());
+        let spec = NodeSpec {
+            cpu_milli: cores.map_or(boundless.cpu_milli, |cores| cores * 1000),
+            memory_mib: std::fs::read_to_string("/proc/meminfo")
+                .ok()
+                .and_then(|text| memory_mib(&text))
+                .unwrap_or(boundless.memory_mib),
+            ..boundless
+        };
+        Self { devices, spec }
+    }
+
+    /// Devices that suit the ask by class and size.
+    pub fn suiting(&self, ask: &Ask) -> usize {
+        self.devices.iter().map(Device::as_core).filter(|device| ask.suits(device)).count()
+    }
+
+    /// Workers of this ask that the box takes when nothing else runs, by the engine's own count.
+    pub fn room(&self, ask: &Ask) -> u32 {
+        let node =
+            Node { spec: self.spec.clone(), devices: self.devices.iter().map(Device::as_core).collect(), ..Node::default() };
+        let mut cluster = Cluster::default();
+        cluster.set_node(0, &node);
+        let ask = cluster.intern(ask);
+        cluster.candidates(ask).fit(0)
+    }
+}
+
+/// `MemTotal` of `/proc/meminfo`, which is in KiB.
+fn memory_mib(meminfo: &str) -> Option<u64> {
+    let total = meminfo.lines().find_map(|line| line.strip_prefix("MemTotal:"))?;
+    total.trim().strip_suffix("kB")?.trim().parse::<u64>().ok().map(|kib| kib >> 10)
+}
+
+#[cfg(test)]
+mod tests {
+    use tidegate_core::ask::Amount;
+    use tidegate_core::mig::Profile;
+
+    use super::*;
+    use crate::devices;
+
+    fn machine(devices: &str) -> Machine {
+        let spec = NodeSpec { cpu_milli: 8_000, memory_mib: 16_000, ..NodeSpec::default() };
+        Machine { devices: devices::find(Some(devices)).unwrap(), spec }
+    }
+
+    #[test]
+    fn the_memory_is_read_in_mib() {
+        assert_eq!(memory_mib("MemTotal:       16384000 kB\nMemFree: 1 kB\n"), Some(16_000));
+        assert_eq!(memory_mib("MemFree: 1 kB\n"), None);
+    }
+
+    #[test]
+    fn room_is_what_fits_on_an_empty_box() {
+        let ask = |amount| Ask { amount, ..Ask::default() };
+        let four = machine("4xH100-80GB");
+        assert_eq!(four.room(&ask(Amount::Whole(1))), 4);
+        assert_eq!(four.room(&ask(Amount::Whole(3))), 1);
+        assert_eq!(four.room(&ask(Amount::Whole(5))), 0);
+        assert_eq!(four.room(&ask(Amount::Milli(400))), 8);
+        assert_eq!(four.room(&ask(Amount::MemoryMib(40_960))), 8);
+        assert_eq!(four.room(&ask(Amount::Mig(Profile::G3))), 8);
+        assert_eq!(four.room(&Ask { cpu_milli: 3_000, ..Ask::whole(1) }), 2);
+        assert_eq!(four.room(&Ask { memory_mib: 9_000, ..ask(Amount::None) }), 1);
+        assert_eq!(machine("4xL4-24GB").room(&ask(Amount::Mig(Profile::G1))), 0, "an L4 cannot be divided");
+    }
+}
