@@ -26,6 +26,7 @@ pub mod cluster;
 pub mod demand;
 pub mod engine;
 pub mod event;
+pub mod explain;
 pub mod fragment;
 pub mod history;
 pub mod holdings;
