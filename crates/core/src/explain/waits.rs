@@ -3,6 +3,7 @@
 use crate::ask::Amount;
 use crate::cluster::Holder;
 use crate::engine::{Block, Engine};
+use crate::eta;
 use crate::names::JobName;
 use crate::state::{Discipline, EVICTION_WINDOW_MS, Group, HOUR_MS, Job, JobSpec, Phase, Seat, State};
 use crate::time::At;
@@ -39,6 +40,20 @@ pub(super) fn explain(engine: &Engine, name: &JobName, now: At) -> Explanation {
         answer.would_change.extend(counter::of_job(engine, name, waiting.block.as_ref(), now));
     }
     answer.because.extend(stops(waiting.job, now));
+    if !waiting.job.is_unwanted()
+        && let Some(eta) = eta::of(engine, name, now)
+    {
+        match eta.at {
+            Some(at) => answer.would_change.push(format!(
+                "starts at about {}, as things stand; this {}",
+                words::clock(at, now),
+                eta.rests_on.words()
+            )),
+            None => {
+                answer.because.push(format!("no start is foreseen within {}, as things stand", words::span(eta.until.since(now))))
+            }
+        }
+    }
     answer
 }
 
