@@ -112,7 +112,7 @@ impl Engine {
 
     /// The job of a queue that is looked at first, of those that wait and may start.
     pub fn first_waiting(&self, queue: &QueueName) -> Option<&JobName> {
-        let kinds = self.desk.queues.get(queue)?.waiting.values();
+        let kinds = self.desk.queues.iter().find(|lists| lists.name == *queue)?.waiting.values();
         let (.., ix) = kinds.filter_map(|turns| turns.first()).min()?;
         self.state.jobs.name(*ix)
     }

@@ -170,6 +170,7 @@ impl Facts<'_> {
     fn queues_changed(&mut self) {
         self.desk.books.set_queues(self.state);
         self.desk.books.enter_usage(self.state);
+        self.desk.relink();
         self.desk.mark_all();
     }
 

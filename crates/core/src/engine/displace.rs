@@ -219,8 +219,8 @@ impl Round<'_> {
         let need = self.need(want);
         let mut units = Vec::new();
         let mut later: Option<At> = None;
-        for (name, lists) in &self.desk.queues {
-            let Some(node) = self.desk.books.tree.node(name) else { continue };
+        for lists in &self.desk.queues {
+            let Some(node) = lists.node else { continue };
             let across = if node == want.queue { None } else { rights::across(&self.desk.books, want.queue, node, &need) };
             for ix in &lists.holders {
                 let Some(job) = self.state.jobs.at(*ix).filter(|_| want.job != Some(*ix)) else { continue };

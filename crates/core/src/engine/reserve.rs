@@ -120,7 +120,7 @@ impl Round<'_> {
     /// When and where a gang fits if running work ends as expected and nothing else starts; the books are as before.
     fn earliest(&mut self, gang: Gang<'_>) -> Option<(At, Vec<Seat>)> {
         let mut ends: Vec<(At, u32)> = Vec::new();
-        for lists in self.desk.queues.values() {
+        for lists in &self.desk.queues {
             let running = lists.holders.iter().filter_map(|ix| Some((*ix, self.state.jobs.at(*ix)?)));
             ends.extend(running.map(|(ix, job)| (self.end_of(job), ix)));
         }

@@ -1,6 +1,7 @@
 //! One round of decisions over the books: what must go, what models need, what jobs may have.
 
 use crate::cluster::{Holder, bits};
+use crate::names::JobName;
 use crate::plan::{Action, ActionId, ActionKind, Placed, Reason};
 use crate::state::{EVICTION_WINDOW_MS, Job, Phase, ReplicaPhase, ReplicaStop, Run, Seat, State, Stop};
 use crate::time::At;
@@ -139,6 +140,7 @@ impl Round<'_> {
     /// Starts an attempt on seats that the books hold already.
     pub fn start_job(&mut self, ix: u32, seats: Vec<Seat>, reason: Reason, backfilled_until: Option<At>) {
         let mut after: Vec<ActionId> = seats.iter().flat_map(|seat| self.releases(seat)).collect();
+        after.extend(self.quota_releases(ix));
         after.sort_unstable();
         after.dedup();
         let workers = seats.iter().map(|seat| placed(self.state, seat)).collect();
@@ -172,11 +174,48 @@ impl Round<'_> {
         before.filter_map(|releasing| release_of(self.state, releasing.holder)).collect()
     }
 
+    /// Stops whose quota the job would use before it is given up: they come first.
+    fn quota_releases(&self, ix: u32) -> Vec<ActionId> {
+        let stops: Vec<(ActionId, &JobName)> = self.state.actions.values().filter_map(stop_of).collect();
+        let tree = &self.desk.books.tree;
+        let queue = self.state.jobs.at(ix).and_then(|job| tree.node(&job.spec.queue));
+        let Some(queue) = queue.filter(|_| !stops.is_empty()) else { return Vec::new() };
+        let top = |node| tree.path(node).filter(|node| *node != tree.root()).last();
+        let mut sums = vec![0_i64; usize::from(tree.resources())];
+        let mut before = Vec::new();
+        for (id, name) in stops {
+            let Some(job) = self.state.jobs.get(name) else { continue };
+            let Some(run) = job.run() else { continue };
+            if tree.node(&job.spec.queue).and_then(top) != top(queue) {
+                continue;
+            }
+            before.push(id);
+            for (ask, seat) in Desk::asks(&job.spec, &given_up(&run.seats, run.kept())) {
+                for (resource, amount) in self.desk.books.amounts(ask, seat.node, seat.mask).as_slice() {
+                    sums[usize::from(*resource)] += amount;
+                }
+            }
+        }
+        let short = (0..tree.resources()).any(|resource| {
+            let sum = sums[usize::from(resource)];
+            sum > 0 && tree.available(queue, resource) < sum
+        });
+        if short { before } else { Vec::new() }
+    }
+
     /// Stops ordered by the engine for others in the last minute are below the cap by at least `more`.
     pub fn may_evict(&mut self, more: usize) -> bool {
         let within = self.state.evictions.len() + more <= self.state.policy.max_evictions_per_minute as usize;
         self.state.eviction_cap_reached |= !within;
         within
+    }
+}
+
+/// The job that an action stops.
+fn stop_of(action: &Action) -> Option<(ActionId, &JobName)> {
+    match &action.kind {
+        ActionKind::StopJob { job, .. } => Some((action.id, job)),
+        ActionKind::StartJob { .. } | ActionKind::StartReplica { .. } | ActionKind::StopReplica { .. } => None,
     }
 }
 

@@ -10,6 +10,7 @@ use crate::event::Event;
 use crate::names::{Class, DeviceId, JobName, ModelName, NodeName, QueueName};
 use crate::node::{Device, Health, Node};
 use crate::plan::{ActionKind, Plan};
+use crate::policy::Policy;
 use crate::state::{Group, Resource};
 use crate::time::At;
 
@@ -226,6 +227,9 @@ fn imagined(engine: &Engine, ask: &Ask) -> Option<Device> {
 impl Trial<'_> {
     fn with(&self, events: impl IntoIterator<Item = Event>) -> bool {
         let mut changed = self.engine.clone();
+        // What is ordered one after the other is let in all the same.
+        let policy = Policy { max_starts: u32::MAX, ..changed.state().policy.clone() };
+        changed.apply(self.now, Event::PolicySet(policy));
         for event in events {
             changed.apply(self.now, event);
         }

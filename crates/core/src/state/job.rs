@@ -260,7 +260,8 @@ impl Job {
     /// Until when it may not be stopped for others, if that is later than now: its least run time, and its stops of the last hour.
     pub fn protected_until(&self, now: At) -> Option<At> {
         let run = self.run().filter(|run| run.stop.is_none())?;
-        let least = run.since.plus(self.spec.min_runtime_ms);
+        // What starts at this moment is not stopped at this moment: nobody goes in a circle while time stands still.
+        let least = run.since.plus(self.spec.min_runtime_ms.max(1));
         let recent = self.disruptions.iter().filter(|at| now.since(**at) < HOUR_MS);
         let spent = recent.clone().count() >= self.spec.max_disruptions_per_hour as usize;
         let next = recent.min().filter(|_| spent).map(|at| at.plus(HOUR_MS));

@@ -1,0 +1,9 @@
+use tidegate_simulator::kueue::{engine::EngineScheduler, Scene, QuotaScheduler};
+use tidegate_simulator::studies::kueue;
+fn main() {
+    let name = std::env::args().nth(1).unwrap();
+    let mut f = |s: &Scene| Box::new(EngineScheduler::new(s)) as Box<dyn QuotaScheduler>;
+    let clock = kueue::wall_clock();
+    let r = kueue::run(&name, &mut f, &clock).unwrap();
+    println!("{r}\n{}", serde_json::to_string_pretty(&r.details).unwrap());
+}
