@@ -26,6 +26,7 @@ pub mod claims;
 pub mod cluster;
 pub mod demand;
 pub mod engine;
+pub mod eta;
 pub mod event;
 pub mod explain;
 pub mod fragment;
