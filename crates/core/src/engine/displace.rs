@@ -207,6 +207,7 @@ impl Round<'_> {
     /// What was tried is ordered: the books say it already.
     fn carry(&mut self, want: &Want, trial: &Trial, victims: usize) {
         let now = self.state.now;
+        self.displaced = true;
         self.state.evictions.extend(std::iter::repeat_n(now, victims));
         for (ix, keep) in &trial.kept {
             let Some(unit) = trial.given.iter().find(|unit| unit.give == Give::Job(*ix) || matches!(unit.give, Give::Worker { job, .. } if job == *ix)) else {

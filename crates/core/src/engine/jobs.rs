@@ -140,9 +140,14 @@ impl Order {
         }
         for name in woken {
             self.enter(round, name);
+            if let Some(at) = self.numbers.get(&name) {
+                self.push(round, *at);
+            }
         }
-        // Who was displaced has a smaller share now.
-        self.sort(round);
+        // Who was displaced has a smaller share now; otherwise shares have only risen, and stale ones are looked at again.
+        if std::mem::take(&mut round.displaced) {
+            self.sort(round);
+        }
     }
 
     fn push(&mut self, round: &mut Round, at: usize) {

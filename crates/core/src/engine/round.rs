@@ -24,6 +24,8 @@ pub(super) struct Round<'a> {
     /// Jobs whose own moment has come.
     pub due: Vec<u32>,
     pub holds: reserve::Holds,
+    /// Somebody was displaced since the order of queues was made.
+    pub displaced: bool,
 }
 
 /// Decides everything that is due.
@@ -34,7 +36,7 @@ pub(super) fn run(state: &mut State, desk: &mut Desk) -> Vec<Action> {
         desk.list(state, *ix);
     }
     predict::rank(state, desk);
-    let mut round = Round { state, desk, actions: Vec::new(), due, holds: reserve::Holds::default() };
+    let mut round = Round { state, desk, actions: Vec::new(), due, holds: reserve::Holds::default(), displaced: false };
     round.settle_wishes();
     round.leave_devices();
     round.give_up_hung();
