@@ -96,7 +96,8 @@ pub fn of(engine: &Engine, name: &JobName, now: At) -> Option<Eta> {
     run(engine, BTreeSet::from([name.clone()]), now, Limits::default()).remove(name)
 }
 
-fn waits(job: &Job) -> bool {
+/// Whether the job waits, or will once it is stopped.
+pub(crate) fn waits(job: &Job) -> bool {
     match &job.phase {
         Phase::Waiting { .. } => true,
         Phase::Running(run) => run.stop.as_ref().is_some_and(|stop| stop.keep.is_empty()),

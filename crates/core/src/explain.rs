@@ -16,6 +16,8 @@ mod serves;
 mod waits;
 pub(crate) mod words;
 
+pub(crate) use counter::copy_of;
+
 use crate::engine::Engine;
 use crate::names::{JobName, ModelName};
 use crate::state::{End, Phase};

@@ -41,6 +41,7 @@ pub mod quota;
 pub mod serving;
 pub mod state;
 pub mod time;
+pub mod what_if;
 
 pub use engine::Engine;
 pub use event::{Event, JobExit, Outcome};

@@ -5,10 +5,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use proptest::prelude::*;
 use tidegate_core::demand::{Demand, ServiceTime};
 use tidegate_core::eta::{self, Estimate, Limits};
-use tidegate_core::names::{JobName, ModelName, QueueName, ReplicaId};
+use tidegate_core::names::{JobName, ModelName, NodeName, QueueName, ReplicaId};
 use tidegate_core::plan::{Action, ActionKind};
 use tidegate_core::policy::Policy;
 use tidegate_core::state::{Ask, Device, Discipline, JobSpec, ModelSpec, Phase, Queue};
+use tidegate_core::what_if::{self, Change};
 use tidegate_core::{At, Engine, Event, JobExit, Outcome, explain};
 
 const SECOND: u64 = 1_000;
@@ -306,6 +307,13 @@ proptest! {
             prop_assert!(!told.because.iter().chain(&told.would_change).any(String::is_empty), "{:?}", told);
             prop_assert!(real.engine == before, "explaining changes nothing");
         }
+        let same = what_if::run(&real.engine, &[], real.now, 86_400_000).unwrap();
+        prop_assert!(same.is_none(), "nothing changes, but {same}");
+        let more = Change::AddNodes { like: NodeName::from("n0"), count: 1 };
+        let more = what_if::run(&real.engine, &[more], real.now, 86_400_000).unwrap();
+        prop_assert_eq!(more.after.gpus, more.before.gpus + u64::from(nodes[0]));
+        prop_assert!(!more.to_string().is_empty());
+        prop_assert!(real.engine == before, "what if changes nothing");
         real.behave_as_estimated();
         let until = expected.values().map(|eta| eta.until).min().unwrap_or(real.now);
         let last = expected.values().filter_map(|eta| eta.at).max().unwrap_or(real.now);

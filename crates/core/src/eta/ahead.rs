@@ -113,6 +113,11 @@ impl Ahead {
 
     /// One moment: all that happens then, and all that is ordered. False when nothing is ahead within the limits.
     pub fn step(&mut self) -> bool {
+        self.step_with(|_, _, _| {})
+    }
+
+    /// The same; `look` sees the engine after all was ordered, and from when to when it stays so.
+    pub fn step_with(&mut self, mut look: impl FnMut(&Engine, At, At)) -> bool {
         self.started.clear();
         if self.steps_left == 0 {
             self.exhausted = true;
@@ -127,9 +132,9 @@ impl Ahead {
             }
         }
         let next = self.future.first().map(|(at, _)| *at).into_iter().chain(self.engine.state().wake_at).min();
-        let Some(next) = next.filter(|at| *at <= self.end) else {
-            return false;
-        };
+        let next = next.filter(|at| *at <= self.end);
+        look(&self.engine, self.now, next.unwrap_or(self.end));
+        let Some(next) = next else { return false };
         self.now = next.max(self.now);
         self.moment = Estimate::Certain;
         while self.future.first().is_some_and(|(at, _)| *at <= self.now) {
