@@ -1,0 +1,170 @@
+//! What a user writes against what the engine gets.
+
+use tidegate_core::ask::{Amount, Ask, ClassWish};
+use tidegate_core::mig::Profile;
+use tidegate_core::state::{Discipline, Queue, Quota, Resource};
+
+use super::*;
+use crate::manifest::{self, Object};
+
+fn parsed(kind: &str, spec: &str) -> Object {
+    let text = format!("apiVersion: tidegate.dev/v1alpha1\nkind: {kind}\nmetadata: {{name: x}}\nspec: {spec}\n");
+    manifest::parse(&text, "x.yaml").unwrap_or_else(|problems| panic!("{spec}: {problems}")).remove(0)
+}
+
+fn queue_of(spec: &str) -> Queue {
+    let Object::Queue(object) = parsed("Queue", spec) else { panic!("{spec}") };
+    queue(&object.spec)
+}
+
+fn job_of(name: &str, more: &str) -> JobSpec {
+    let Object::TrainingJob(object) = parsed("TrainingJob", &format!("{{queue: q, template: {{command: [a]}}, {more}}}")) else {
+        panic!("{more}")
+    };
+    job(name, &object.spec)
+}
+
+fn policy_of(spec: &str) -> Policy {
+    let Object::Pool(object) = parsed("Pool", spec) else { panic!("{spec}") };
+    policy(&object.spec)
+}
+
+fn own(nominal: i64) -> Quota {
+    Quota { nominal, ..Quota::default() }
+}
+
+#[test]
+fn the_short_form_is_a_quota_of_devices() {
+    assert_eq!(queue_of("{nominal: 4}"), Queue::devices(4, None));
+    assert_eq!(queue_of("{nominal: 0, borrowingLimit: 4}"), Queue::devices(0, Some(4)));
+    assert_eq!(queue_of("{borrowingLimit: 2}"), Queue::devices(0, Some(2)));
+    assert_eq!(queue_of("{}"), Queue::default(), "it owns nothing and borrows what there is");
+}
+
+#[test]
+fn quotas_are_counted_in_thousandths_of_devices_and_cores_and_in_mib() {
+    let queue = queue_of(
+        "{parent: org, weight: 3, discipline: StrictFifo, quotas: [{resource: gpu, nominal: 4, borrowingLimit: 2, lendingLimit: 1}, \
+         {resource: gpu/H100-80GB, nominal: 2}, {resource: cpu, nominal: 64}, {resource: memory, nominal: 1024}]}",
+    );
+    let gpu = Quota { nominal: 4_000, borrowing_limit: Some(2_000), lending_limit: Some(1_000) };
+    let class = Resource::from("gpu/H100-80GB".to_owned());
+    assert_eq!(
+        queue.quotas,
+        [(Resource::Gpu, gpu), (class, own(2_000)), (Resource::Cpu, own(64_000)), (Resource::Memory, own(1_024))].into()
+    );
+    assert_eq!(queue.parent, Some(QueueName::from("org")));
+    assert_eq!((queue.weight_milli, queue.discipline, queue.budget_ms), (3_000, Discipline::StrictFifo, None));
+}
+
+#[test]
+fn who_owns_devices_of_classes_owns_as_many_of_any_class() {
+    let classes = "{resource: gpu/H100-80GB, nominal: 2}, {resource: gpu/L4-24GB, nominal: 3}";
+    assert_eq!(queue_of(&format!("{{quotas: [{classes}]}}")).quotas[&Resource::Gpu], own(5_000));
+    let said = queue_of(&format!("{{quotas: [{classes}, {{resource: gpu, nominal: 1}}]}}"));
+    assert_eq!(said.quotas[&Resource::Gpu], own(1_000), "what is written down goes");
+    let short = queue_of(&format!("{{nominal: 6, quotas: [{classes}]}}"));
+    assert_eq!(short.quotas[&Resource::Gpu], own(6_000));
+}
+
+#[test]
+fn an_ask_says_how_much_in_one_of_five_ways() {
+    let amount = |gpu: &str| job_of("x", &format!("gpu: {gpu}")).groups[0].ask.amount;
+    assert_eq!(amount("{}"), Amount::Whole(1));
+    assert_eq!(amount("{count: 4}"), Amount::Whole(4));
+    assert_eq!(amount("{count: 0}"), Amount::None);
+    assert_eq!(amount("{memoryMib: 8192}"), Amount::MemoryMib(8192));
+    assert_eq!(amount("{milli: 250}"), Amount::Milli(250));
+    let profiles = [
+        ("1g", Profile::G1),
+        ("1gDouble", Profile::G1Plus),
+        ("2g", Profile::G2),
+        ("3g", Profile::G3),
+        ("4g", Profile::G4),
+        ("7g", Profile::G7),
+    ];
+    for (word, profile) in profiles {
+        assert_eq!(amount(&format!("{{mig: {word}}}")), Amount::Mig(profile));
+    }
+}
+
+#[test]
+fn classes_have_equal_speeds_unless_these_are_given() {
+    let wish = |class: &str, speed_milli| ClassWish { class: class.into(), speed_milli };
+    let ask = job_of("x", "gpu: {classes: [A100-40GB], classSpeeds: [{class: H100-80GB, speedMilli: 2500}]}").groups[0].ask.clone();
+    assert_eq!(ask.classes, [wish("A100-40GB", 1000), wish("H100-80GB", 2500)]);
+}
+
+#[test]
+fn a_job_that_says_little_gets_the_defaults() {
+    let plain = job_of("night", "priority: 7");
+    let expected = JobSpec {
+        priority: 7,
+        recipe: "night".to_owned(),
+        restart_ms: 5_000,
+        groups: vec![Group { name: String::new(), min: 1, max: 1, ask: Ask::whole(1), spread: None }],
+        ..JobSpec::workers("q", 1, 1, Ask::whole(1))
+    };
+    assert_eq!(plain, expected);
+}
+
+#[test]
+fn a_job_says_what_the_engine_acts_on() {
+    let job = job_of(
+        "night-12",
+        "owner: ann, workers: {min: 2, max: 4}, cpuMilli: 1500, memoryMib: 2048, spread: {level: rack, required: true}, \
+         speedup: [{workers: 4, speedMilli: 3000}, {workers: 1, speedMilli: 1000}], preemptible: false, minRuntimeSeconds: 60, \
+         maxDisruptionsPerHour: 3, gangTimeoutSeconds: 30, expectedSeconds: 3600, backoffLimit: 1, checkpoint: {restartSeconds: 9}",
+    );
+    let ask = Ask { cpu_milli: 1500, memory_mib: 2048, ..Ask::whole(1) };
+    let spread = Some(Spread { level: "rack".to_owned(), required: true });
+    let expected = JobSpec {
+        queue: QueueName::from("q"),
+        priority: 0,
+        owner: "ann".to_owned(),
+        recipe: "night".to_owned(),
+        groups: vec![Group { name: String::new(), min: 2, max: 4, ask, spread }],
+        spread: None,
+        preemptible: false,
+        min_runtime_ms: 60_000,
+        max_disruptions_per_hour: 3,
+        restart_ms: 9_000,
+        backoff_limit: 1,
+        gang_timeout_ms: 30_000,
+        expected_ms: Some(3_600_000),
+        speedup: vec![(1, 1000), (4, 3000)],
+    };
+    assert_eq!(job, expected);
+}
+
+#[test]
+fn the_recipe_is_the_name_without_its_number() {
+    let recipe = |name: &str| job_of(name, "priority: 0").recipe;
+    assert_eq!(recipe("night-12"), "night");
+    assert_eq!(recipe("night12"), "night");
+    assert_eq!(recipe("bert-large"), "bert-large");
+    assert_eq!(recipe("2024"), "2024");
+    assert_eq!(job_of("night-1", "recipe: gpt").recipe, "gpt");
+}
+
+#[test]
+fn a_pool_is_a_policy() {
+    assert_eq!(policy_of("{}"), Policy::default());
+    let policy = policy_of(
+        "{headroomPercent: 10, lendAfterSeconds: 1, growAfterSeconds: 2, maxEvictionsPerMinute: 3, topologyLevels: [block, rack], \
+         halfLifeSeconds: 60, historyPercent: 50, maxReservations: 0, predictPercent: 90}",
+    );
+    let expected = Policy {
+        headroom_percent: 10,
+        lend_after_ms: 1_000,
+        grow_after_ms: 2_000,
+        max_evictions_per_minute: 3,
+        levels: vec!["block".to_owned(), "rack".to_owned()],
+        half_life_ms: 60_000,
+        history_percent: 50,
+        max_reservations: 0,
+        predict_percent: 90,
+        consolidate: false,
+    };
+    assert_eq!(policy, expected);
+}
