@@ -196,3 +196,6 @@ fn at(value: &Value, path: &str) -> Option<String> {
     }
     Some(here.to_string())
 }
+
+#[cfg(test)]
+mod tests;

@@ -25,7 +25,7 @@ pub struct PoolSpec {
     #[schemars(range(min = 1, max = 10_000))]
     pub max_evictions_per_minute: u32,
     /// Label keys of nodes that say where they stand, the widest first, for instance a block's and a rack's. Together with
-    /// `node` and `island` these are the levels that `spread` of a job may name. One box has no such labels.
+    /// `node` and `island` these are the levels that `spread` of a job may name. One box is one place at each of them.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 8), inner(length(min = 1, max = 317)))]
     #[x_kube(validation = Rule::new("self.all(l, !(l in ['', 'node', 'island']) && self.exists_one(other, other == l))").message("must hold label keys, each once; node and island are levels without being listed"))]

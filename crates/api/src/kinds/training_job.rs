@@ -68,7 +68,7 @@ pub struct TrainingJobSpec {
     #[serde(default = "gang_timeout_seconds")]
     #[schemars(range(min = 1, max = 86_400))]
     pub gang_timeout_seconds: u32,
-    /// Your estimate of its run time with `workers.min` workers; used until runs of its kind have finished.
+    /// Your estimate of its run time with `workers.min` workers; used while too few runs have finished to tell.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 31_536_000))]
     pub expected_seconds: Option<u32>,

@@ -1,0 +1,154 @@
+//! Each rule of the kinds refuses what it should, with field and remedy, and nothing else.
+
+use super::*;
+
+const JOB: &str = "queue: q, template: {command: [a]}";
+const MODEL: &str = "queue: q, source: {onnx: m.onnx}, sloMilliseconds: 100";
+
+fn told(kind: &str, spec: &str) -> Vec<String> {
+    let text = format!("apiVersion: {GROUP}/{VERSION}\nkind: {kind}\nmetadata: {{name: x}}\nspec: {{{spec}}}\n");
+    parse(&text, "x.yaml").map_or_else(|problems| problems.0.iter().map(ToString::to_string).collect(), |_| Vec::new())
+}
+
+fn assert_fine(kind: &str, spec: &str) {
+    assert_eq!(told(kind, spec), [""; 0], "{kind} {spec}");
+}
+
+fn assert_refused(kind: &str, spec: &str, words: &[&str]) {
+    let said = told(kind, spec).join("\n");
+    for word in words {
+        assert!(said.contains(word), "{kind} {spec}: no {word:?} in {said:?}");
+    }
+}
+
+#[test]
+fn every_manifest_of_the_first_release_is_still_valid() {
+    assert_fine("Queue", "nominal: 4");
+    assert_fine("Queue", "nominal: 0, borrowingLimit: 4");
+    assert_fine("TrainingJob", &format!("{JOB}, gpu: {{memoryMib: 8192, classes: [H100-80GB, A100-40GB]}}"));
+    assert_fine("Model", &format!("{MODEL}, gpu: {{memoryMib: 8192}}"));
+    assert_fine("Pool", "headroomPercent: 15, lendAfterSeconds: 6, growAfterSeconds: 4, maxEvictionsPerMinute: 30");
+}
+
+#[test]
+fn a_queue_says_the_quota_of_a_resource_once() {
+    assert_refused("Queue", "nominal: 4, quotas: [{resource: gpu, nominal: 4}]", &["spec", "nominal", "borrowingLimit", "quotas"]);
+    assert_refused("Queue", "borrowingLimit: 4, quotas: [{resource: gpu, nominal: 4}]", &["borrowingLimit", "quotas"]);
+    assert_fine("Queue", "nominal: 4, quotas: [{resource: cpu, nominal: 4}]");
+    let twice = "quotas: [{resource: cpu, nominal: 1}, {resource: cpu, nominal: 2}]";
+    assert_refused("Queue", twice, &["spec.quotas", "two quotas of one resource; keep one"]);
+}
+
+#[test]
+fn a_queue_names_resources_that_there_are() {
+    for resource in ["gpu", "cpu", "memory", "gpu/H100-80GB", "gpu/RTX-4090-24GB"] {
+        assert_fine("Queue", &format!("quotas: [{{resource: {resource}, nominal: 1}}]"));
+    }
+    for resource in ["gpus", "gpu/", "gpu/-x", "'gpu/a b'", "disk", "gpu/a/b"] {
+        let spec = format!("quotas: [{{resource: {resource}, nominal: 1}}]");
+        assert_refused("Queue", &spec, &["spec.quotas[0].resource", "write gpu, gpu/CLASS, cpu or memory"]);
+    }
+}
+
+#[test]
+fn a_queues_numbers_have_bounds() {
+    assert_refused("Queue", "weight: 0", &["Queue/x: spec.weight (0)", "write at least 1"]);
+    assert_refused("Queue", "weight: 1001", &["spec.weight", "at most 1000"]);
+    assert_refused("Queue", "parent: ''", &["spec.parent", "must name a Queue"]);
+    assert_refused("Queue", "discipline: Lifo", &["spec.discipline", "Lifo", "StrictFifo"]);
+    let quota = |more: &str| format!("quotas: [{{resource: gpu, nominal: 1, {more}}}]");
+    assert_refused("Queue", &quota("lendingLimit: -1"), &["spec.quotas[0].lendingLimit"]);
+    assert_refused("Queue", "quotas: [{resource: gpu, nominal: 1000000000001}]", &["spec.quotas[0].nominal", "at most"]);
+    assert_refused("Queue", "quotas: [{resource: gpu, nominal: 0.5}]", &["spec.quotas[0].nominal", "0.5"]);
+    assert_refused("Queue", "quotas: [{resource: gpu}]", &["nominal"]);
+    assert_refused("Queue", &quota("budget: 1"), &["spec.quotas[0].budget", "is not a field"]);
+}
+
+#[test]
+fn an_ask_says_how_much_at_most_once() {
+    let gpu = |gpu: &str| format!("{JOB}, gpu: {{{gpu}}}");
+    for one in ["count: 8", "count: 0", "memoryMib: 1", "milli: 1000", "mig: 3g"] {
+        assert_fine("TrainingJob", &gpu(one));
+    }
+    let ways = ["count: 1", "memoryMib: 1", "milli: 1", "mig: 1g"];
+    for (at, one) in ways.iter().enumerate() {
+        for other in ways.iter().skip(at + 1) {
+            let words = ["spec.gpu", "keep one of count, memoryMib, milli and mig"];
+            assert_refused("TrainingJob", &gpu(&format!("{one}, {other}")), &words);
+            assert_refused("Model", &format!("{MODEL}, gpu: {{{one}, {other}}}"), &words);
+        }
+    }
+    assert_refused("TrainingJob", &gpu("count: 65"), &["spec.gpu.count", "at most 64"]);
+    assert_refused("TrainingJob", &gpu("milli: 1001"), &["spec.gpu.milli", "at most 1000"]);
+    assert_refused("TrainingJob", &gpu("milli: 0"), &["spec.gpu.milli", "at least 1"]);
+    assert_refused("TrainingJob", &gpu("mig: 5g"), &["spec.gpu.mig", "5g", "1gDouble"]);
+}
+
+#[test]
+fn a_class_is_named_once() {
+    let gpu = |gpu: &str| format!("{JOB}, gpu: {{{gpu}}}");
+    let speed = |class: &str| format!("{{class: {class}, speedMilli: 500}}");
+    assert_fine("TrainingJob", &gpu(&format!("classes: [a], classSpeeds: [{}, {}]", speed("b"), speed("c"))));
+    assert_refused("TrainingJob", &gpu(&format!("classes: [a], classSpeeds: [{}]", speed("a"))), &["spec.gpu", "classSpeeds"]);
+    assert_refused("TrainingJob", &gpu(&format!("classSpeeds: [{}, {}]", speed("b"), speed("b"))), &["spec.gpu", "twice"]);
+    assert_refused("TrainingJob", &gpu("classes: ['']"), &["spec.gpu.classes[0]", "at least 1"]);
+    let slow = gpu("classSpeeds: [{class: a, speedMilli: 0}]");
+    assert_refused("TrainingJob", &slow, &["spec.gpu.classSpeeds[0].speedMilli", "at least 1"]);
+}
+
+#[test]
+fn a_replica_uses_one_device() {
+    assert_fine("Model", &format!("{MODEL}, gpu: {{count: 1}}"));
+    for count in ["0", "2"] {
+        let spec = format!("{MODEL}, gpu: {{count: {count}}}");
+        assert_refused("Model", &spec, &["spec.gpu", "a replica uses one device", "ask for a share"]);
+    }
+}
+
+#[test]
+fn a_speedup_curve_never_falls() {
+    let curve = |points: &str| format!("{JOB}, speedup: [{points}]");
+    let point = |workers: u32, speed: u32| format!("{{workers: {workers}, speedMilli: {speed}}}");
+    assert_fine("TrainingJob", &curve(&format!("{}, {}, {}", point(4, 2500), point(1, 1000), point(8, 2500))));
+    let falls = curve(&format!("{}, {}", point(1, 1000), point(2, 900)));
+    assert_refused("TrainingJob", &falls, &["spec.speedup", "falls with more workers"]);
+    let twice = curve(&format!("{}, {}", point(1, 1000), point(1, 1000)));
+    assert_refused("TrainingJob", &twice, &["spec.speedup", "two points of one size; keep one"]);
+}
+
+#[test]
+fn a_jobs_numbers_have_bounds() {
+    let cases = [
+        ("minRuntimeSeconds: 604801", "spec.minRuntimeSeconds"),
+        ("maxDisruptionsPerHour: 0", "spec.maxDisruptionsPerHour"),
+        ("gangTimeoutSeconds: 0", "spec.gangTimeoutSeconds"),
+        ("expectedSeconds: 0", "spec.expectedSeconds"),
+        ("cpuMilli: 1024001", "spec.cpuMilli"),
+        ("memoryMib: -1", "spec.memoryMib"),
+        ("recipe: ''", "spec.recipe"),
+        ("spread: {level: ''}", "spec.spread.level"),
+        ("spread: {required: true}", "spec.spread"),
+        ("preemptible: maybe", "spec.preemptible"),
+    ];
+    for (wrong, field) in cases {
+        assert_refused("TrainingJob", &format!("{JOB}, {wrong}"), &[field]);
+    }
+    assert_refused("TrainingJob", &format!("{JOB}, owner: {}", "a".repeat(254)), &["spec.owner", "at most 253"]);
+}
+
+#[test]
+fn a_pools_numbers_have_bounds() {
+    for (wrong, field) in [
+        ("predictPercent: 0", "spec.predictPercent"),
+        ("predictPercent: 100", "spec.predictPercent"),
+        ("halfLifeSeconds: 0", "spec.halfLifeSeconds"),
+        ("historyPercent: 1001", "spec.historyPercent"),
+        ("maxReservations: 1001", "spec.maxReservations"),
+        ("topologyLevels: [rack, rack]", "spec.topologyLevels"),
+        ("topologyLevels: [node]", "spec.topologyLevels"),
+        ("topologyLevels: ['']", "spec.topologyLevels"),
+        ("consolidate: true", "spec.consolidate"),
+    ] {
+        assert_refused("Pool", wrong, &[field]);
+    }
+}
