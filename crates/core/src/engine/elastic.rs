@@ -164,8 +164,13 @@ pub(super) fn next_growth(state: &State, desk: &Desk) -> Option<At> {
     if desk.growable.is_empty() {
         return None;
     }
+    // Work on CPU alone grows without a device.
+    let on_cpu = |ix: &u32| {
+        let groups = state.jobs.at(*ix).map_or(&[][..], |job| &job.spec.groups);
+        groups.iter().any(|group| group.max > group.min && group.ask.devices() == 0)
+    };
     let healthy = state.devices().filter(|device| device.health == Health::Ok);
-    let mut any = false;
+    let mut any = desk.growable.iter().any(on_cpu);
     let ripe = healthy.filter_map(|device| device.free_since).inspect(|_| any = true).map(|at| at.plus(state.policy.grow_after_ms));
     let first = ripe.filter(|at| *at > state.now).min();
     if !any {

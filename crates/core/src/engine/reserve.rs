@@ -23,9 +23,12 @@ pub(super) struct Holds {
     claims: Vec<(u32, u32, Claim)>,
 }
 
-/// When the next reservation is due.
+/// When the next reservation is due, or one that was not kept is made anew.
 pub(super) fn next_due(state: &State) -> Option<At> {
-    state.reservations.values().map(|reservation| reservation.at).min()
+    let moment = |reservation: &Reservation| {
+        if reservation.at > state.now { reservation.at } else { reservation.made.plus(RETRY_MS) }
+    };
+    state.reservations.values().map(moment).filter(|at| *at > state.now).min()
 }
 
 impl Round<'_> {
