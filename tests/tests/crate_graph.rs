@@ -7,12 +7,13 @@ use std::process::Command;
 use serde_json::Value;
 
 /// What each package may depend on directly. A new package fails the test until it has its line here.
-const MAY_KNOW: [(&str, &[&str]); 11] = [
+const MAY_KNOW: [(&str, &[&str]); 12] = [
     ("tidegate-core", &[]),
     ("tidegate-api", &["tidegate-core"]),
     ("tidegate-nvml", &["tidegate-core", "tidegate-api"]),
     ("tidegate-runtime", &["tidegate-core", "tidegate-api"]),
     ("tidegate-load", &["tidegate-core", "tidegate-api", "tidegate-runtime"]),
+    ("tidegate-simulator", &["tidegate-core"]),
     ("tidegate-local", PART),
     ("tidegate-router", PART),
     ("tidegate-replica", PART),
@@ -25,6 +26,7 @@ const MAY_KNOW: [(&str, &[&str]); 11] = [
             "tidegate-runtime",
             "tidegate-load",
             "tidegate-local",
+            "tidegate-simulator",
             "tidegate-router",
             "tidegate-replica",
         ],

@@ -139,7 +139,11 @@ impl Desk {
     /// Remembers nodes that work must leave.
     pub fn note_health(&mut self, ix: u32, node: &crate::node::Node) {
         let out = node.gone || node.devices.iter().any(|device| device.health != crate::node::Health::Ok);
-        if out { self.out.insert(ix) } else { self.out.remove(&ix) };
+        if out {
+            self.out.insert(ix)
+        } else {
+            self.out.remove(&ix)
+        };
         self.capacity = None;
     }
 
@@ -443,7 +447,11 @@ impl Desk {
             present.fold([0_i64; 3], |[gpu, cpu, memory], node| {
                 let devices = node.devices.iter().filter(|device| device.usable).count();
                 let add = |sum: i64, amount: u64| sum.saturating_add(i64::try_from(amount).unwrap_or(i64::MAX));
-                [gpu + i64::try_from(devices).unwrap_or(0) * 1000, add(cpu, node.spec.cpu_milli), add(memory, node.spec.memory_mib)]
+                [
+                    gpu + i64::try_from(devices).unwrap_or(0) * 1000,
+                    add(cpu, node.spec.cpu_milli),
+                    add(memory, node.spec.memory_mib),
+                ]
             })
         })
     }
@@ -529,7 +537,8 @@ impl Desk {
         if waiting(self) != waiting(&fresh) {
             return Err(format!("waiting: kept {:?}, should be {:?}", waiting(self), waiting(&fresh)));
         }
-        let holders = |desk: &Self| -> BTreeSet<u32> { desk.queues.iter().flat_map(|lists| lists.holders.iter().copied()).collect() };
+        let holders =
+            |desk: &Self| -> BTreeSet<u32> { desk.queues.iter().flat_map(|lists| lists.holders.iter().copied()).collect() };
         if holders(self) != holders(&fresh) || self.resuming != fresh.resuming || self.timers != fresh.timers {
             return Err("holders, resuming jobs or timers differ".to_owned());
         }
