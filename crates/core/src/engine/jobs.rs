@@ -23,6 +23,8 @@ pub(super) struct Chosen {
     pub resumed: bool,
     /// Let in before this job's reservation.
     pub before: Option<(At, JobName)>,
+    /// Whose it is that it was let in on, if not its own queue's.
+    pub lent_by: Option<QueueName>,
 }
 
 /// Where the head of a queue stands among the heads of others: borrows, priority, shares from the top level down, key.
@@ -48,7 +50,8 @@ pub(super) fn decide(round: &mut Round) {
         }
         match round.attempt(turn.2) {
             Ok(before) => {
-                chosen.push(Chosen { ix: turn.2, resumed: false, before });
+                let lent_by = round.lent_by(turn.2);
+                chosen.push(Chosen { ix: turn.2, resumed: false, before, lent_by });
                 round.desk.let_in(kind);
                 order.advance(round, at, kind);
                 order.wake(round);
@@ -86,7 +89,7 @@ fn resume(round: &mut Round) -> Vec<Chosen> {
             .zip(&job.spec.groups)
             .all(|(number, group)| (group.min as usize..=group.max as usize).contains(&of_group(number)));
         if is_gang && keep.iter().all(|seat| round.is_usable(seat)) {
-            chosen.push(Chosen { ix, resumed: true, before: None });
+            chosen.push(Chosen { ix, resumed: true, before: None, lent_by: None });
         } else {
             round::shift(round.state, round.desk, ix, &[]);
             round.keep(ix, Vec::new());
@@ -315,29 +318,29 @@ impl Round<'_> {
             return;
         }
         let workers = u32::try_from(seats.len()).unwrap_or(u32::MAX);
+        let grown = workers > job.spec.size().0;
+        let lent_by = if grown { self.lent_by(chosen.ix) } else { chosen.lent_by };
         let reason = match (&chosen.before, chosen.resumed) {
             (Some((_, before)), _) => Reason::Backfill { workers, before: before.clone() },
             (None, true) => Reason::Resume { workers },
-            (None, false) => self.why(&job.spec.queue.clone(), workers),
+            (None, false) => lent_by.map_or(Reason::Turn { workers }, |owner| Reason::Lent { workers, owner }),
         };
         self.start_job(chosen.ix, seats, reason, chosen.before.map(|(until, _)| until));
     }
 
-    /// Inside its queue's own quota, or lent by whom.
-    fn why(&self, queue: &QueueName, workers: u32) -> Reason {
+    /// Who lends what a job was just let in on: nobody while its queue uses no more than its own.
+    fn lent_by(&self, ix: u32) -> Option<QueueName> {
         let tree = &self.desk.books.tree;
         let over = |name: &QueueName| {
             tree.node(name)
                 .map_or(0, |node| tree.own_usage(node, crate::books::GPU) - tree.quota(node, crate::books::GPU).nominal)
         };
+        let queue = &self.state.jobs.at(ix)?.spec.queue;
         if over(queue) <= 0 {
-            return Reason::Turn { workers };
+            return None;
         }
-        let owners: BTreeMap<i64, &QueueName> =
-            self.state.queues.keys().filter(|name| *name != queue).map(|name| (over(name), name)).collect();
-        match owners.first_key_value() {
-            Some((below, owner)) if *below < 0 => Reason::Lent { workers, owner: (*owner).clone() },
-            _ => Reason::Turn { workers },
-        }
+        let others = self.state.queues.keys().filter(|name| *name != queue);
+        let most = others.map(|name| (over(name), name)).min()?;
+        (most.0 < 0).then(|| most.1.clone())
     }
 }
