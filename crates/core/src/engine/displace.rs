@@ -15,8 +15,8 @@ use crate::quota::NodeIx;
 use crate::state::{HOUR_MS, Job, JobSpec, Phase, Seat};
 use crate::time::At;
 
-use super::desk::{Block, Lists};
-use super::gang::{Gang, Refusal};
+use super::desk::Lists;
+use super::gang::Gang;
 use super::rights::{self, Right};
 use super::round::{Round, firm, loosen_replica, shift_from};
 
@@ -34,6 +34,15 @@ impl Want {
     pub fn gang(&self) -> Gang<'_> {
         Gang { spec: &self.spec, queue: self.queue, own_only: !self.spec.preemptible }
     }
+}
+
+/// Why nobody was displaced.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Denied {
+    /// There is nobody from whom enough may be taken.
+    Nobody,
+    /// There is, but for the cap on evictions.
+    Cap,
 }
 
 /// What one victim would give.
@@ -78,11 +87,10 @@ struct Trial {
 
 impl Round<'_> {
     /// Makes room and places the claimant's gang, or changes nothing.
-    pub(super) fn displace(&mut self, want: &Want) -> Result<Vec<Seat>, Refusal> {
-        let nobody = Refusal { block: Block::EvictionCap, binding: None };
+    pub(super) fn displace(&mut self, want: &Want) -> Result<Vec<Seat>, Denied> {
         let units = self.units(want);
         let mark = self.desk.books.mark();
-        let Some((count, ())) = self.shortest(want, &units) else { return Err(nobody) };
+        let Some((count, ())) = self.shortest(want, &units) else { return Err(Denied::Nobody) };
         let units = self.needed(want, units.into_iter().take(count).collect());
         let trial = self.give(&units);
         let placed = self.desk.books.place_gang(want.gang());
@@ -90,12 +98,15 @@ impl Round<'_> {
         let mut named: Vec<Give> = victims.map(|unit| whole(unit.give)).collect();
         named.sort_unstable();
         named.dedup();
-        let (Ok(seats), true) = (placed, self.may_evict(named.len())) else {
+        let allowed = placed.map_err(|_| Denied::Nobody).and_then(|seats| {
+            if self.may_evict(named.len()) { Ok(seats) } else { Err(Denied::Cap) }
+        });
+        if allowed.is_err() {
             self.desk.books.rollback(mark);
-            return Err(nobody);
-        };
+            return allowed;
+        }
         self.carry(want, &trial, named.len());
-        Ok(seats)
+        allowed
     }
 
     /// The shortest prefix that makes room, and its seats; the books are as before.

@@ -10,7 +10,7 @@ use crate::state::{Discipline, Phase, Seat};
 use crate::time::At;
 
 use super::desk::{Block, Share, Turn};
-use super::displace::Want;
+use super::displace::{Denied, Want};
 use super::gang::Refusal;
 use super::round::Round;
 use super::{elastic, round};
@@ -289,8 +289,8 @@ impl Round<'_> {
         } else {
             match self.displace(want) {
                 Ok(seats) => return Ok((seats, None)),
-                Err(_) if self.state.eviction_cap_reached => refusal.block = Block::EvictionCap,
-                Err(_) => {}
+                Err(Denied::Cap) => refusal.block = Block::EvictionCap,
+                Err(Denied::Nobody) => {}
             }
         }
         Err(refusal)

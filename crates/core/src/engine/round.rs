@@ -30,7 +30,6 @@ pub(super) struct Round<'a> {
 
 /// Decides everything that is due.
 pub(super) fn run(state: &mut State, desk: &mut Desk) -> Vec<Action> {
-    state.eviction_cap_reached = false;
     let due = desk.due(state);
     for ix in &due {
         desk.list(state, *ix);
@@ -42,6 +41,8 @@ pub(super) fn run(state: &mut State, desk: &mut Desk) -> Vec<Action> {
     round.give_up_hung();
     for _ in 0..MAX_PASSES {
         let before = round.actions.len();
+        // The last pass, in which nothing is ordered, says who waits because of the cap.
+        round.state.eviction_cap_reached = false;
         // What is promised to waiting jobs is theirs before other jobs, not before requests.
         models::decide(&mut round);
         round.open_reservations();
