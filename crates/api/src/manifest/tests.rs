@@ -61,7 +61,7 @@ fn a_queues_numbers_have_bounds() {
     assert_refused("Queue", "quotas: [{resource: gpu, nominal: 1000000000001}]", &["spec.quotas[0].nominal", "at most"]);
     assert_refused("Queue", "quotas: [{resource: gpu, nominal: 0.5}]", &["spec.quotas[0].nominal", "0.5"]);
     assert_refused("Queue", "quotas: [{resource: gpu}]", &["nominal"]);
-    assert_refused("Queue", &quota("budget: 1"), &["spec.quotas[0].budget", "is not a field"]);
+    assert_refused("Queue", &quota("budget: 1"), &["spec.quotas.0.budget", "is not a field"]);
 }
 
 #[test]
