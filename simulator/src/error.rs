@@ -56,15 +56,28 @@ pub enum Error {
         /// What must be there.
         remedy: String,
     },
+    /// A policy ordered what cannot be, or let a job wait for ever: a fault of the program. Exit 70.
+    #[error("policy {policy}, job {job}, at {at_ms} ms: {what}")]
+    Policy {
+        /// As on the command line.
+        policy: &'static str,
+        /// Its name in the trace.
+        job: String,
+        /// Virtual time.
+        at_ms: u64,
+        /// What is wrong with it.
+        what: String,
+    },
 }
 
 impl Error {
-    /// The process exit code (sysexits: 64 is a usage error, 66 no input, 73 cannot create).
+    /// The process exit code (sysexits: 64 is a usage error, 66 no input, 70 our fault, 73 cannot create).
     pub fn code(&self) -> u8 {
         match self {
             Self::Usage(_) | Self::Row { .. } | Self::Layout { .. } => 64,
             Self::Read { .. } => 66,
             Self::Write { .. } => 73,
+            Self::Policy { .. } => 70,
         }
     }
 }

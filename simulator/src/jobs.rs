@@ -3,6 +3,10 @@
 //! A policy sees what a live system would see ([`Wish`], progress, ends). True durations and total work stay in
 //! [`Work`], which only the world holds; the oracle policies say so and get them by another way.
 
+pub mod metrics;
+pub mod policies;
+pub mod world;
+
 /// Virtual time in milliseconds since the start of the simulation.
 pub type Ms = u64;
 
@@ -62,6 +66,23 @@ pub trait Work {
     }
 }
 
+/// Work of a known length that runs equally fast on whatever it holds: a row of a trace, replayed.
+#[derive(Clone, Copy, Debug)]
+pub struct Fixed {
+    /// Run time without any stop, in seconds.
+    pub seconds: f64,
+}
+
+impl Work for Fixed {
+    fn total(&self) -> f64 {
+        self.seconds
+    }
+
+    fn rate(&self, _held: &Held, _done: f64) -> f64 {
+        1.0
+    }
+}
+
 /// What stopping costs.
 #[derive(Clone, Copy, Debug)]
 pub struct Costs {
@@ -71,7 +92,7 @@ pub struct Costs {
     pub checkpoint_every_ms: Ms,
 }
 
-/// What a policy orders. The world refuses (panics in tests, errors otherwise) what would over-commit a node.
+/// What a policy orders. The world refuses what would over-commit a node, with an error that names policy and job.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Order {
     Start {
@@ -82,7 +103,7 @@ pub enum Order {
     Stop {
         job: JobIx,
     },
-    /// Stops and starts on other GPUs in one go; costs a restart.
+    /// Stops and starts on other GPUs in one go; the job saves first, so this costs a restart and no work.
     Resize {
         job: JobIx,
         held: Held,
@@ -102,4 +123,8 @@ pub trait Policy {
     fn finished(&mut self, now: Ms, job: JobIx);
     /// Orders for this moment, and when to be asked again if nothing happens.
     fn decide(&mut self, now: Ms, orders: &mut Vec<Order>) -> Option<Ms>;
+    /// GPUs lent at this moment, for the time series.
+    fn lent(&self) -> u32 {
+        0
+    }
 }

@@ -13,6 +13,7 @@
 //!
 //! **Assumes** one resource flavor per resource, and that a workload's pods are alike.
 
+pub mod engine;
 pub mod figures;
 pub mod generate;
 pub mod greedy;

@@ -13,6 +13,7 @@
 //!
 //! Everything is seeded, and time is an argument: the same command prints the same figures.
 
+pub mod capacity;
 pub mod cluster;
 pub mod error;
 pub mod generate;

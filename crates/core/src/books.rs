@@ -93,6 +93,8 @@ impl Books {
     /// The books of a state, from nothing.
     pub fn of(state: &State) -> Self {
         let mut books = Self::default();
+        books.cluster.set_classes(&state.classes);
+        books.cluster.set_mix(state.mix.clone());
         books.cluster.set_levels(&state.policy.levels, state.nodes.slots().map(|(ix, _, node)| (ix, node)));
         for (ix, _, node) in state.nodes.slots() {
             books.cluster.set_node(ix, node);

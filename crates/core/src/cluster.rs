@@ -18,7 +18,7 @@ pub use free::{Claim, DeviceFree, Holder, NodeFree, bits};
 pub use topology::{Level, NOWHERE, Topology};
 
 use crate::ask::Ask;
-use crate::fragment::Mix;
+use crate::fragment::{Mix, Shape};
 use crate::names::Class;
 use crate::node::Node;
 
@@ -47,7 +47,11 @@ pub struct Cluster {
     class_counts: BTreeMap<Class, usize>,
     asks: Vec<Candidates>,
     ask_ids: BTreeMap<Ask, AskIx>,
+    /// The same when all devices of a worker are on one island.
+    island_ids: BTreeMap<Ask, AskIx>,
     mix: Mix,
+    /// The state's classes.
+    classes: Vec<Class>,
     /// Nodes in the order in which they changed; candidates remember how far they have read.
     changes: Vec<u32>,
     /// Rises when `changes` starts anew.
@@ -68,7 +72,7 @@ impl Cluster {
             for device in node.devices.iter().skip(free.devices.len()) {
                 *self.class_counts.entry(device.class.clone()).or_default() += 1;
             }
-            free.set(node);
+            free.set(node, &self.classes);
         }
         self.changed(ix);
         if moved {
@@ -91,14 +95,36 @@ impl Cluster {
         self.restart();
     }
 
+    /// The classes of devices that are known, by number. Call it before a node with a new one is set.
+    pub fn set_classes(&mut self, classes: &[Class]) {
+        self.classes = classes.to_vec();
+    }
+
+    /// Devices by class, in the order of the classes' numbers.
+    pub fn class_gpus(&self) -> Vec<u64> {
+        self.classes.iter().map(|class| self.class_counts.get(class).copied().unwrap_or(0) as u64).collect()
+    }
+
+    /// What an ask is to the mix.
+    pub fn shape(&self, ask: &Ask) -> Shape {
+        score::shape(ask, &self.classes)
+    }
+
     /// The number of an ask.
     pub fn intern(&mut self, ask: &Ask) -> AskIx {
-        if let Some(ix) = self.ask_ids.get(ask) {
+        self.intern_as(ask, false)
+    }
+
+    /// The same; with `island`, for workers whose devices are all on one island.
+    pub fn intern_as(&mut self, ask: &Ask, island: bool) -> AskIx {
+        let ids = if island { &mut self.island_ids } else { &mut self.ask_ids };
+        if let Some(ix) = ids.get(ask) {
             return *ix;
         }
         let ix = AskIx(u32::try_from(self.asks.len()).unwrap_or(u32::MAX));
-        self.asks.push(Candidates::new(ask.clone(), self.topology.depth()));
-        self.ask_ids.insert(ask.clone(), ix);
+        let shape = score::shape(ask, &self.classes);
+        self.asks.push(Candidates::new(ask.clone(), shape, island, self.topology.depth()));
+        ids.insert(ask.clone(), ix);
         ix
     }
 
@@ -152,7 +178,8 @@ impl Cluster {
     /// Which devices of the node one more worker would take.
     pub fn choose(&self, ask: AskIx, node: u32) -> Option<Choice> {
         let candidates = self.asks.get(ask.0 as usize)?;
-        choose::choose(candidates.ask(), self.nodes.get(node as usize)?, candidates.eligible(node), &self.mix)
+        let wish = candidates.wish();
+        choose::choose(wish, self.nodes.get(node as usize)?, candidates.eligible(node), &self.mix)
     }
 
     /// Claims firmly.

@@ -26,7 +26,7 @@ use thiserror::Error;
 
 use crate::books::Books;
 use crate::event::Event;
-use crate::names::JobName;
+use crate::names::{JobName, QueueName};
 use crate::plan::{Action, Plan};
 use crate::state::{State, VERSION};
 use crate::time::At;
@@ -108,6 +108,23 @@ impl Engine {
     /// Why a waiting job did not start at the last decision that looked at it.
     pub fn blocked(&self, job: &JobName) -> Option<&Block> {
         self.desk.blocked(self.state.jobs.ix(job)?)
+    }
+
+    /// The job of a queue that is looked at first, of those that wait and may start.
+    pub fn first_waiting(&self, queue: &QueueName) -> Option<&JobName> {
+        let kinds = self.desk.queues.iter().find(|lists| lists.name == *queue)?.waiting.values();
+        let (.., ix) = kinds.filter_map(|turns| turns.first()).min()?;
+        self.state.jobs.name(*ix)
+    }
+
+    /// Whether quota gives a waiting job the right to take from work of another queue.
+    pub fn may_reclaim(&self, job: &JobName, from: &QueueName) -> bool {
+        let books = &self.desk.books;
+        let Some(job) = self.state.jobs.get(job) else { return false };
+        let (Some(mine), Some(theirs)) = (books.tree.node(&job.spec.queue), books.tree.node(from)) else { return false };
+        let widest = job.spec.groups.iter().max_by_key(|group| group.min * group.ask.devices().max(1));
+        let need = widest.map(|group| books.least_amounts(&group.ask).times(group.min)).unwrap_or_default();
+        rights::across(books, mine, theirs, &need).is_some()
     }
 
     /// Actions that were ordered and have no outcome yet, in order. A world that restarts carries them out again.

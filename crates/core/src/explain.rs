@@ -1,6 +1,24 @@
-//! Why something is as it is: a placeholder with the final signatures until the real one lands.
+//! Why something is as it is, and what would change it: facts from the state, counterfactuals from the same engine run on a
+//! changed copy of it.
+//!
+//! **Guarantees**: the engine that is asked is never changed; the same engine and moment give the same sentences; a sentence
+//! "would start" was tried on a copy and the copy did start it.
+//!
+//! **Cost**: [`waiting`] reads what the last decision noted, in one pass over nodes and holders, so that a page may ask it of
+//! every waiting job. [`job`] and [`model`] copy the engine a few dozen times at most; they are for one person who asks.
 
-use crate::engine::{Block, Engine};
+mod claims;
+mod counter;
+mod look;
+mod quota;
+mod runs;
+mod serves;
+mod waits;
+pub(crate) mod words;
+
+pub(crate) use counter::copy_of;
+
+use crate::engine::Engine;
 use crate::names::{JobName, ModelName};
 use crate::state::{End, Phase};
 use crate::time::At;
@@ -16,65 +34,31 @@ pub struct Explanation {
     pub would_change: Vec<String>,
 }
 
-/// Why a waiting job waits, in one sentence; empty when it does not wait.
+/// Why a waiting job waits, in one sentence; empty for one that does not wait.
 pub fn waiting(engine: &Engine, name: &JobName) -> String {
-    let state = engine.state();
-    let Some(job) = state.jobs.get(name) else { return String::new() };
-    let Phase::Waiting { not_before, .. } = &job.phase else { return String::new() };
-    if job.paused {
-        return "paused by a person; `resume` lets it run".to_owned();
-    }
-    if let Some(at) = not_before.filter(|at| *at > state.now) {
-        let (failures, limit, wait) = (job.failures, job.spec.backoff_limit, at.since(state.now).div_ceil(1000));
-        return format!(
-            "attempt {} failed ({failures} in a row, limit {limit}); the next starts in {wait} s",
-            job.attempts
-        );
-    }
-    match engine.blocked(name) {
-        Some(Block::Quota { at, .. }) => format!("queue {at} has no more quota"),
-        Some(Block::Queue(why)) => why.clone(),
-        Some(Block::EvictionCap) => "the cap on evictions per minute is reached".to_owned(),
-        Some(Block::Behind(first)) => format!("job/{first} goes before it"),
-        Some(Block::Unsuitable { .. }) => "no device here would do".to_owned(),
-        Some(Block::Spread { level }) => format!("its workers would not be together in one {level}"),
-        Some(Block::Capacity { .. }) | None => "not enough devices are free".to_owned(),
-    }
+    waits::Waiting::of(engine, name).map_or_else(String::new, |waiting| waiting.cause())
 }
 
 /// Explains a job; `None` if there is none of this name.
 pub fn job(engine: &Engine, name: &JobName, now: At) -> Option<Explanation> {
     let job = engine.state().jobs.get(name)?;
-    let mut answer = Explanation::default();
-    match &job.phase {
-        Phase::Waiting { .. } => {
-            answer.status = format!("job/{name} waits");
-            answer.because.push(waiting(engine, name));
-        }
-        Phase::Running(run) => {
-            answer.status = format!("job/{name} runs attempt {} with {} worker(s)", run.attempt, run.seats.len());
-            let lost = job.lost_work_ms(now) / 1000;
-            answer.would_change.push(format!("if it had to give way now it would lose {lost} device-seconds"));
-        }
+    Some(match &job.phase {
+        Phase::Waiting { .. } => waits::explain(engine, name, now),
+        Phase::Running(run) => runs::explain(engine, name, job, run, now),
         Phase::Finished(end) => {
-            answer.status = match end {
+            let status = match end {
                 End::Succeeded { .. } => format!("job/{name} has succeeded"),
-                End::Failed { .. } => format!("job/{name} has failed"),
+                End::Failed { .. } => {
+                    format!("job/{name} has failed: {} failures in a row, limit {}", job.failures, job.spec.backoff_limit)
+                }
                 End::Cancelled { .. } => format!("job/{name} was cancelled"),
             };
+            Explanation { status, ..Explanation::default() }
         }
-    }
-    Some(answer)
+    })
 }
 
 /// Explains a model; `None` if there is none of this name.
 pub fn model(engine: &Engine, name: &ModelName, now: At) -> Option<Explanation> {
-    let state = engine.state();
-    let model = state.models.get(name)?;
-    let has = state.replicas.values().filter(|replica| replica.model == *name && replica.stop.is_none()).count();
-    let target = model.target(now, &state.policy);
-    let status = format!("model/{name} should have {target} replica(s) and has {has}");
-    let rate = model.demand.milli_rows_per_s;
-    let because = vec![format!("{}.{} rows/s arrive", rate / 1000, rate % 1000 / 100)];
-    Some(Explanation { status, because, would_change: Vec::new() })
+    serves::explain(engine, name, now)
 }

@@ -9,9 +9,11 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 /// Samples kept of one kind, the newest.
-const KEPT: usize = 48;
+const KEPT: usize = 200;
 /// Samples longer than the run's age that a prediction needs before a wider kind is asked.
 const ENOUGH: usize = 4;
+/// The same for a rank, which looks at the whole distribution.
+const ENOUGH_TO_RANK: usize = 20;
 /// Kinds kept; the one unused for longest goes.
 const KINDS: usize = 4_096;
 
@@ -38,6 +40,19 @@ impl Samples {
         self.recent.push(ms);
         let at = self.sorted.partition_point(|known| *known < ms);
         self.sorted.insert(at, ms);
+    }
+
+    /// Least expected time per completion: the least over all spans d of E[min(left, d)] / P(left <= d).
+    fn rank(&self, elapsed: u64) -> Option<u64> {
+        let longer = self.sorted.get(self.sorted.partition_point(|ms| *ms <= elapsed)..)?;
+        let count = longer.len() as u64;
+        let (mut spent, mut best) = (0_u64, u64::MAX);
+        for (done, total) in (1_u64..).zip(longer) {
+            let left = total - elapsed;
+            spent = spent.saturating_add(left);
+            best = best.min(spent.saturating_add((count - done).saturating_mul(left)) / done);
+        }
+        (longer.len() >= ENOUGH_TO_RANK).then_some(best)
     }
 
     /// The quantile of those longer than `elapsed`.
@@ -74,6 +89,12 @@ impl History {
         }
     }
 
+    /// The Gittins rank of a run that has lasted `elapsed_ms`: the time that it is worth waiting for it to end. `None` when
+    /// nothing like it has finished yet.
+    pub fn rank(&self, owner: &str, recipe: &str, elapsed_ms: u64) -> Option<u64> {
+        kinds(owner, recipe).iter().find_map(|kind| self.kinds.get(kind)?.rank(elapsed_ms))
+    }
+
     /// The quantile (0 to 100 percent) of the whole run time, given that it has lasted `elapsed_ms`; `None` when nothing like it
     /// has finished yet.
     pub fn quantile(&self, owner: &str, recipe: &str, elapsed_ms: u64, percent: usize) -> Option<u64> {
@@ -96,6 +117,17 @@ mod tests {
         assert_eq!(history.quantile("bob", "bert", 0, 50), Some(100), "the recipe alone");
         assert_eq!(history.quantile("bob", "gpt", 0, 0), Some(10), "everything");
         assert_eq!(History::default().quantile("ann", "bert", 0, 50), None);
+    }
+
+    #[test]
+    fn among_runs_of_two_lengths_the_rank_is_that_of_the_short_until_it_is_outlived() {
+        let mut history = History::default();
+        for n in 0..40 {
+            history.add("ann", "bert", if n % 2 == 0 { 10 } else { 1000 });
+        }
+        assert_eq!(history.rank("ann", "bert", 0), Some(20), "one of two ends after 10");
+        assert_eq!(history.rank("ann", "bert", 10), Some(990));
+        assert_eq!(history.rank("ann", "bert", 1000), None);
     }
 
     #[test]

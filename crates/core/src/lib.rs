@@ -21,10 +21,12 @@
 pub mod arena;
 pub mod ask;
 pub mod books;
+pub mod claim;
 pub mod claims;
 pub mod cluster;
 pub mod demand;
 pub mod engine;
+pub mod eta;
 pub mod event;
 pub mod explain;
 pub mod fragment;
@@ -39,6 +41,7 @@ pub mod quota;
 pub mod serving;
 pub mod state;
 pub mod time;
+pub mod what_if;
 
 pub use engine::Engine;
 pub use event::{Event, JobExit, Outcome};

@@ -23,6 +23,11 @@ pub struct Policy {
     pub max_reservations: u32,
     /// Run times of the past at this quantile are taken for the end of running work and of what is let in before a reservation.
     pub predict_percent: u32,
+    /// How often jobs of responsive queues are put in order anew, and running ones may yield to waiting ones.
+    pub rank_every_ms: u64,
+    /// Starts of jobs that are ordered and not yet carried out, at most: what comes meanwhile and goes first is not kept
+    /// behind a long list of orders.
+    pub max_starts: u32,
     /// A waiting job may have running work moved to other devices when that makes room for it.
     pub consolidate: bool,
 }
@@ -39,6 +44,8 @@ impl Default for Policy {
             history_percent: 0,
             max_reservations: 4,
             predict_percent: 75,
+            rank_every_ms: 120_000,
+            max_starts: u32::MAX,
             consolidate: false,
         }
     }

@@ -13,6 +13,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::arena::Arena;
+use crate::fragment;
 use crate::history::History;
 use crate::names::{Class, DeviceId, JobName, ModelName, NodeName, QueueName, ReplicaId};
 pub use crate::ask::{Amount, Ask, ClassWish};
@@ -55,6 +56,15 @@ pub struct State {
     pub stop_ms: u64,
     pub usage: Usage,
     pub history: History,
+    /// Classes of devices in the order in which they were seen: sets of classes are by this number.
+    pub classes: Vec<Class>,
+    /// What was asked for so far, and the typical work by which placements are judged.
+    pub asked: fragment::History,
+    pub mix: fragment::Mix,
+    /// Asks since the mix was fitted.
+    pub asked_since: u64,
+    /// When jobs of responsive queues were put in order.
+    pub ranked_at: At,
     /// By job: what will be its own when it starts.
     pub reservations: BTreeMap<u32, Reservation>,
     /// Something changed since the last decision.
@@ -82,6 +92,11 @@ impl Default for State {
             stop_ms: 1_000,
             usage: Usage::default(),
             history: History::default(),
+            classes: Vec::new(),
+            asked: fragment::History::default(),
+            mix: fragment::Mix::default(),
+            asked_since: 0,
+            ranked_at: At::default(),
             reservations: BTreeMap::new(),
             dirty: true,
             wake_at: None,

@@ -1,7 +1,7 @@
 //! The tide on one box, told as short stories: what the engine orders when demand rises and falls.
 
 use tidegate_core::demand::{Demand, ServiceTime};
-
+use tidegate_core::explain;
 use tidegate_core::names::{DeviceId, JobName, ModelName, QueueName, ReplicaId};
 use tidegate_core::plan::{Action, ActionKind};
 use tidegate_core::policy::Policy;
@@ -192,7 +192,6 @@ fn the_cap_on_evictions_stops_them_says_so_and_lifts_after_a_minute() {
     assert!(ordered.iter().any(|order| order.contains("reclaim")), "{ordered:?}");
 }
 
-#[cfg(any())]
 #[test]
 fn a_waiting_job_is_told_why_and_what_would_change_it() {
     let mut tide = Box4::new();

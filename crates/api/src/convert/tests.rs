@@ -155,6 +155,8 @@ fn a_pool_is_a_policy() {
          halfLifeSeconds: 60, historyPercent: 50, maxReservations: 0, predictPercent: 90}",
     );
     let expected = Policy {
+        max_starts: Policy::default().max_starts,
+        rank_every_ms: Policy::default().rank_every_ms,
         headroom_percent: 10,
         lend_after_ms: 1_000,
         grow_after_ms: 2_000,

@@ -8,8 +8,7 @@ use super::choose;
 use super::free::NodeFree;
 use super::topology::{NOWHERE, Topology};
 use crate::ask::Ask;
-use crate::fragment::Mix;
-use crate::node::NodeSpec;
+use crate::fragment::{Mix, Shape};
 
 /// Best first: what can start now, the fastest class, the best score, the tightest fit.
 pub type Rank = u64;
@@ -36,6 +35,8 @@ struct Entry {
 #[derive(Clone, Debug)]
 pub struct Candidates {
     ask: Ask,
+    shape: Shape,
+    island: bool,
     entries: Vec<Entry>,
     /// Nodes by the number of workers that fit (the last: that many or more), best first.
     by_fit: Vec<BTreeSet<(Rank, u32)>>,
@@ -48,14 +49,20 @@ pub struct Candidates {
 }
 
 impl Candidates {
-    pub(super) fn new(ask: Ask, depth: usize) -> Self {
+    pub(super) fn new(ask: Ask, shape: Shape, island: bool, depth: usize) -> Self {
         let domains = vec![Vec::new(); depth];
-        Self { ask, entries: Vec::new(), by_fit: vec![BTreeSet::new(); BUCKETS], total: 0, domains, epoch: u64::MAX, read: 0 }
+        let by_fit = vec![BTreeSet::new(); BUCKETS];
+        Self { ask, shape, island, entries: Vec::new(), by_fit, total: 0, domains, epoch: u64::MAX, read: 0 }
     }
 
     /// The ask.
     pub fn ask(&self) -> &Ask {
         &self.ask
+    }
+
+    /// What is asked for, for choosing devices.
+    pub(super) fn wish(&self) -> choose::Wish<'_> {
+        choose::Wish { ask: &self.ask, shape: &self.shape, island: self.island }
     }
 
     /// Devices of the node that suit the ask.
@@ -176,18 +183,20 @@ impl Candidates {
         let known = self.entries[node as usize];
         let eligible =
             if known.revision == free.revision && known.revision > 0 { known.eligible } else { free.eligible(&self.ask) };
-        let fit = choose::fit(&self.ask, free, eligible);
-        let rank = if fit == 0 { Rank::MAX } else { rank(&self.ask, free, eligible, mix) };
+        let wish = self.wish();
+        let fit = choose::fit(wish, free, eligible);
+        let rank = if fit == 0 { Rank::MAX } else { rank(wish, free, eligible, mix) };
         Entry { revision: free.revision, eligible, fit, rank }
     }
 }
 
 /// See [`Rank`]: 1 bit, 7 bits of speed, 8 bits of score, 48 bits of what is left.
-fn rank(ask: &Ask, node: &NodeFree, eligible: u64, mix: &Mix) -> Rank {
-    let Some(choice) = choose::choose(ask, node, eligible, mix) else { return Rank::MAX };
+fn rank(wish: choose::Wish<'_>, node: &NodeFree, eligible: u64, mix: &Mix) -> Rank {
+    let Some((choice, placement)) = choose::rated(wish, node, eligible, mix) else { return Rank::MAX };
+    let ask = wish.ask;
     let unsettled = u64::from(!choice.settled) << 63;
     let slowness = u64::from(slowness(ask, node, choice.mask)) << 56;
-    unsettled | slowness | super::score::score(ask, node, &choice, mix)
+    unsettled | slowness | super::score::key(placement.as_ref())
 }
 
 /// 0 for the fastest class that was asked for, 127 for one of no speed.
@@ -196,9 +205,4 @@ fn slowness(ask: &Ask, node: &NodeFree, mask: u64) -> u32 {
     let class = super::free::bits(mask).next().and_then(|at| node.devices.get(at)).map(|device| &device.class);
     let speed = class.map_or(fastest, |class| ask.speed_milli(class));
     127 - speed.saturating_mul(127) / fastest.max(1)
-}
-
-/// Whether the node never lacks CPU (one box does not say what it has).
-pub(super) fn is_boundless(spec: &NodeSpec) -> bool {
-    spec.cpu_milli >= u64::MAX / 4
 }

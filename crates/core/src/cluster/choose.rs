@@ -1,8 +1,10 @@
 //! Which devices of one node a worker takes, and how many workers the node could take.
 
 use super::free::{Claim, DeviceFree, NodeFree, bits};
+use super::score;
 use crate::ask::{Amount, Ask};
-use crate::fragment::{self, Mix};
+use crate::fragment::{Gpus, Mix, Placement, Shape};
+use crate::node::MAX_DEVICES;
 
 /// Devices of one node for one worker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,23 +54,46 @@ fn mib_of(ask: &Ask, device: &DeviceFree) -> u64 {
     }
 }
 
+/// What one worker asks, and whether its devices must be on one island.
+#[derive(Clone, Copy, Debug)]
+pub struct Wish<'a> {
+    pub ask: &'a Ask,
+    pub shape: &'a Shape,
+    pub island: bool,
+}
+
 /// Devices for one more worker on what is not firmly claimed, those first that are free now.
-pub fn choose(ask: &Ask, node: &NodeFree, eligible: u64, mix: &Mix) -> Option<Choice> {
+pub fn choose(wish: Wish<'_>, node: &NodeFree, eligible: u64, mix: &Mix) -> Option<Choice> {
+    let Wish { ask, shape, .. } = wish;
     if eligible == 0 || !has_cpu_memory(ask, node, (0, 0)) {
         return None;
     }
     let settled = node.releasing.is_empty() || has_cpu_memory(ask, node, node.releasing_cpu_memory());
     let choice = match ask.amount {
         Amount::None => Some(Choice { mask: 0, slices: 0, settled: true }),
+        Amount::Whole(devices) if wish.island => whole_of_one(node, eligible, devices),
         Amount::Whole(devices) => whole(node, eligible, devices),
-        Amount::Milli(_) | Amount::MemoryMib(_) => share(ask, node, eligible, mix),
+        Amount::Milli(_) | Amount::MemoryMib(_) => share(ask, shape, node, eligible, mix).map(|(choice, _)| choice),
         Amount::Mig(_) => instance(ask, node, eligible),
     }?;
     Some(Choice { settled: choice.settled && settled, ..choice })
 }
 
+/// The choice and how good it is.
+pub fn rated(wish: Wish<'_>, node: &NodeFree, eligible: u64, mix: &Mix) -> Option<(Choice, Option<Placement>)> {
+    let Wish { ask, shape, .. } = wish;
+    let choice = choose(wish, node, eligible, mix)?;
+    let class = bits(eligible).next().and_then(|at| node.devices.get(at)).map_or(0, |device| device.class_ix);
+    let placement = match ask.amount {
+        Amount::Milli(_) | Amount::MemoryMib(_) => share(ask, shape, node, eligible, mix).and_then(|(_, placement)| placement),
+        Amount::None | Amount::Whole(_) | Amount::Mig(_) => score::place(shape, node, class, &node.free, mix),
+    };
+    Some((choice, placement))
+}
+
 /// Workers that the node could take on what is not firmly claimed.
-pub fn fit(ask: &Ask, node: &NodeFree, eligible: u64) -> u32 {
+pub fn fit(wish: Wish<'_>, node: &NodeFree, eligible: u64) -> u32 {
+    let ask = wish.ask;
     if eligible == 0 {
         return 0;
     }
@@ -76,6 +101,9 @@ pub fn fit(ask: &Ask, node: &NodeFree, eligible: u64) -> u32 {
     let beside = per(node.cpu_milli, ask.cpu_milli).min(per(node.memory_mib, ask.memory_mib));
     let on_devices = match ask.amount {
         Amount::None => u64::MAX,
+        Amount::Whole(devices) if wish.island => {
+            islands(node, free_mask(node, eligible)).iter().map(|(size, ..)| u64::from(size / devices.max(1))).sum()
+        }
         Amount::Whole(devices) => u64::from(free_mask(node, eligible).count_ones()) / u64::from(devices.max(1)),
         Amount::Milli(_) | Amount::MemoryMib(_) => bits(eligible).filter_map(|at| node.devices.get(at)).map(|device| shares(ask, device)).sum(),
         Amount::Mig(_) => bits(eligible).filter_map(|at| node.devices.get(at)).map(|device| instances(ask, device)).sum(),
@@ -106,16 +134,35 @@ fn whole(node: &NodeFree, eligible: u64, devices: u32) -> Option<Choice> {
     Some(Choice { mask: settled | rest, slices: 0, settled: false })
 }
 
-/// `count` of the devices in `mask`: from the fullest island that has enough, else from the largest islands first.
-fn in_islands(node: &NodeFree, mask: u64, count: u32) -> u64 {
-    let mut sizes: Vec<(u32, u8, u64)> = Vec::new();
+/// The same on one island: the fullest that has enough of what is free now, else of what is about to be.
+fn whole_of_one(node: &NodeFree, eligible: u64, devices: u32) -> Option<Choice> {
+    let free = free_mask(node, eligible);
+    let now: u64 = bits(free).filter(|at| node.devices[*at].releasing == 0).map(|at| 1 << at).sum();
+    let fullest = |mask: u64| islands(node, mask).into_iter().filter(|(size, ..)| *size >= devices).min();
+    let (members, settled) = match fullest(now) {
+        Some((.., members)) => (members, true),
+        None => (fullest(free)?.2, false),
+    };
+    let first = bits(members & now).chain(bits(members & !now));
+    Some(Choice { mask: first.take(devices as usize).map(|at| 1 << at).sum(), slices: 0, settled })
+}
+
+/// Size, number and members of each island in `mask`.
+fn islands(node: &NodeFree, mask: u64) -> Vec<(u32, u8, u64)> {
+    let mut islands: Vec<(u32, u8, u64)> = Vec::new();
     for at in bits(mask) {
         let island = node.devices[at].island;
-        match sizes.iter_mut().find(|(_, of, _)| *of == island) {
+        match islands.iter_mut().find(|(_, of, _)| *of == island) {
             Some((size, _, members)) => (*size, *members) = (*size + 1, *members | 1 << at),
-            None => sizes.push((1, island, 1 << at)),
+            None => islands.push((1, island, 1 << at)),
         }
     }
+    islands
+}
+
+/// `count` of the devices in `mask`: from the fullest island that has enough, else from the largest islands first.
+fn in_islands(node: &NodeFree, mask: u64, count: u32) -> u64 {
+    let mut sizes = islands(node, mask);
     let enough = sizes.iter().filter(|(size, ..)| *size >= count).min();
     if let Some((_, _, members)) = enough {
         return bits(*members).take(count as usize).map(|at| 1 << at).sum();
@@ -135,17 +182,26 @@ fn shares(ask: &Ask, device: &DeviceFree) -> u64 {
     by_milli.min(device.mib.checked_div(mib_of(ask, device)).unwrap_or(by_milli))
 }
 
-/// The device for a share: one that is free now before one that is about to be, then by what the choice leaves for typical work,
-/// then the fullest.
-fn share(ask: &Ask, node: &NodeFree, eligible: u64, mix: &Mix) -> Option<Choice> {
+/// The device for a share: one that is free now before one that is about to be, then by what the choice leaves for typical
+/// work. Devices that will not do are hidden from the score.
+fn share(ask: &Ask, shape: &Shape, node: &NodeFree, eligible: u64, mix: &Mix) -> Option<(Choice, Option<Placement>)> {
     let fits = |at: &usize| node.devices.get(*at).is_some_and(|device| shares(ask, device) > 0);
-    let rank = |at: &usize| {
-        let device = &node.devices[*at];
-        let milli = milli_of(ask, device);
-        (device.releasing > 0, fragment::device_rank(mix, &node.free, *at, milli), device.milli, *at)
-    };
-    let at = bits(eligible).filter(fits).min_by_key(rank)?;
-    Some(Choice { mask: 1 << at, slices: 0, settled: node.devices[at].releasing == 0 })
+    let fitting: u64 = bits(eligible).filter(fits).map(|at| 1 << at).sum();
+    let settled: u64 = bits(fitting).filter(|at| node.devices[*at].releasing == 0).map(|at| 1 << at).sum();
+    let pool = if settled == 0 { fitting } else { settled };
+    let first = bits(pool).next()?;
+    let mut free = [0_u16; MAX_DEVICES];
+    for (at, (seen, left)) in free.iter_mut().zip(&node.free).enumerate() {
+        // What does not fit anyway may be seen: it counts as fragment or not, as it did before.
+        let hidden = node.devices[at].milli >= milli_of(ask, &node.devices[at]) && pool >> at & 1 == 0;
+        *seen = if hidden { 0 } else { *left };
+    }
+    let milli = milli_of(ask, &node.devices[first]);
+    let shape = Shape { gpus: if milli == 1000 { Gpus::Whole(1) } else { Gpus::Fraction(milli) }, ..*shape };
+    let placement = score::place(&shape, node, node.devices[first].class_ix, free.get(..node.free.len())?, mix);
+    let tightest = || bits(pool).min_by_key(|at| (node.devices[*at].milli, *at));
+    let at = placement.and_then(|placement| placement.device).filter(|at| pool >> at & 1 == 1).or_else(tightest)?;
+    Some((Choice { mask: 1 << at, slices: 0, settled: settled != 0 }, placement))
 }
 
 /// The slices for one more instance. Slices that are about to be free are taken only where nothing else is.

@@ -31,6 +31,8 @@ pub struct Claim {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DeviceFree {
     pub class: Class,
+    /// The class's number in the state.
+    pub class_ix: u16,
     pub memory_mib: u64,
     pub island: u8,
     pub mig: bool,
@@ -78,20 +80,23 @@ fn signed(amount: u64) -> i64 {
 
 impl NodeFree {
     /// Takes in what the node is; claims are kept.
-    pub fn set(&mut self, node: &Node) {
+    pub fn set(&mut self, node: &Node, classes: &[Class]) {
         self.cpu_milli = self.cpu_milli.saturating_add(signed(node.spec.cpu_milli)).saturating_sub(self.base_cpu());
         self.memory_mib = self.memory_mib.saturating_add(signed(node.spec.memory_mib)).saturating_sub(self.base_memory());
         self.present = !node.gone;
         for (index, device) in node.devices.iter().enumerate() {
             let usable = device.health == Health::Ok && !node.gone;
+            let class_ix = classes.iter().position(|class| *class == device.class);
+            let class_ix = class_ix.and_then(|at| u16::try_from(at).ok()).unwrap_or(u16::MAX);
             if let Some(known) = self.devices.get_mut(index) {
                 let used = known.memory_mib.saturating_sub(known.mib);
                 known.mib = device.memory_mib.saturating_sub(used);
-                (known.memory_mib, known.class) = (device.memory_mib, device.class.clone());
+                (known.memory_mib, known.class, known.class_ix) = (device.memory_mib, device.class.clone(), class_ix);
                 (known.island, known.mig, known.usable) = (device.island, device.mig, usable);
             } else {
                 self.devices.push(DeviceFree {
                     class: device.class.clone(),
+                    class_ix,
                     memory_mib: device.memory_mib,
                     island: device.island,
                     mig: device.mig,
@@ -174,10 +179,16 @@ impl NodeFree {
         if let Some(at) = self.releasing.iter().rposition(mine) {
             self.releasing.swap_remove(at);
         }
-        self.each(claim, |device| {
-            device.releasing -= 1;
-            device.releasing_slices &= !claim.slices;
-        });
+        // A claim that was placed on slices that are about to be free may be about to end too: slices of both overlap.
+        for index in bits(claim.mask) {
+            let others = self.releasing.iter().filter(|other| other.claim.mask >> index & 1 == 1);
+            let slices = others.fold(0, |slices, other| slices | other.claim.slices);
+            if let Some(device) = self.devices.get_mut(index) {
+                device.releasing -= 1;
+                device.releasing_slices = slices;
+            }
+        }
+        self.read_free(claim.mask);
     }
 
     pub(super) fn unsettle(&mut self, claim: &Claim, holder: Holder) {

@@ -17,6 +17,9 @@ const BACKOFF_MS: u64 = 1_000;
 /// Longest pause after a failure.
 const MAX_BACKOFF_MS: u64 = 60_000;
 
+/// One ask between two fits of the mix for so many nodes: rating them all anew is then a small part of the work.
+const FIT_PER_NODES: usize = 8;
+
 /// The pause after the n-th failure in a row; the first failure of a replica is retried at once.
 fn backoff_ms(failures: u32) -> u64 {
     BACKOFF_MS.saturating_mul(1 << failures.saturating_sub(1).min(16)).min(MAX_BACKOFF_MS)
@@ -54,8 +57,12 @@ impl Facts<'_> {
             }),
             Event::QueueSet { name, queue } => self.queue_set(name, queue),
             Event::QueueRemoved(name) => {
-                self.state.queues.remove(&name);
-                self.queues_changed();
+                if self.state.queues.contains_key(&name) {
+                    // Without a queue they wait in the order of its default.
+                    self.queue_set(name.clone(), Queue::default());
+                    self.state.queues.remove(&name);
+                    self.queues_changed();
+                }
             }
             Event::JobSet { name, spec } => self.job_set(name, spec),
             Event::JobPaused { name, paused } => self.with_job(&name, |job| job.paused = paused),
@@ -141,6 +148,10 @@ impl Facts<'_> {
             Some(ix) => ix,
             None => self.state.nodes.insert(device.node.clone(), Node::default()),
         };
+        if !self.state.classes.contains(&device.class) {
+            self.state.classes.push(device.class.clone());
+            self.desk.books.cluster.set_classes(&self.state.classes);
+        }
         let Some(node) = self.state.nodes.at_mut(ix) else { return };
         if let Some(known) = node.devices.iter_mut().find(|known| known.id == device.id) {
             let health = if known.health == Health::Lost { Health::Ok } else { known.health };
@@ -163,13 +174,22 @@ impl Facts<'_> {
     }
 
     fn queue_set(&mut self, name: QueueName, queue: Queue) {
-        self.state.queues.insert(name, queue);
+        let discipline = queue.discipline;
+        let was = self.state.queues.insert(name.clone(), queue).map(|was| was.discipline).unwrap_or_default();
+        if was != discipline {
+            let jobs = self.state.jobs.slots().filter(|(_, _, job)| job.spec.queue == name);
+            for ix in jobs.map(|(ix, _, _)| ix).collect::<Vec<_>>() {
+                self.set_turn(ix);
+                self.desk.list(self.state, ix);
+            }
+        }
         self.queues_changed();
     }
 
     fn queues_changed(&mut self) {
         self.desk.books.set_queues(self.state);
         self.desk.books.enter_usage(self.state);
+        self.desk.relink();
         self.desk.mark_all();
     }
 
@@ -179,35 +199,63 @@ impl Facts<'_> {
                 self.respecify(ix, spec);
                 ix
             }
-            None => self.state.jobs.insert(name, Job::new(spec, self.state.now)),
+            None => {
+                self.saw(&spec);
+                self.state.jobs.insert(name, Job::new(spec, self.state.now))
+            }
         };
         self.set_turn(ix);
         self.desk.list(self.state, ix);
     }
 
-    /// What a job holds is counted by its new specification.
-    fn respecify(&mut self, ix: u32, spec: JobSpec) {
+    /// Learns what work is typical; now and then the mix is fitted anew, the seldomer the more nodes must be rated again.
+    fn saw(&mut self, spec: &JobSpec) {
+        let mut due = false;
+        for group in &spec.groups {
+            due |= self.state.asked.saw(self.desk.books.cluster.shape(&group.ask));
+            self.state.asked_since += 1;
+        }
+        let least = (self.state.nodes.len() / FIT_PER_NODES) as u64;
+        if due && self.state.asked_since > least {
+            self.state.asked_since = 0;
+            self.state.mix = self.state.asked.mix(&self.desk.books.cluster.class_gpus());
+            self.desk.books.cluster.set_mix(self.state.mix.clone());
+        }
+    }
+
+    /// What a job holds is counted as it was placed: other workers than those it has only when it holds nothing any more.
+    fn respecify(&mut self, ix: u32, told: JobSpec) {
         let Some(job) = self.state.jobs.at(ix) else { return };
-        if job.spec == spec {
+        let alike = job.spec.groups.len() == told.groups.len()
+            && job.spec.groups.iter().zip(&told.groups).all(|(was, is)| was.ask == is.ask);
+        let holds = job.run().is_some();
+        if let Phase::Waiting { keep, .. } = &job.phase
+            && !alike
+        {
+            let keep = keep.clone();
+            self.leave(ix, &[], &keep, &[]);
+        }
+        let Some(job) = self.state.jobs.at_mut(ix) else { return };
+        if let Phase::Waiting { keep, .. } = &mut job.phase
+            && !alike
+        {
+            keep.clear();
+        }
+        let mut spec = told.clone();
+        if holds && !alike {
+            spec.groups.clone_from(&job.spec.groups);
+        }
+        let next = (spec != told).then_some(told);
+        if job.spec == spec && job.next_spec == next {
             return;
         }
-        let same_shape = job.spec.queue == spec.queue
-            && job.spec.groups.len() == spec.groups.len()
-            && job.spec.groups.iter().zip(&spec.groups).all(|(was, is)| was.ask == is.ask);
-        let holds = job.run().is_some();
-        let mut spec = spec;
-        if holds && !same_shape {
-            // A running attempt keeps what it was started with until it ends.
-            for (group, was) in spec.groups.iter_mut().zip(&job.spec.groups) {
-                group.ask = was.ask.clone();
-            }
-            spec.groups.truncate(job.spec.groups.len());
-        }
-        let (spec_queue, old_queue) = (spec.queue.clone(), job.spec.queue.clone());
+        // Whom it may be displaced by, and when, may have changed for everybody.
+        self.desk.mark_all();
+        let moved = job.spec.queue != spec.queue;
         if let Some(job) = self.state.jobs.at_mut(ix) {
-            job.spec = spec;
+            (job.spec, job.next_spec) = (spec, next);
         }
-        if spec_queue != old_queue {
+        if moved {
             self.queues_changed();
         }
     }
@@ -243,6 +291,7 @@ impl Facts<'_> {
         let Some(run) = job.run().filter(|run| run.attempt == attempt).cloned() else { return };
         let failed = exit == JobExit::Failed;
         let keeps = exit == JobExit::Stopped || (exit != JobExit::Succeeded && !failed);
+        let keeps = keeps && job.next_spec.is_none();
         let keep = run.stop.as_ref().map(|stop| stop.keep.clone()).filter(|_| keeps).unwrap_or_default();
         let milli: u64 = run.seats.iter().map(|seat| job.seat_milli(self.state, seat)).sum();
         let served = job.served_ms(now);
@@ -257,6 +306,11 @@ impl Facts<'_> {
                 let (owner, recipe, ran) = (job.spec.owner.clone(), job.spec.recipe.clone(), job.served_ms);
                 self.state.history.add(&owner, &recipe, ran);
             }
+        }
+        if let Some(job) = self.state.jobs.at_mut(ix)
+            && let Some(next) = job.next_spec.take()
+        {
+            job.spec = next;
         }
         self.set_turn(ix);
         self.desk.list(self.state, ix);

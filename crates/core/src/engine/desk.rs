@@ -7,7 +7,8 @@
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::books::{Books, CPU, GPU, MEMORY};
+use crate::books::{Amounts, Books, CPU, GPU, MEMORY};
+use crate::claim::Claim;
 use crate::claims;
 use crate::names::{JobName, QueueName};
 use crate::quota::{Binding, NodeIx};
@@ -36,22 +37,34 @@ pub enum Block {
 /// Order in a queue: higher priority, then the key (age, or what the discipline says), then the slot.
 pub(super) type Turn = (Reverse<i32>, u64, u32);
 
+/// Shares from the top level of the tree down.
+pub(super) type Share = [u64; 6];
+
 /// One queue.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Lists {
+    pub name: QueueName,
+    /// Its place in the quota tree; absent: it cannot be used.
+    pub node: Option<NodeIx>,
     /// Waiting jobs that may start, by kind.
     pub waiting: BTreeMap<u32, BTreeSet<Turn>>,
-    /// Jobs that hold something.
+    /// Jobs that hold something, how many of them have each priority, and how many are elastic.
     pub holders: BTreeSet<u32>,
+    pub priorities: BTreeMap<i32, u32>,
+    pub elastic: u32,
+    /// The weakest claim of a running job when jobs were put in order.
+    pub weakest: Option<Claim>,
     pub replicas: BTreeSet<u32>,
 }
 
 /// Where a job is listed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Listed {
-    queue: QueueName,
+    queue: u32,
     kind: u32,
     turn: Option<Turn>,
+    priority: i32,
+    elastic: bool,
     holds: bool,
     resumes: bool,
     timer: Option<At>,
@@ -61,9 +74,12 @@ struct Listed {
 #[derive(Clone, Debug, Default)]
 pub(super) struct Desk {
     pub books: Books,
-    pub queues: BTreeMap<QueueName, Lists>,
+    pub queues: Vec<Lists>,
+    queue_ids: BTreeMap<QueueName, u32>,
     listed: Vec<Option<Listed>>,
     kinds: BTreeMap<JobSpec, u32>,
+    /// By kind: what its smallest size counts as at least, by group.
+    least: Vec<Vec<Amounts>>,
     /// By kind: why it waits.
     blocks: Vec<Option<Block>>,
     /// Waiting jobs that keep seats between two attempts.
@@ -78,16 +94,24 @@ pub(super) struct Desk {
     pub out: BTreeSet<u32>,
     /// Replicas by model.
     pub by_model: BTreeMap<crate::names::ModelName, BTreeSet<u32>>,
+    /// Of those, the ones that may fare better because of what has happened since they were looked at.
+    woken: BTreeSet<u32>,
     /// Queues to be looked at; with `all`, every one.
-    dirty: BTreeSet<QueueName>,
+    dirty: BTreeSet<u32>,
     pub all: bool,
     /// Queues that wait for devices, and that wait for quota, by the node that binds.
-    for_devices: BTreeSet<QueueName>,
-    for_quota: BTreeMap<NodeIx, BTreeSet<QueueName>>,
+    for_devices: BTreeSet<u32>,
+    for_quota: BTreeMap<NodeIx, BTreeSet<u32>>,
     /// Queues that wait although they use less than their own.
-    owed: BTreeSet<QueueName>,
+    owed: BTreeSet<u32>,
+    /// Queues that wait for the cap on evictions: every decision looks at them.
+    capped: BTreeSet<u32>,
     /// When a queue that was refused may fare better only because time has passed.
-    retries: BTreeMap<QueueName, At>,
+    retries: BTreeMap<u32, At>,
+    /// The same for models, which every decision looks at.
+    pub model_retry: Option<At>,
+    /// Claims of jobs of responsive queues, as of [`State::ranked_at`].
+    pub claims: BTreeMap<u32, Claim>,
     /// Capacity by resource, for shares; absent until asked for.
     capacity: Option<[i64; 3]>,
 }
@@ -155,9 +179,13 @@ impl Desk {
         if job.is_unwanted() {
             self.wished.insert(ix);
         }
-        let lists = self.queues.entry(job.spec.queue.clone()).or_default();
+        let queue = self.queue(&job.spec.queue);
+        let lists = &mut self.queues[queue as usize];
+        let elastic = job.spec.is_elastic();
         if holds {
             lists.holders.insert(ix);
+            *lists.priorities.entry(job.spec.priority).or_default() += 1;
+            lists.elastic += u32::from(elastic);
         }
         if may_start {
             lists.waiting.entry(kind).or_default().insert(turn);
@@ -168,13 +196,13 @@ impl Desk {
         if let Some(at) = timer {
             self.timers.insert((at, ix));
         }
-        self.dirty.insert(job.spec.queue.clone());
-        let queue = job.spec.queue.clone();
-        self.listed[ix as usize] = Some(Listed { queue, kind, turn: may_start.then_some(turn), holds, resumes, timer });
+        self.dirty.insert(queue);
+        let (turn, priority) = (may_start.then_some(turn), job.spec.priority);
+        self.listed[ix as usize] = Some(Listed { queue, kind, turn, priority, elastic, holds, resumes, timer });
     }
 
     fn unlist(&mut self, ix: u32, was: &Listed) {
-        if let Some(lists) = self.queues.get_mut(&was.queue) {
+        if let Some(lists) = self.queues.get_mut(was.queue as usize) {
             if let Some(turn) = was.turn
                 && let Some(kind) = lists.waiting.get_mut(&was.kind)
             {
@@ -185,6 +213,13 @@ impl Desk {
             }
             if was.holds {
                 lists.holders.remove(&ix);
+                lists.elastic -= u32::from(was.elastic);
+                if let Some(count) = lists.priorities.get_mut(&was.priority) {
+                    *count -= 1;
+                    if *count == 0 {
+                        lists.priorities.remove(&was.priority);
+                    }
+                }
             }
         }
         if was.resumes {
@@ -195,12 +230,12 @@ impl Desk {
         }
         self.growable.remove(&ix);
         self.wished.remove(&ix);
-        self.dirty.insert(was.queue.clone());
+        self.dirty.insert(was.queue);
     }
 
     /// Lists a replica with its model and queue; call it after each change of a replica.
     pub fn list_replica(&mut self, state: &State, ix: u32) {
-        for lists in self.queues.values_mut().filter(|lists| lists.replicas.contains(&ix)) {
+        for lists in self.queues.iter_mut().filter(|lists| lists.replicas.contains(&ix)) {
             lists.replicas.remove(&ix);
         }
         for replicas in self.by_model.values_mut().filter(|replicas| replicas.contains(&ix)) {
@@ -209,7 +244,34 @@ impl Desk {
         let Some(replica) = state.replicas.at(ix) else { return };
         self.by_model.entry(replica.model.clone()).or_default().insert(ix);
         let Some(model) = state.models.get(&replica.model) else { return };
-        self.queues.entry(model.spec.queue.clone()).or_default().replicas.insert(ix);
+        let queue = self.queue(&model.spec.queue);
+        self.queues[queue as usize].replicas.insert(ix);
+    }
+
+    /// The number of a queue.
+    fn queue(&mut self, name: &QueueName) -> u32 {
+        if let Some(ix) = self.queue_ids.get(name) {
+            return *ix;
+        }
+        let ix = u32::try_from(self.queues.len()).unwrap_or(u32::MAX);
+        self.queues.push(Lists { name: name.clone(), node: self.books.tree.node(name), ..Lists::default() });
+        self.queue_ids.insert(name.clone(), ix);
+        ix
+    }
+
+    /// After the queues have changed: where each is in the tree, and what kinds count as.
+    pub fn relink(&mut self) {
+        for lists in &mut self.queues {
+            lists.node = self.books.tree.node(&lists.name);
+        }
+        for (spec, kind) in &self.kinds {
+            self.least[*kind as usize] = least(&self.books, spec);
+        }
+    }
+
+    /// What the smallest size of a kind counts as at least, by group.
+    pub fn least(&self, kind: u32) -> &[Amounts] {
+        self.least.get(kind as usize).map_or(&[], Vec::as_slice)
     }
 
     fn kind(&mut self, spec: &JobSpec) -> u32 {
@@ -218,6 +280,7 @@ impl Desk {
         }
         let kind = u32::try_from(self.blocks.len()).unwrap_or(u32::MAX);
         self.kinds.insert(spec.clone(), kind);
+        self.least.push(least(&self.books, spec));
         self.blocks.push(None);
         kind
     }
@@ -233,15 +296,18 @@ impl Desk {
     }
 
     /// Remembers why a kind was refused, and when to look at its queue again.
-    pub fn refuse(&mut self, state: &State, ix: u32, block: Block, binding: Option<&Binding>) {
+    pub fn refuse(&mut self, ix: u32, block: Block, binding: Option<&Binding>) {
         let Some(listed) = self.listed.get(ix as usize).and_then(Option::as_ref) else { return };
-        let (kind, queue) = (listed.kind, listed.queue.clone());
-        let owed = self.is_owed(state, &queue);
+        let (kind, queue) = (listed.kind, listed.queue);
+        let owed = self.is_owed(queue);
         if let Some(binding) = binding {
-            self.for_quota.entry(binding.node).or_default().insert(queue.clone());
+            self.for_quota.entry(binding.node).or_default().insert(queue);
+        }
+        if block == Block::EvictionCap {
+            self.capped.insert(queue);
         }
         if binding.is_none() || owed {
-            self.for_devices.insert(queue.clone());
+            self.for_devices.insert(queue);
         }
         if owed {
             self.owed.insert(queue);
@@ -259,16 +325,22 @@ impl Desk {
     }
 
     /// Whether the queue uses less of some resource than is guaranteed to it.
-    fn is_owed(&self, _state: &State, queue: &QueueName) -> bool {
+    fn is_owed(&self, queue: u32) -> bool {
         let tree = &self.books.tree;
-        let Some(node) = tree.node(queue) else { return false };
+        let Some(node) = self.queues.get(queue as usize).and_then(|lists| lists.node) else { return false };
         let below = |node: NodeIx| (0..tree.resources()).any(|r| tree.usage(node, r) < tree.guaranteed(node, r));
         tree.path(node).filter(|node| *node != tree.root()).any(below)
     }
 
     /// The queue must be looked at.
     pub fn mark(&mut self, queue: &QueueName) {
-        self.dirty.insert(queue.clone());
+        let queue = self.queue(queue);
+        self.dirty.insert(queue);
+    }
+
+    /// The same by its number.
+    pub fn mark_ix(&mut self, queue: u32) {
+        self.dirty.insert(queue);
     }
 
     /// Everything must be looked at.
@@ -278,8 +350,8 @@ impl Desk {
 
     /// Devices came free on some node: queues that wait for devices look again.
     pub fn devices_came_free(&mut self) {
-        self.dirty.append(&mut self.for_devices);
-        self.for_devices.clear();
+        let waiting = std::mem::take(&mut self.for_devices);
+        self.wake(waiting);
     }
 
     /// A queue uses less: those that waited for quota on its path look again.
@@ -287,26 +359,43 @@ impl Desk {
         let Some(node) = self.books.tree.node(queue) else { return };
         let path: Vec<NodeIx> = self.books.tree.path(node).collect();
         for node in path {
-            if let Some(mut waiting) = self.for_quota.remove(&node) {
-                self.dirty.append(&mut waiting);
+            if let Some(waiting) = self.for_quota.remove(&node) {
+                self.wake(waiting);
             }
         }
     }
 
-    /// A queue uses more: those that are owed may now take from it.
-    pub fn quota_was_used(&mut self) {
-        self.dirty.append(&mut self.owed);
+    /// A queue uses more: those that are owed may now take from it, if it has more than its own.
+    pub fn quota_was_used(&mut self, queue: &QueueName) {
+        let tree = &self.books.tree;
+        let over = |node: NodeIx| (0..tree.resources()).any(|resource| tree.borrowing(node, resource));
+        if tree.node(queue).is_some_and(|node| tree.path(node).any(over)) {
+            let waiting = std::mem::take(&mut self.owed);
+            self.wake(waiting);
+        }
+    }
+
+    fn wake(&mut self, queues: BTreeSet<u32>) {
+        self.woken.extend(queues.iter().copied());
+        self.dirty.extend(queues);
+    }
+
+    /// Queues that may fare better than when they were looked at in this round.
+    pub fn take_woken(&mut self) -> BTreeSet<u32> {
+        std::mem::take(&mut self.woken)
     }
 
     /// Queues to look at, and none after.
-    pub fn take_dirty(&mut self) -> Vec<QueueName> {
-        let dirty = std::mem::take(&mut self.dirty);
+    pub fn take_dirty(&mut self) -> Vec<u32> {
+        let mut dirty = std::mem::take(&mut self.dirty);
+        dirty.append(&mut self.capped);
+        self.woken.clear();
         if std::mem::take(&mut self.all) {
             self.retries.clear();
             self.for_devices.clear();
             self.for_quota.clear();
             self.owed.clear();
-            return self.queues.keys().cloned().collect();
+            return (0..u32::try_from(self.queues.len()).unwrap_or(u32::MAX)).collect();
         }
         self.retries.retain(|queue, _| !dirty.contains(queue));
         dirty.into_iter().collect()
@@ -314,7 +403,8 @@ impl Desk {
 
     /// The queue is looked at again then, if nothing happens before.
     pub fn retry(&mut self, queue: &QueueName, at: At) {
-        let known = self.retries.entry(queue.clone()).or_insert(at);
+        let queue = self.queue(queue);
+        let known = self.retries.entry(queue).or_insert(at);
         *known = at.min(*known);
     }
 
@@ -333,7 +423,7 @@ impl Desk {
 
     /// The next moments of jobs and queues.
     pub fn next_timers(&self) -> impl Iterator<Item = At> {
-        self.timers.first().map(|(at, _)| *at).into_iter().chain(self.retries.values().copied())
+        self.timers.first().map(|(at, _)| *at).into_iter().chain(self.retries.values().copied()).chain(self.model_retry)
     }
 
     /// Capacity by resource: GPUs in thousandths, cores in thousandths, MiB.
@@ -351,23 +441,28 @@ impl Desk {
 
     /// How far the queue is into what is shared, from the top level down to itself: first those within their own, then by
     /// `max over resources of usage / capacity`, over the weight, in millionths, with what it used in the past.
-    pub fn share(&mut self, state: &State, queue: &QueueName) -> Vec<u64> {
+    pub fn share(&mut self, state: &State, queue: u32) -> Share {
         let capacity = self.capacity();
         let tree = &self.books.tree;
-        let Some(node) = tree.node(queue) else { return Vec::new() };
+        let mut shares = Share::default();
+        let Some(node) = self.queues.get(queue as usize).and_then(|lists| lists.node) else { return shares };
         let level = |node: NodeIx| {
             let borrows = (0..tree.resources()).any(|resource| tree.borrowing(node, resource));
-            let used = [GPU, CPU, MEMORY].map(|resource| i128::from(tree.usage(node, resource)));
-            let ratio = used.iter().zip(capacity).map(|(used, all)| used * 1_000_000 / i128::from(all.max(1))).max().unwrap_or(0);
-            let weight = tree.queue(node).map_or(1000, |queue| queue.weight_milli).max(1);
-            let name = tree.queue(node).map(|queue| &queue.name);
-            let past = name.map_or(0, |name| state.past_share_ppm(name, capacity[0]));
-            let share = (ratio + i128::from(past)) * 1000 / i128::from(weight);
+            let ratio = |resource: u16, all: i64| i128::from(tree.usage(node, resource)) * 1_000_000 / i128::from(all.max(1));
+            let most = ratio(GPU, capacity[0]).max(ratio(CPU, capacity[1])).max(ratio(MEMORY, capacity[2]));
+            let queue = tree.queue(node);
+            let past = queue.map_or(0, |queue| state.past_share_ppm(&queue.name, capacity[0]));
+            let weight = queue.map_or(1000, |queue| queue.weight_milli).max(1);
+            let share = (most + i128::from(past)) * 1000 / i128::from(weight);
             u64::from(borrows) << 63 | u64::try_from(share).unwrap_or(0).min(u64::MAX >> 1)
         };
-        let mut path: Vec<u64> = tree.path(node).filter(|node| *node != tree.root()).map(level).collect();
-        path.reverse();
-        path
+        let depth = tree.path(node).filter(|node| *node != tree.root()).count();
+        for (height, node) in tree.path(node).filter(|node| *node != tree.root()).enumerate() {
+            // Below the levels that are told apart, the lowest counts.
+            let at = (depth - 1 - height).min(shares.len() - 1);
+            shares[at] = shares[at].max(level(node));
+        }
+        shares
     }
 
     /// Keeps, for each device, since when nothing holds it.
@@ -385,7 +480,7 @@ impl Desk {
     pub fn note_rates(&mut self, state: &mut State) {
         state.usage.devices = u64::try_from(self.capacity()[0] / 1000).unwrap_or(0);
         state.usage.lent_milli = self.lent_milli();
-        super::predict::decay(state, &self.books.tree);
+        super::predict::note_used(state, &self.books.tree);
     }
 
     /// Thousandths of GPUs used above some queues' nominal while others use less than theirs.
@@ -420,12 +515,12 @@ impl Desk {
             return Err(format!("quota usage: kept {:?}, should be {:?}", usage(&self.books), usage(&fresh.books)));
         }
         let waiting = |desk: &Self| -> BTreeSet<u32> {
-            desk.queues.values().flat_map(|lists| lists.waiting.values().flatten().map(|turn| turn.2)).collect()
+            desk.queues.iter().flat_map(|lists| lists.waiting.values().flatten().map(|turn| turn.2)).collect()
         };
         if waiting(self) != waiting(&fresh) {
             return Err(format!("waiting: kept {:?}, should be {:?}", waiting(self), waiting(&fresh)));
         }
-        let holders = |desk: &Self| -> BTreeSet<u32> { desk.queues.values().flat_map(|lists| lists.holders.iter().copied()).collect() };
+        let holders = |desk: &Self| -> BTreeSet<u32> { desk.queues.iter().flat_map(|lists| lists.holders.iter().copied()).collect() };
         if holders(self) != holders(&fresh) || self.resuming != fresh.resuming || self.timers != fresh.timers {
             return Err("holders, resuming jobs or timers differ".to_owned());
         }
@@ -436,6 +531,10 @@ impl Desk {
     pub fn asks<'a>(spec: &'a JobSpec, seats: &'a [Seat]) -> impl Iterator<Item = (&'a crate::ask::Ask, &'a Seat)> {
         seats.iter().filter_map(|seat| spec.groups.get(usize::from(seat.group)).map(|group| (&group.ask, seat)))
     }
+}
+
+fn least(books: &Books, spec: &JobSpec) -> Vec<Amounts> {
+    spec.groups.iter().map(|group| books.least_amounts(&group.ask).times(group.min)).collect()
 }
 
 /// Seats that a change gives up; see [`claims::given_up`].

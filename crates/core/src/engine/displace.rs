@@ -9,12 +9,13 @@ use std::cmp::Reverse;
 use std::collections::BTreeMap;
 
 use crate::books::Amounts;
+use crate::claim;
 use crate::plan::{Claimant, Reason};
 use crate::quota::NodeIx;
 use crate::state::{HOUR_MS, Job, JobSpec, Phase, Seat};
 use crate::time::At;
 
-use super::desk::Block;
+use super::desk::{Block, Lists};
 use super::gang::{Gang, Refusal};
 use super::rights::{self, Right};
 use super::round::{Round, firm, loosen_replica, shift_from};
@@ -147,26 +148,35 @@ impl Round<'_> {
         let mut trial = Trial::default();
         for unit in units {
             let mark = self.desk.books.mark();
-            let before = trial.kept.clone();
+            let job = match unit.give {
+                Give::Job(ix) | Give::Worker { job: ix, .. } => Some(ix),
+                Give::Replica(_) => None,
+            };
+            let before = job.and_then(|ix| trial.kept.get(&ix).cloned());
             let taken = self.give_one(&mut trial, unit);
             let holds = taken.is_some_and(|taken| rights::holds_after(&self.desk.books, unit.right, &taken));
             if holds {
                 trial.given.push(*unit);
             } else {
                 self.desk.books.rollback(mark);
-                trial.kept = before;
+                match (job, before) {
+                    (Some(ix), Some(kept)) => drop(trial.kept.insert(ix, kept)),
+                    (Some(ix), None) => drop(trial.kept.remove(&ix)),
+                    (None, _) => {}
+                }
             }
         }
         trial
     }
 
-    fn give_one(&mut self, trial: &mut Trial, unit: &Unit) -> Option<Amounts> {
+    /// What was taken, seat by seat.
+    fn give_one(&mut self, trial: &mut Trial, unit: &Unit) -> Option<Vec<Amounts>> {
         let (job, keep) = match unit.give {
             Give::Replica(ix) => {
                 loosen_replica(self.state, self.desk, ix);
                 let replica = self.state.replicas.at(ix)?;
                 let model = self.state.models.get(&replica.model)?;
-                return Some(self.desk.books.amounts(&model.spec.ask, replica.seat.node, replica.seat.mask));
+                return Some(vec![self.desk.books.amounts(&model.spec.ask, replica.seat.node, replica.seat.mask)]);
             }
             Give::Job(ix) => (ix, Vec::new()),
             Give::Worker { job: ix, seat } => {
@@ -183,9 +193,12 @@ impl Round<'_> {
         };
         let spec = &self.state.jobs.at(job)?.spec;
         let from = trial.kept.get(&job).cloned().or_else(|| self.state.jobs.at(job).map(|job| firm(job).to_vec()))?;
-        let first = super::desk::given_up(&from, &keep).into_iter().next()?;
-        let ask = &spec.groups.get(usize::from(first.group))?.ask;
-        let taken = self.desk.books.amounts(ask, first.node, first.mask);
+        let given = super::desk::given_up(&from, &keep);
+        let asks = super::desk::Desk::asks(spec, &given);
+        let taken: Vec<Amounts> = asks.map(|(ask, seat)| self.desk.books.amounts(ask, seat.node, seat.mask)).collect();
+        if taken.is_empty() {
+            return None;
+        }
         shift_from(self.state, self.desk, job, &from, &keep);
         trial.kept.insert(job, keep);
         Some(taken)
@@ -194,6 +207,7 @@ impl Round<'_> {
     /// What was tried is ordered: the books say it already.
     fn carry(&mut self, want: &Want, trial: &Trial, victims: usize) {
         let now = self.state.now;
+        self.displaced = true;
         self.state.evictions.extend(std::iter::repeat_n(now, victims));
         for (ix, keep) in &trial.kept {
             let Some(unit) = trial.given.iter().find(|unit| unit.give == Give::Job(*ix) || matches!(unit.give, Give::Worker { job, .. } if job == *ix)) else {
@@ -219,19 +233,27 @@ impl Round<'_> {
         let need = self.need(want);
         let mut units = Vec::new();
         let mut later: Option<At> = None;
-        for (name, lists) in &self.desk.queues {
-            let Some(node) = self.desk.books.tree.node(name) else { continue };
+        let due = want.job.is_some_and(|by| self.is_reserved(by));
+        for lists in &self.desk.queues {
+            let Some(node) = lists.node else { continue };
             let across = if node == want.queue { None } else { rights::across(&self.desk.books, want.queue, node, &need) };
+            // Most queues owe nothing: their jobs are not looked at one by one.
+            if !due && across.is_none() && (node != want.queue || !self.may_give_inside(want, lists)) {
+                continue;
+            }
             for ix in &lists.holders {
-                let Some(job) = self.state.jobs.at(*ix).filter(|_| want.job != Some(*ix)) else { continue };
-                let right = if rights::overstays(self.state, job) && want.job.is_some_and(|by| self.is_reserved(by)) {
+                let may = |job: &&Job| want.job != Some(*ix) && job.spec.preemptible;
+                let Some(job) = self.state.jobs.at(*ix).filter(may) else { continue };
+                let right = if due && rights::overstays(self.state, job) {
                     Some(Right::Overstayed)
                 } else if node == want.queue {
-                    rights::within(want.spec.priority, job)
+                    let within = rights::within(want.spec.priority, job);
+                    let yields = within == Some(Right::ShrinkOnly) && rights::yields(self.state, self.desk, want.job, *ix, job);
+                    if yields { Some(Right::Yield) } else { within }
                 } else {
                     across
                 };
-                if let Some(right) = right {
+                if let Some(right) = right.filter(|right| *right != Right::ShrinkOnly || job.spec.is_elastic()) {
                     let protected = job.protected_until(self.state.now).filter(|_| right != Right::Overstayed);
                     match protected {
                         Some(until) => later = Some(later.map_or(until, |at| at.min(until))),
@@ -243,12 +265,24 @@ impl Round<'_> {
                 units.extend(self.unit_of_replica(want, *ix, if node == want.queue { Some(Right::Priority) } else { across }));
             }
         }
-        if let Some(at) = later {
-            self.desk.retry(&want.spec.queue, at);
+        if let Some(at) = later.filter(|at| *at < At(u64::MAX)) {
+            match want.job {
+                Some(_) => self.desk.retry(&want.spec.queue, at),
+                None => self.desk.model_retry = Some(self.desk.model_retry.map_or(at, |known| known.min(at))),
+            }
         }
         units.sort_unstable_by_key(|unit| (unit.rank, unit.give));
         units.truncate(MAX_UNITS);
         units
+    }
+
+    /// Whether anybody in the claimant's own queue may stand lower, be elastic, or yield.
+    fn may_give_inside(&self, want: &Want, lists: &Lists) -> bool {
+        let lower = lists.priorities.keys().next().is_some_and(|lowest| *lowest < want.spec.priority);
+        let claim = want.job.and_then(|ix| self.desk.claims.get(&ix));
+        let yields = self.state.ranked_at == self.state.now
+            && claim.zip(lists.weakest).is_some_and(|(waiter, weakest)| claim::outweighs(*waiter, weakest));
+        lower || lists.elastic > 0 || yields || !lists.replicas.is_empty()
     }
 
     /// What the claimant needs at least, in all groups.
@@ -263,7 +297,7 @@ impl Round<'_> {
             Phase::Running(run) => (run.kept(), run.stop.is_some()),
             Phase::Finished(_) => return,
         };
-        if kept.is_empty() || !job.spec.preemptible {
+        if kept.is_empty() {
             return;
         }
         let lost_ms = if ending { 0 } else { job.lost_work_ms(self.state.now) };
@@ -309,5 +343,6 @@ fn reason(want: &Want, unit: &Unit, from: u32, to: u32) -> Reason {
         Right::Quota(_) => Reason::Reclaim { by, from, to, lost_ms },
         Right::Priority | Right::ShrinkOnly => Reason::Preempt { by, from, to, lost_ms },
         Right::Overstayed => Reason::Overstayed { by, lost_ms },
+        Right::Yield => Reason::Yield { by, lost_ms },
     }
 }

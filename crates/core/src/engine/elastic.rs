@@ -147,8 +147,9 @@ pub(super) fn grow(round: &mut Round) {
         let from = u32::try_from(run.seats.len()).unwrap_or(u32::MAX);
         let keep: Vec<Seat> = run.seats.iter().chain(&long).copied().collect();
         let to = u32::try_from(keep.len()).unwrap_or(u32::MAX);
+        let queue = job.spec.queue.clone();
         round.note_stop(ix, keep, Reason::Grow { from, to });
-        round.desk.quota_was_used();
+        round.desk.quota_was_used(&queue);
     }
 }
 

@@ -58,14 +58,22 @@ impl Books {
         let Some(spread) = gang.spec.spread.as_ref().filter(|_| gang.spec.groups.len() > 1) else {
             return self.place_in(gang, Scope::All);
         };
-        let level = self.cluster.topology().level(&spread.level);
-        let Some(Level::Label(level)) = level else { return self.place_in(gang, Scope::All) };
         let widest = gang.spec.groups.iter().enumerate().max_by_key(|(_, group)| group.min * group.ask.devices().max(1));
         let Some((first, group)) = widest else { return Ok(Vec::new()) };
         let ask = self.cluster.intern(&group.ask);
-        for domain in self.domains(ask, level, Scope::All, group.min) {
+        let scopes: Vec<Scope> = match self.cluster.topology().level(&spread.level) {
+            Some(Level::Label(level)) => {
+                let domains = self.domains(ask, level, Scope::All, group.min);
+                domains.into_iter().map(|domain| Scope::Domain(level, domain)).collect()
+            }
+            Some(Level::Node) => self.nodes_for(ask, group.min).into_iter().map(Scope::Node).collect(),
+            // Each worker by itself; see `place_spread`.
+            Some(Level::Island) => return self.place_in(gang, Scope::All),
+            None => Vec::new(),
+        };
+        for scope in scopes {
             let mark = self.mark();
-            match self.place_in(gang, Scope::Domain(level, domain)) {
+            match self.place_in(gang, scope) {
                 Ok(seats) => return Ok(seats),
                 Err(_) => self.rollback(mark),
             }
@@ -100,7 +108,8 @@ impl Books {
     ) -> Result<(), Refusal> {
         let Some(group) = gang.spec.groups.get(index) else { return Ok(()) };
         let mut last = None;
-        for ask in self.variants(&group.ask, count) {
+        let island = self.needs_island(gang, index);
+        for ask in self.variants(&group.ask, count, island) {
             let (mark, before) = (self.mark(), seats.len());
             match self.place_spread(gang, ask, count, spread, scope, seats) {
                 Ok(()) => return Ok(()),
@@ -128,11 +137,24 @@ impl Books {
     ) -> Result<(), Option<Binding>> {
         let level = spread.map(|spread| self.cluster.topology().level(&spread.level));
         let required = spread.is_some_and(|spread| spread.required);
+        if let Scope::Node(node) = scope {
+            let outside = match level {
+                Some(Some(Level::Label(level))) => self.cluster.topology().domain(level, node) == NOWHERE,
+                Some(None) => true,
+                _ => false,
+            };
+            return if required && outside { Err(None) } else { self.fill(gang, ask, count, scope, seats) };
+        }
         match level {
             Some(None) if required => return Err(None),
             Some(Some(Level::Node)) => {
-                let node = self.cluster.candidates(ask).tightest(count);
-                if let Some(node) = node.filter(|node| self.is_in(*node, scope)) {
+                let tightest = self.cluster.candidates(ask).tightest(count);
+                let node = match scope {
+                    Scope::Domain(level, domain) => self.cluster.best_in(ask, level, domain, count),
+                    Scope::All | Scope::Node(_) => tightest,
+                };
+                let candidates = self.cluster.candidates(ask);
+                if let Some(node) = node.filter(|node| candidates.fit(*node) >= count) {
                     return self.fill(gang, ask, count, Scope::Node(node), seats);
                 }
                 if required {
@@ -140,7 +162,7 @@ impl Books {
                 }
             }
             Some(Some(Level::Label(level))) => return self.place_level(gang, ask, count, level, required, scope, seats),
-            // An island is a matter of one worker's devices; see `cluster::choose`.
+            // An island is a matter of one worker's devices: see `needs_island`.
             Some(Some(Level::Island) | None) | None => {}
         }
         let depth = self.cluster.topology().depth();
@@ -162,7 +184,9 @@ impl Books {
         scope: Scope,
         seats: &mut Vec<Seat>,
     ) -> Result<(), Option<Binding>> {
-        for level in (0..=level).rev() {
+        // Wider levels than the scope's hold all of it.
+        let narrower = if let Scope::Domain(at, _) = scope { at + 1 } else { 0 };
+        for level in (narrower..=level).rev() {
             for domain in self.domains(ask, level, scope, count) {
                 let (mark, before) = (self.mark(), seats.len());
                 match self.fill(gang, ask, count, Scope::Domain(level, domain), seats) {
@@ -194,6 +218,16 @@ impl Books {
         fitting.sort_unstable_by_key(|(fit, domain)| (*fit, first(*domain)));
         fitting.truncate(MAX_DOMAINS);
         fitting.into_iter().map(|(_, domain)| domain).collect()
+    }
+
+    /// Nodes that hold `count` workers, the tightest first.
+    fn nodes_for(&mut self, ask: AskIx, count: u32) -> Vec<u32> {
+        let nodes = u32::try_from(self.cluster.nodes().len()).unwrap_or(u32::MAX);
+        let candidates = self.cluster.candidates(ask);
+        let mut fitting: Vec<(u32, u32)> = (0..nodes).map(|node| (candidates.fit(node), node)).filter(|(fit, _)| *fit >= count).collect();
+        fitting.sort_unstable();
+        fitting.truncate(MAX_DOMAINS);
+        fitting.into_iter().map(|(_, node)| node).collect()
     }
 
     fn is_in(&self, node: u32, scope: Scope) -> bool {
@@ -243,13 +277,54 @@ impl Books {
             Some(class) => of_class(&group.ask, &class),
             None => group.ask.clone(),
         };
-        let ask = self.cluster.intern(&ask);
+        let ask = self.cluster.intern_as(&ask, self.needs_island(gang, index));
+        let bounds = self.bounds(gang, index, beside);
+        let inside: Option<Vec<u32>> = bounds.first().map(|first| {
+            let all = match first {
+                Scope::Domain(level, domain) => self.cluster.topology().nodes(*level, *domain).to_vec(),
+                Scope::Node(node) => vec![*node],
+                Scope::All => Vec::new(),
+            };
+            all.into_iter().filter(|node| bounds.iter().all(|scope| self.is_in(*node, *scope))).collect()
+        });
         let candidates = self.cluster.candidates(ask);
         let settled = |node: &u32| candidates.fit(*node) > 0 && Candidates::is_settled(candidates.rank(*node));
-        let near = beside.iter().map(|seat| seat.node).filter(settled).min_by_key(|node| (candidates.rank(*node), *node));
-        let node = near.or_else(|| candidates.best().filter(settled))?;
+        let allowed = |node: &u32| inside.as_ref().is_none_or(|inside| inside.contains(node));
+        let best = |nodes: &mut dyn Iterator<Item = u32>| {
+            nodes.filter(|node| settled(node) && allowed(node)).min_by_key(|node| (candidates.rank(*node), *node))
+        };
+        let near = best(&mut beside.iter().map(|seat| seat.node));
+        let node = near.or_else(|| match &inside {
+            Some(inside) => best(&mut inside.iter().copied()),
+            None => best(&mut candidates.best().into_iter()),
+        })?;
         let seat = self.place(gang.queue, ask, node, gang.own_only).ok()?;
         Some(Seat { group: u16::try_from(index).unwrap_or(u16::MAX), ..seat })
+    }
+
+    /// Whether all devices of a worker must be on one island; where that is only preferred, `cluster::choose` does what it can.
+    fn needs_island(&self, gang: Gang<'_>, index: usize) -> bool {
+        let group = gang.spec.groups.get(index).and_then(|group| group.spread.as_ref());
+        let needs = |spread: &Spread| spread.required && self.cluster.topology().level(&spread.level) == Some(Level::Island);
+        group.is_some_and(needs) || gang.spec.spread.as_ref().is_some_and(needs)
+    }
+
+    /// Where one more worker of a group may be so that what must be together stays together.
+    fn bounds(&self, gang: Gang<'_>, index: usize, beside: &[Seat]) -> Vec<Scope> {
+        let spec = gang.spec;
+        let one = spec.groups.len() == 1;
+        let group = spec.groups.get(index).and_then(|group| group.spread.as_ref()).or(spec.spread.as_ref().filter(|_| one));
+        let job = spec.spread.as_ref().filter(|_| !one);
+        let of_group = beside.iter().find(|seat| usize::from(seat.group) == index);
+        let bounds = [(group, of_group), (job, beside.first())];
+        let required = bounds.into_iter().filter_map(|(spread, seat)| Some((spread.filter(|spread| spread.required)?, seat?.node)));
+        required
+            .filter_map(|(spread, node)| match self.cluster.topology().level(&spread.level)? {
+                Level::Label(level) => Some(Scope::Domain(level, self.cluster.topology().domain(level, node))),
+                Level::Node => Some(Scope::Node(node)),
+                Level::Island => None,
+            })
+            .collect()
     }
 
     /// The class of a seat's devices.
@@ -259,10 +334,10 @@ impl Books {
     }
 
     /// The asks to try in turn: as it is for one worker, else each class by itself, the fastest first.
-    fn variants(&mut self, ask: &Ask, count: u32) -> Vec<AskIx> {
+    fn variants(&mut self, ask: &Ask, count: u32, island: bool) -> Vec<AskIx> {
         let one = ask.amount == Amount::None || ask.classes.len() == 1 || (count == 1 && !self.counts_classes());
         if one {
-            return vec![self.cluster.intern(ask)];
+            return vec![self.cluster.intern_as(ask, island)];
         }
         let classes: Vec<ClassWish> = if ask.classes.is_empty() {
             self.cluster.classes().into_iter().map(ClassWish::from).collect()
@@ -272,9 +347,9 @@ impl Books {
             wished
         };
         if classes.len() <= 1 {
-            return vec![self.cluster.intern(ask)];
+            return vec![self.cluster.intern_as(ask, island)];
         }
-        classes.iter().map(|wish| of_class(ask, &wish.class)).map(|ask| self.cluster.intern(&ask)).collect()
+        classes.iter().map(|wish| of_class(ask, &wish.class)).map(|ask| self.cluster.intern_as(&ask, island)).collect()
     }
 
     fn by_quota(&self, binding: Binding) -> Refusal {

@@ -1,15 +1,15 @@
-//! Jobs in order: priority, then the fair share of their queues, then age (or what the queue's discipline says). Each gets
-//! its minimum or nothing; what is left is shared out.
+//! Jobs in order: those inside their queue's own quota (they would take it back anyway), then priority, then the fair share of
+//! their queues, then age (or what the queue's discipline says). Each gets its minimum or nothing; what is left is shared out.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 
 use crate::names::{JobName, QueueName};
-use crate::plan::{Claimant, Reason};
+use crate::plan::{ActionKind, Claimant, Reason};
 use crate::state::{Discipline, Phase, Seat};
 use crate::time::At;
 
-use super::desk::{Block, Turn};
+use super::desk::{Block, Share, Turn};
 use super::displace::Want;
 use super::gang::Refusal;
 use super::round::Round;
@@ -25,10 +25,14 @@ pub(super) struct Chosen {
     pub before: Option<(At, JobName)>,
 }
 
+/// Where the head of a queue stands among the heads of others: borrows, priority, shares from the top level down, key.
+type Standing = (bool, Reverse<i32>, Share, u64, u32);
+
 /// Queues that are looked at, by whose turn it is.
 struct Order {
-    heap: BinaryHeap<Reverse<(Reverse<i32>, Vec<u64>, u64, usize)>>,
-    queues: Vec<(QueueName, BTreeSet<(Turn, u32)>)>,
+    heap: BinaryHeap<Reverse<(Standing, usize)>>,
+    queues: Vec<(u32, BTreeSet<(Turn, u32)>)>,
+    numbers: BTreeMap<u32, usize>,
 }
 
 /// Decides for every job that must be looked at.
@@ -36,12 +40,18 @@ pub(super) fn decide(round: &mut Round) {
     let mut chosen = resume(round);
     let mut order = Order::new(round);
     let mut reserved = BTreeSet::new();
+    let ordered = round.starts_ordered();
     while let Some((at, turn, kind)) = order.pop(round) {
+        if ordered + chosen.len() >= round.state.policy.max_starts as usize {
+            order.leave(round);
+            break;
+        }
         match round.attempt(turn.2) {
             Ok(before) => {
                 chosen.push(Chosen { ix: turn.2, resumed: false, before });
                 round.desk.let_in(kind);
                 order.advance(round, at, kind);
+                order.wake(round);
             }
             Err(refusal) => {
                 round.refused(turn.2, refusal, &mut reserved);
@@ -85,40 +95,88 @@ fn resume(round: &mut Round) -> Vec<Chosen> {
     chosen
 }
 
+fn standing(round: &mut Round, queue: u32, turn: Turn, kind: u32) -> Standing {
+    let share = round.desk.share(round.state, queue);
+    let tree = &round.desk.books.tree;
+    let node = round.desk.queues.get(queue as usize).and_then(|lists| lists.node);
+    let own = node.is_some_and(|node| round.desk.least(kind).iter().all(|least| tree.fits_nominal(node, least.as_slice()).is_ok()));
+    (!own, turn.0, share, turn.1, turn.2)
+}
+
 impl Order {
     fn new(round: &mut Round) -> Self {
-        let mut order = Self { heap: BinaryHeap::new(), queues: Vec::new() };
+        let mut order = Self { heap: BinaryHeap::new(), queues: Vec::new(), numbers: BTreeMap::new() };
         for name in round.desk.take_dirty() {
-            let Some(lists) = round.desk.queues.get(&name) else { continue };
-            let heads = lists.waiting.iter().filter_map(|(kind, turns)| turns.first().map(|turn| (*turn, *kind)));
-            let heads: BTreeSet<(Turn, u32)> = heads.collect();
-            if !heads.is_empty() {
-                order.queues.push((name, heads));
-                order.push(round, order.queues.len() - 1);
+            order.enter(round, name);
+        }
+        order.sort(round);
+        order
+    }
+
+    /// All that waits in the queue is to be tried.
+    fn enter(&mut self, round: &Round, name: u32) {
+        let Some(lists) = round.desk.queues.get(name as usize) else { return };
+        let heads = lists.waiting.iter().filter_map(|(kind, turns)| turns.first().map(|turn| (*turn, *kind)));
+        let heads: BTreeSet<(Turn, u32)> = heads.collect();
+        if let Some((_, known)) = self.numbers.get(&name).and_then(|at| self.queues.get_mut(*at)) {
+            *known = heads;
+        } else if !heads.is_empty() {
+            self.numbers.insert(name, self.queues.len());
+            self.queues.push((name, heads));
+        }
+    }
+
+    fn sort(&mut self, round: &mut Round) {
+        self.heap.clear();
+        (0..self.queues.len()).for_each(|at| self.push(round, at));
+    }
+
+    /// Queues that may fare better since somebody was let in (at the cost of others, perhaps) are tried (again) in this very
+    /// pass: whether they were looked at before must make no difference.
+    fn wake(&mut self, round: &mut Round) {
+        let woken = round.desk.take_woken();
+        if woken.is_empty() {
+            return;
+        }
+        for name in woken {
+            self.enter(round, name);
+            if let Some(at) = self.numbers.get(&name) {
+                self.push(round, *at);
             }
         }
-        order
+        // Who was displaced has a smaller share now; otherwise shares have only risen, and stale ones are looked at again.
+        if std::mem::take(&mut round.displaced) {
+            self.sort(round);
+        }
     }
 
     fn push(&mut self, round: &mut Round, at: usize) {
         let Some((name, heads)) = self.queues.get(at) else { return };
-        if let Some(((priority, key, _), _)) = heads.first() {
-            self.heap.push(Reverse((*priority, round.desk.share(round.state, name), *key, at)));
+        if let Some((turn, kind)) = heads.first() {
+            let standing = standing(round, *name, *turn, *kind);
+            self.heap.push(Reverse((standing, at)));
         }
     }
 
     /// The next job to try. Shares only rise while jobs are let in, so a stale one is looked at again later.
     fn pop(&mut self, round: &mut Round) -> Option<(usize, Turn, u32)> {
         loop {
-            let Reverse((priority, share, key, at)) = self.heap.pop()?;
+            let Reverse((was, at)) = self.heap.pop()?;
             let (name, heads) = self.queues.get(at)?;
             let Some((turn, kind)) = heads.first().copied() else { continue };
-            let now = (turn.0, round.desk.share(round.state, name), turn.1, at);
-            if now > (priority, share, key, at) && self.heap.peek().is_some_and(|Reverse(next)| *next < now) {
-                self.heap.push(Reverse(now));
+            let now = standing(round, *name, turn, kind);
+            if now > was && self.heap.peek().is_some_and(|Reverse((next, _))| *next < now) {
+                self.heap.push(Reverse((now, at)));
                 continue;
             }
             return Some((at, turn, kind));
+        }
+    }
+
+    /// The queues are looked at again when orders have been carried out.
+    fn leave(&self, round: &mut Round) {
+        for (name, _) in &self.queues {
+            round.desk.mark_ix(*name);
         }
     }
 
@@ -126,7 +184,7 @@ impl Order {
     fn advance(&mut self, round: &mut Round, at: usize, kind: u32) {
         let Some((name, heads)) = self.queues.get_mut(at) else { return };
         heads.pop_first();
-        let waiting = round.desk.queues.get(name).and_then(|lists| lists.waiting.get(&kind));
+        let waiting = round.desk.queues.get(*name as usize).and_then(|lists| lists.waiting.get(&kind));
         if let Some(turn) = waiting.and_then(|turns| turns.first()) {
             heads.insert((*turn, kind));
         }
@@ -137,7 +195,8 @@ impl Order {
     fn refused(&mut self, round: &mut Round, at: usize, _kind: u32) {
         let Some((name, heads)) = self.queues.get_mut(at) else { return };
         heads.pop_first();
-        let strict = round.state.queues.get(name).is_some_and(|queue| queue.discipline == Discipline::StrictFifo);
+        let name = round.desk.queues.get(*name as usize).map(|lists| &lists.name);
+        let strict = name.and_then(|name| round.state.queues.get(name)).is_some_and(|queue| queue.discipline == Discipline::StrictFifo);
         if strict {
             heads.clear();
         }
@@ -146,6 +205,14 @@ impl Order {
 }
 
 impl Round<'_> {
+    /// Starts of jobs that are on their way.
+    fn starts_ordered(&self) -> usize {
+        if self.state.policy.max_starts == u32::MAX {
+            return 0;
+        }
+        self.state.actions.values().filter(|action| matches!(action.kind, ActionKind::StartJob { .. })).count()
+    }
+
     /// Whether the seat's devices take work.
     fn is_usable(&self, seat: &Seat) -> bool {
         let Some(node) = self.desk.books.cluster.node(seat.node) else { return false };
@@ -182,9 +249,9 @@ impl Round<'_> {
         let found = self.place(ix, &want);
         match found {
             Ok((seats, before)) => {
-                self.state.reservations.remove(&ix);
+                self.forget_reservation(ix);
                 self.keep(ix, seats);
-                self.desk.quota_was_used();
+                self.desk.quota_was_used(&want.spec.queue);
                 Ok(before)
             }
             Err(refusal) => {
@@ -206,8 +273,7 @@ impl Round<'_> {
             },
         };
         if refusal.binding.is_none()
-            && let Some(job) = self.state.jobs.at(ix).cloned()
-            && let Some((seats, until, name)) = self.backfill(&job, gang)
+            && let Some((seats, until, name)) = self.backfill(ix, gang)
         {
             return Ok((seats, Some((until, name))));
         }
@@ -228,7 +294,7 @@ impl Round<'_> {
     /// Remembers why, and promises the first of each queue that lacks devices what will come free.
     fn refused(&mut self, ix: u32, refusal: Refusal, reserved: &mut BTreeSet<QueueName>) {
         let lacks_devices = refusal.binding.is_none() && matches!(refusal.block, Block::Capacity { .. } | Block::Spread { .. });
-        self.desk.refuse(self.state, ix, refusal.block, refusal.binding.as_ref());
+        self.desk.refuse(ix, refusal.block, refusal.binding.as_ref());
         let Some(queue) = self.state.jobs.at(ix).map(|job| job.spec.queue.clone()) else { return };
         if lacks_devices
             && reserved.insert(queue)

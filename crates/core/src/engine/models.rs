@@ -9,6 +9,7 @@ use super::round::{Round, placed};
 
 /// Decides for every model, higher priority first.
 pub(super) fn decide(round: &mut Round) {
+    round.desk.model_retry = None;
     let mut order: Vec<(i32, ModelName)> =
         round.state.models.iter().map(|(name, model)| (model.spec.priority, name.clone())).collect();
     order.sort_by(|a, b| b.0.cmp(&a.0).then_with(|| a.1.cmp(&b.1)));
@@ -141,7 +142,7 @@ fn start(round: &mut Round, name: &ModelName, model: &Model, seat: Seat, have: u
         },
     );
     round.desk.list_replica(round.state, ix);
-    round.desk.quota_was_used();
+    round.desk.quota_was_used(&model.spec.queue);
     let place = placed(round.state, &seat);
     round.emit(id, after, ActionKind::StartReplica { model: name.clone(), replica, place }, reason);
 }

@@ -1,10 +1,18 @@
 //! When running work is expected to end and which waiting work is expected to be short: from history alone.
 
+use std::collections::BTreeMap;
+
 use crate::books::GPU;
+use crate::claim::{self, Claim};
 use crate::names::QueueName;
 use crate::quota::Tree;
 use crate::state::{Discipline, Job, State};
 use crate::time::At;
+
+use super::desk::Desk;
+
+/// The rank of a run of which nothing is known, at least.
+const UNKNOWN_RANK_MS: u64 = 1_800_000;
 
 /// Assumed of a run without an estimate and without history.
 const UNKNOWN_MS: u64 = 24 * 3_600_000;
@@ -49,33 +57,84 @@ impl State {
     }
 }
 
-/// Where a job stands among those of its queue and priority: lower goes first.
+/// Where a job that begins to wait stands among those of its queue and priority: lower goes first.
 pub(super) fn turn_key(state: &State, job: &Job) -> u64 {
     let discipline = state.queues.get(&job.spec.queue).map(|queue| queue.discipline).unwrap_or_default();
     match discipline {
         Discipline::StrictFifo | Discipline::BestEffort => job.submitted.0,
-        Discipline::Responsive => state.expected_left_ms(job, 50),
+        Discipline::Responsive => claim::turn(claim_of(state, job, &mut BTreeMap::new())),
     }
 }
 
-/// Books what each queue used since the last time, and halves it with age.
-pub(super) fn decay(state: &mut State, tree: &Tree) {
-    let counted = state.policy.history_percent > 0 || state.queues.values().any(|queue| queue.budget_ms.is_some());
-    if !counted {
+/// Expected time to completion by owner, recipe and age, asked for once.
+type Ranks<'a> = BTreeMap<(&'a str, &'a str, u64), u64>;
+
+fn claim_of<'a>(state: &State, job: &'a Job, ranks: &mut Ranks<'a>) -> Claim {
+    let (served, spec) = (job.served_ms(state.now), &job.spec);
+    let left = *ranks.entry((&spec.owner, &spec.recipe, served)).or_insert_with(|| {
+        let known = job.progress.done_ppm.is_some();
+        let rank = if known { None } else { state.history.rank(&spec.owner, &spec.recipe, served) };
+        rank.unwrap_or_else(|| match spec.expected_ms {
+            _ if known => state.expected_left_ms(job, 50),
+            Some(expected) if expected > served => expected - served,
+            // Nothing is known: as long again as it ran (Lindy), at least half an hour.
+            _ => served.max(UNKNOWN_RANK_MS),
+        })
+    });
+    claim::claim(served, job.waited_ms(state.now), left)
+}
+
+/// Puts the jobs of responsive queues in order, when it is time for that; everything is looked at again then.
+pub(super) fn rank(state: &mut State, desk: &mut Desk) {
+    if next_rank(state, desk).is_none_or(|at| at > state.now) {
         return;
     }
-    let now = state.now;
-    let elapsed = now.since(state.usage.decayed_at);
-    state.usage.decayed_at = now;
-    // 2^(-x) by eighths of a half-life, linear in between: integers, so that equal means equal.
-    let half_life = state.policy.half_life_ms.max(1);
-    let halvings = u32::try_from(elapsed / half_life).unwrap_or(u32::MAX).min(63);
-    let rest = elapsed % half_life;
-    for node in tree.bottom_up().iter().filter(|node| **node != tree.root()) {
-        let Some(queue) = tree.queue(*node) else { continue };
-        let used = u64::try_from(tree.usage(*node, GPU)).unwrap_or(0).saturating_mul(elapsed) / 1000;
-        let known = state.usage.decayed_ms.entry(queue.name.clone()).or_default();
-        let halved = *known >> halvings;
-        *known = halved.saturating_sub(halved / 2 * rest / half_life).saturating_add(used);
+    state.ranked_at = state.now;
+    let mut ranks = Ranks::new();
+    let mut claims = BTreeMap::new();
+    for ix in responsive(state, desk) {
+        if let Some(job) = state.jobs.at(ix) {
+            claims.insert(ix, claim_of(state, job, &mut ranks));
+        }
     }
+    for (ix, claim) in &claims {
+        let Some(job) = state.jobs.at_mut(*ix).filter(|job| job.run().is_none()) else { continue };
+        let turn = claim::turn(*claim);
+        if job.turn != turn {
+            job.turn = turn;
+            desk.list(state, *ix);
+        }
+    }
+    for lists in &mut desk.queues {
+        lists.weakest = lists.holders.iter().filter_map(|ix| claims.get(ix)).max().copied();
+    }
+    desk.claims = claims;
+    desk.mark_all();
+}
+
+/// When jobs are put in order next: only while some wait in a responsive queue.
+pub(super) fn next_rank(state: &State, desk: &Desk) -> Option<At> {
+    let waits = desk.queues.iter().any(|lists| !lists.waiting.is_empty() && is_responsive(state, &lists.name));
+    waits.then(|| state.ranked_at.plus(state.policy.rank_every_ms.max(1)))
+}
+
+fn is_responsive(state: &State, queue: &QueueName) -> bool {
+    state.queues.get(queue).is_some_and(|queue| queue.discipline == Discipline::Responsive)
+}
+
+/// Jobs that wait or run in responsive queues.
+fn responsive(state: &State, desk: &Desk) -> Vec<u32> {
+    let queues = desk.queues.iter().filter(|lists| is_responsive(state, &lists.name));
+    queues.flat_map(|lists| lists.waiting.values().flatten().map(|turn| turn.2).chain(lists.holders.iter().copied())).collect()
+}
+
+/// Keeps the rates by which what each queue used is remembered, if anything counts it.
+pub(super) fn note_used(state: &mut State, tree: &Tree) {
+    let counted = state.policy.history_percent > 0 || state.queues.values().any(|queue| queue.budget_ms.is_some());
+    let nodes = tree.bottom_up().iter().filter(|node| counted && **node != tree.root());
+    let used = nodes.filter_map(|node| {
+        let milli = u64::try_from(tree.usage(*node, GPU)).unwrap_or(0);
+        tree.queue(*node).map(|queue| (queue.name.clone(), milli))
+    });
+    state.usage.used_milli = used.filter(|(_, milli)| *milli > 0).collect();
 }

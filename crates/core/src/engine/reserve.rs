@@ -39,7 +39,7 @@ impl Round<'_> {
         let waits = |state: &State, ix: u32| state.jobs.at(ix).is_some_and(|job| job.run().is_none() && !job.is_unwanted());
         let gone: Vec<u32> = self.state.reservations.keys().copied().filter(|ix| !waits(self.state, *ix)).collect();
         for ix in gone {
-            self.state.reservations.remove(&ix);
+            self.forget_reservation(ix);
         }
         for ix in self.state.reservations.keys().copied().collect::<Vec<_>>() {
             self.hold(ix);
@@ -48,6 +48,13 @@ impl Round<'_> {
             {
                 self.desk.mark(&queue);
             }
+        }
+    }
+
+    /// Nothing is kept for the job any more: others may have it, or a reservation of their own.
+    pub(super) fn forget_reservation(&mut self, ix: u32) {
+        if self.state.reservations.remove(&ix).is_some() {
+            self.desk.devices_came_free();
         }
     }
 
@@ -87,8 +94,13 @@ impl Round<'_> {
         let room = |at: &usize| {
             node.devices.get(*at).is_some_and(|device| match ask.amount {
                 Amount::Whole(_) | Amount::None => device.firm == 0,
-                Amount::Mig(_) => device.slices & seat.slices == 0 && device.milli >= claim.milli,
-                Amount::Milli(_) | Amount::MemoryMib(_) => device.milli >= claim.milli && device.mib >= claim.mib,
+                // Instances are not held beside shares, nor shares beside instances.
+                Amount::Mig(_) => {
+                    (device.firm == 0 || device.slices != 0) && device.slices & seat.slices == 0 && device.milli >= claim.milli
+                }
+                Amount::Milli(_) | Amount::MemoryMib(_) => {
+                    device.slices == 0 && device.milli >= claim.milli && device.mib >= claim.mib
+                }
             })
         };
         let share = u64::from(seat.mask.count_ones().max(1));
@@ -110,17 +122,21 @@ impl Round<'_> {
             return;
         }
         self.lift(ix);
-        self.state.reservations.remove(&ix);
+        let was = self.state.reservations.remove(&ix);
         if let Some((at, seats)) = self.earliest(want.gang()) {
             self.state.reservations.insert(ix, Reservation { at: at.max(now.plus(1)), made: now, seats });
             self.hold(ix);
+        }
+        let is = self.state.reservations.get(&ix);
+        if was.is_some_and(|was| is.is_none_or(|is| (is.at, &is.seats) != (was.at, &was.seats))) {
+            self.desk.devices_came_free();
         }
     }
 
     /// When and where a gang fits if running work ends as expected and nothing else starts; the books are as before.
     fn earliest(&mut self, gang: Gang<'_>) -> Option<(At, Vec<Seat>)> {
         let mut ends: Vec<(At, u32)> = Vec::new();
-        for lists in self.desk.queues.values() {
+        for lists in &self.desk.queues {
             let running = lists.holders.iter().filter_map(|ix| Some((*ix, self.state.jobs.at(*ix)?)));
             ends.extend(running.map(|(ix, job)| (self.end_of(job), ix)));
         }
@@ -166,7 +182,11 @@ impl Round<'_> {
     }
 
     /// Places a gang on what is held for others if it is expected to be done before they start. The moment and whose it is.
-    pub(super) fn backfill(&mut self, job: &Job, gang: Gang<'_>) -> Option<(Vec<Seat>, At, JobName)> {
+    pub(super) fn backfill(&mut self, ix: u32, gang: Gang<'_>) -> Option<(Vec<Seat>, At, JobName)> {
+        if self.holds.claims.is_empty() {
+            return None;
+        }
+        let job = self.state.jobs.at(ix)?;
         let done = self.state.now.plus(self.state.expected_left_ms(job, self.state.policy.predict_percent as usize));
         let later: Vec<(At, u32)> = self.state.reservations.iter().map(|(ix, reservation)| (reservation.at, *ix)).filter(|(at, _)| *at >= done).collect();
         let (until, first) = later.iter().min().copied()?;

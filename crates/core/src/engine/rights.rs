@@ -7,8 +7,11 @@
 //! make an elastic job smaller, never end it.
 
 use crate::books::{Amounts, Books};
+use crate::claim;
 use crate::quota::NodeIx;
 use crate::state::{Job, State};
+
+use super::desk::Desk;
 
 /// By which rule a victim gives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,6 +24,8 @@ pub(super) enum Right {
     ShrinkOnly,
     /// It was let in ahead of the claimant's reservation.
     Overstayed,
+    /// The claimant is expected to be done much sooner, and the stop is cheap.
+    Yield,
 }
 
 impl Right {
@@ -48,7 +53,8 @@ pub(super) fn across(books: &Books, claimant: NodeIx, victim: NodeIx, need: &Amo
     let owed = need.as_slice().iter().all(|(resource, amount)| {
         tree.usage(mine, *resource).saturating_add(*amount) <= tree.guaranteed(mine, *resource) || !is_shared(books, theirs, *resource)
     });
-    let over = need.as_slice().iter().any(|(resource, _)| tree.borrowing(theirs, *resource));
+    // Of what nobody was given quota, nobody has more than is theirs.
+    let over = need.as_slice().iter().any(|(resource, _)| is_shared(books, theirs, *resource) && tree.borrowing(theirs, *resource));
     (owed && over).then_some(Right::Quota(theirs))
 }
 
@@ -60,10 +66,10 @@ fn is_shared(books: &Books, side: NodeIx, resource: crate::quota::ResourceIx) ->
 }
 
 /// Whether the victim's side still uses at least what is guaranteed to it, of all that was taken.
-pub(super) fn holds_after(books: &Books, right: Right, taken: &Amounts) -> bool {
+pub(super) fn holds_after(books: &Books, right: Right, taken: &[Amounts]) -> bool {
     let Right::Quota(side) = right else { return true };
     let tree = &books.tree;
-    let mut counted = taken.as_slice().iter().filter(|(resource, _)| is_shared(books, side, *resource));
+    let mut counted = taken.iter().flat_map(Amounts::as_slice).filter(|(resource, _)| is_shared(books, side, *resource));
     counted.all(|(resource, _)| tree.usage(side, *resource) >= tree.guaranteed(side, *resource))
 }
 
@@ -74,6 +80,15 @@ pub(super) fn within(priority: i32, job: &Job) -> Option<Right> {
         std::cmp::Ordering::Equal => Some(Right::ShrinkOnly),
         std::cmp::Ordering::Less => None,
     }
+}
+
+/// Whether a running job of a responsive queue yields to a waiting one of it and of its priority. Looked at when jobs are put in
+/// order, not between.
+pub(super) fn yields(state: &State, desk: &Desk, claimant: Option<u32>, ix: u32, job: &Job) -> bool {
+    let now = state.now;
+    let claims = claimant.and_then(|claimant| desk.claims.get(&claimant)).zip(desk.claims.get(&ix));
+    let outweighs = state.ranked_at == now && claims.is_some_and(|(waiter, runner)| claim::outweighs(*waiter, *runner));
+    outweighs && job.run().is_some_and(|run| claim::is_cheap(now.since(run.since), job.stop_cost_ms(now)))
 }
 
 /// Whether the job was let in ahead of a reservation that is due now.

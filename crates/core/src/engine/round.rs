@@ -1,12 +1,13 @@
 //! One round of decisions over the books: what must go, what models need, what jobs may have.
 
 use crate::cluster::{Holder, bits};
+use crate::names::JobName;
 use crate::plan::{Action, ActionId, ActionKind, Placed, Reason};
 use crate::state::{EVICTION_WINDOW_MS, Job, Phase, ReplicaPhase, ReplicaStop, Run, Seat, State, Stop};
 use crate::time::At;
 
 use super::desk::{Desk, given_up};
-use super::{elastic, jobs, models, reserve};
+use super::{elastic, jobs, models, predict, reserve};
 
 /// A replica that is not ready by then is given up; far above any load seen, so that only a hung one meets it.
 pub(super) const LOAD_TIMEOUT_MS: u64 = 120_000;
@@ -23,6 +24,8 @@ pub(super) struct Round<'a> {
     /// Jobs whose own moment has come.
     pub due: Vec<u32>,
     pub holds: reserve::Holds,
+    /// Somebody was displaced since the order of queues was made.
+    pub displaced: bool,
 }
 
 /// Decides everything that is due.
@@ -32,7 +35,8 @@ pub(super) fn run(state: &mut State, desk: &mut Desk) -> Vec<Action> {
     for ix in &due {
         desk.list(state, *ix);
     }
-    let mut round = Round { state, desk, actions: Vec::new(), due, holds: reserve::Holds::default() };
+    predict::rank(state, desk);
+    let mut round = Round { state, desk, actions: Vec::new(), due, holds: reserve::Holds::default(), displaced: false };
     round.settle_wishes();
     round.leave_devices();
     round.give_up_hung();
@@ -44,10 +48,11 @@ pub(super) fn run(state: &mut State, desk: &mut Desk) -> Vec<Action> {
         jobs::decide(&mut round);
         if round.actions.len() == before {
             elastic::grow(&mut round);
-            round.close_reservations();
-            break;
         }
         round.close_reservations();
+        if round.actions.len() == before {
+            break;
+        }
     }
     round.actions
 }
@@ -60,7 +65,7 @@ pub(super) fn next_wake(state: &State, desk: &Desk) -> Option<At> {
     let timeouts = loading.map(|replica| replica.since.plus(LOAD_TIMEOUT_MS));
     let cap = state.evictions.first().filter(|_| state.eviction_cap_reached).map(|at| at.plus(EVICTION_WINDOW_MS));
     let moments = models.chain(timeouts).chain(cap).chain(desk.next_timers());
-    moments.chain(elastic::next_growth(state, desk)).chain(reserve::next_due(state)).filter(|at| *at > now).min()
+    moments.chain(elastic::next_growth(state, desk)).chain(reserve::next_due(state)).chain(predict::next_rank(state, desk)).filter(|at| *at > now).min()
 }
 
 impl Round<'_> {
@@ -139,6 +144,7 @@ impl Round<'_> {
     /// Starts an attempt on seats that the books hold already.
     pub fn start_job(&mut self, ix: u32, seats: Vec<Seat>, reason: Reason, backfilled_until: Option<At>) {
         let mut after: Vec<ActionId> = seats.iter().flat_map(|seat| self.releases(seat)).collect();
+        after.extend(self.quota_releases(ix));
         after.sort_unstable();
         after.dedup();
         let workers = seats.iter().map(|seat| placed(self.state, seat)).collect();
@@ -146,15 +152,16 @@ impl Round<'_> {
         let Some(name) = self.state.jobs.name(ix).cloned() else { return };
         let expected_end = self.state.jobs.at(ix).map_or(now, |job| self.state.end_with(job, seats.len()));
         let Some(job) = self.state.jobs.at_mut(ix) else { return };
+        job.waited_ms = job.waited_ms(now);
         job.attempts += 1;
         let attempt = job.attempts;
         let queue = job.spec.queue.clone();
         job.phase = Phase::Running(Run { attempt, seats, since: now, expected_end, observed: false, stop: None, backfilled_until });
         let id = self.next_id();
         self.emit(id, after, ActionKind::StartJob { job: name, attempt, workers }, reason);
-        self.state.reservations.remove(&ix);
+        self.forget_reservation(ix);
         self.desk.list(self.state, ix);
-        self.desk.quota_was_used();
+        self.desk.quota_was_used(&queue);
         self.desk.mark(&queue);
     }
 
@@ -172,11 +179,48 @@ impl Round<'_> {
         before.filter_map(|releasing| release_of(self.state, releasing.holder)).collect()
     }
 
+    /// Stops whose quota the job would use before it is given up: they come first.
+    fn quota_releases(&self, ix: u32) -> Vec<ActionId> {
+        let stops: Vec<(ActionId, &JobName)> = self.state.actions.values().filter_map(stop_of).collect();
+        let tree = &self.desk.books.tree;
+        let queue = self.state.jobs.at(ix).and_then(|job| tree.node(&job.spec.queue));
+        let Some(queue) = queue.filter(|_| !stops.is_empty()) else { return Vec::new() };
+        let top = |node| tree.path(node).filter(|node| *node != tree.root()).last();
+        let mut sums = vec![0_i64; usize::from(tree.resources())];
+        let mut before = Vec::new();
+        for (id, name) in stops {
+            let Some(job) = self.state.jobs.get(name) else { continue };
+            let Some(run) = job.run() else { continue };
+            if tree.node(&job.spec.queue).and_then(top) != top(queue) {
+                continue;
+            }
+            before.push(id);
+            for (ask, seat) in Desk::asks(&job.spec, &given_up(&run.seats, run.kept())) {
+                for (resource, amount) in self.desk.books.amounts(ask, seat.node, seat.mask).as_slice() {
+                    sums[usize::from(*resource)] += amount;
+                }
+            }
+        }
+        let short = (0..tree.resources()).any(|resource| {
+            let sum = sums[usize::from(resource)];
+            sum > 0 && tree.available(queue, resource) < sum
+        });
+        if short { before } else { Vec::new() }
+    }
+
     /// Stops ordered by the engine for others in the last minute are below the cap by at least `more`.
     pub fn may_evict(&mut self, more: usize) -> bool {
         let within = self.state.evictions.len() + more <= self.state.policy.max_evictions_per_minute as usize;
         self.state.eviction_cap_reached |= !within;
         within
+    }
+}
+
+/// The job that an action stops.
+fn stop_of(action: &Action) -> Option<(ActionId, &JobName)> {
+    match &action.kind {
+        ActionKind::StopJob { job, .. } => Some((action.id, job)),
+        ActionKind::StartJob { .. } | ActionKind::StartReplica { .. } | ActionKind::StopReplica { .. } => None,
     }
 }
 

@@ -38,7 +38,7 @@ impl Round<'_> {
                 if waits && !firm(job).is_empty() {
                     self.stop_job(ix, Vec::new(), reason);
                 }
-                self.state.reservations.remove(&ix);
+                self.forget_reservation(ix);
                 if removed {
                     if let Some(name) = self.state.jobs.name(ix).cloned() {
                         self.state.jobs.remove(&name);
@@ -104,7 +104,7 @@ impl Round<'_> {
     fn holders_on(&self, node: u32, out: u64, gone: bool) -> Vec<Holder> {
         let touches = |seat: &Seat| seat.node == node && (gone || seat.mask & out != 0);
         let mut holders = Vec::new();
-        for lists in self.desk.queues.values() {
+        for lists in &self.desk.queues {
             let on = |ix: &&u32| self.state.jobs.at(**ix).is_some_and(|job| firm(job).iter().any(touches));
             holders.extend(lists.holders.iter().filter(on).map(|ix| Holder::Job(*ix)));
             let serves = |ix: &&u32| {

@@ -125,6 +125,9 @@ impl JobSpec {
 #[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
 pub struct Job {
     pub spec: JobSpec,
+    /// What it becomes once it holds nothing: other workers than those that it has.
+    #[serde(default)]
+    pub next_spec: Option<JobSpec>,
     pub submitted: At,
     pub phase: Phase,
     /// Where it stands among the waiting of its queue and priority, lower first: set when it begins to wait.
@@ -136,6 +139,8 @@ pub struct Job {
     pub progress: Progress,
     /// When it was last stopped for others, newest last, within the last hour.
     pub disruptions: Vec<At>,
+    /// How long it has waited before its attempts, the present wait left out.
+    pub waited_ms: u64,
     /// What its ended attempts ran, in milliseconds at its smallest size.
     pub served_ms: u64,
     /// A person's wishes.
@@ -206,6 +211,7 @@ impl Job {
     pub fn new(spec: JobSpec, at: At) -> Self {
         Self {
             spec,
+            next_spec: None,
             submitted: at,
             phase: Phase::Waiting { since: at, not_before: None, keep: Vec::new() },
             turn: at.0,
@@ -213,6 +219,7 @@ impl Job {
             failures: 0,
             progress: Progress::default(),
             disruptions: Vec::new(),
+            waited_ms: 0,
             served_ms: 0,
             paused: false,
             cancelled: false,
@@ -257,13 +264,33 @@ impl Job {
         self.served_ms.saturating_add(running)
     }
 
+    /// How long it has waited in all.
+    pub fn waited_ms(&self, now: At) -> u64 {
+        match &self.phase {
+            Phase::Waiting { since, .. } => self.waited_ms.saturating_add(now.since(*since)),
+            Phase::Running(_) | Phase::Finished(_) => self.waited_ms,
+        }
+    }
+
+    /// What a stop now would cost each worker: work since the checkpoint (or the start), and the restart.
+    pub fn stop_cost_ms(&self, now: At) -> u64 {
+        let Some(run) = self.run() else { return 0 };
+        let since = self.progress.checkpoint_at.map_or(run.since, |at| at.max(run.since));
+        now.since(since).saturating_add(self.spec.restart_ms)
+    }
+
     /// Until when it may not be stopped for others, if that is later than now: its least run time, and its stops of the last hour.
+    /// The end of time if it never may.
     pub fn protected_until(&self, now: At) -> Option<At> {
-        let run = self.run().filter(|run| run.stop.is_none())?;
-        let least = run.since.plus(self.spec.min_runtime_ms);
+        let run = self.run()?;
+        // What starts at this moment is not stopped at this moment: nobody goes in a circle while time stands still.
+        let least = run.since.plus(self.spec.min_runtime_ms.max(1));
+        if self.spec.max_disruptions_per_hour == u32::MAX {
+            return Some(least).filter(|at| *at > now);
+        }
         let recent = self.disruptions.iter().filter(|at| now.since(**at) < HOUR_MS);
         let spent = recent.clone().count() >= self.spec.max_disruptions_per_hour as usize;
-        let next = recent.min().filter(|_| spent).map(|at| at.plus(HOUR_MS));
+        let next = spent.then(|| recent.min().map_or(At(u64::MAX), |at| at.plus(HOUR_MS)));
         [Some(least), next].into_iter().flatten().filter(|at| *at > now).max()
     }
 }

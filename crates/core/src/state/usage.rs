@@ -22,9 +22,15 @@ pub struct Usage {
     pub held_ms: BTreeMap<String, u64>,
     /// GPU-milliseconds by queue, halved after each [`crate::policy::Policy::half_life_ms`].
     pub decayed_ms: BTreeMap<QueueName, u64>,
-    /// The moment of `decayed_ms`.
-    pub decayed_at: At,
+    /// Thousandths of GPUs by queue, since the last decision; empty when nothing counts the past.
+    #[serde(default)]
+    pub used_milli: BTreeMap<QueueName, u64>,
 }
+
+/// Steps of a half-life in which the past fades, and what each leaves of it, in millionths: 2^(-1/64). Steps are at fixed
+/// moments, so that it does not matter how often time is moved forward.
+const FADES: u64 = 64;
+const FADE_PPM: u64 = 989_228;
 
 impl State {
     /// Moves time forward: books what was held since, and forgets evictions that left the window.
@@ -38,6 +44,26 @@ impl State {
         self.usage.at = Some(now);
         self.usage.device_ms += self.usage.devices * elapsed;
         self.usage.lent_ms += self.usage.lent_milli * elapsed / 1000;
+        self.remember_used(elapsed);
+    }
+
+    /// Lets the past fade, and adds what queues used for the last `elapsed` milliseconds.
+    fn remember_used(&mut self, elapsed: u64) {
+        let step = (self.policy.half_life_ms / FADES).max(1);
+        let fades = self.now.0 / step - (self.now.0 - elapsed) / step;
+        let usage = &mut self.usage;
+        if fades > 0 {
+            let halvings = u32::try_from(fades / FADES).unwrap_or(u32::MAX).min(63);
+            for past in usage.decayed_ms.values_mut() {
+                *past >>= halvings;
+                (0..fades % FADES).for_each(|_| *past = past.saturating_mul(FADE_PPM) / 1_000_000);
+            }
+            usage.decayed_ms.retain(|_, past| *past > 0);
+        }
+        for (queue, milli) in usage.used_milli.iter().filter(|_| elapsed > 0) {
+            let past = usage.decayed_ms.entry(queue.clone()).or_default();
+            *past = past.saturating_add(milli.saturating_mul(elapsed) / 1000);
+        }
     }
 
     /// Books what a holder held from `since` until now.

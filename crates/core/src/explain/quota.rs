@@ -1,0 +1,100 @@
+//! What each level of the quota tree says to a claim.
+
+use crate::books::{Amounts, Books};
+use crate::names::QueueName;
+use crate::quota::{Limit, NodeIx, ResourceIx};
+use crate::state::JobSpec;
+
+use super::words;
+
+/// Above this an amount is no limit: the pool itself owns all there is.
+const BOUNDLESS: i64 = i64::MAX / 16;
+
+/// What a gang counts as at least, over all its groups.
+pub(super) fn need(books: &Books, spec: &JobSpec) -> Vec<(ResourceIx, i64)> {
+    let mut sums: Vec<(ResourceIx, i64)> = Vec::new();
+    let groups: Vec<Amounts> = spec.groups.iter().map(|group| books.least_amounts(&group.ask).times(group.min)).collect();
+    for (resource, amount) in groups.iter().flat_map(Amounts::as_slice) {
+        match sums.iter_mut().find(|(known, _)| known == resource) {
+            Some((_, sum)) => *sum = sum.saturating_add(*amount),
+            None => sums.push((*resource, *amount)),
+        }
+    }
+    sums
+}
+
+/// The levels that refuse a gang, from its queue up, and what each would allow.
+pub(super) fn refusing(books: &Books, spec: &JobSpec) -> Vec<String> {
+    let Some(queue) = books.tree.node(&spec.queue) else { return Vec::new() };
+    let mut told = Vec::new();
+    for (resource, need) in need(books, spec) {
+        if !spec.preemptible {
+            told.extend(own_only(books, spec, queue, resource, need));
+        }
+        for level in books.tree.levels(queue, resource).filter(|level| level.available < need && level.available < BOUNDLESS) {
+            told.push(limit(books, level.node, resource, level.limit));
+        }
+        if need > books.tree.potential_available(queue, resource) {
+            let (what, most) = (books.resource(resource), books.tree.potential_available(queue, resource));
+            told.push(format!(
+                "it needs {} {}, and queue {} may never use more than {}: it cannot start as it is",
+                words::number(&what, need),
+                words::unit(&what),
+                spec.queue,
+                words::number(&what, most)
+            ));
+        }
+    }
+    told
+}
+
+/// Work that may not be stopped uses only what is its queue's own.
+fn own_only(books: &Books, spec: &JobSpec, queue: NodeIx, resource: ResourceIx, need: i64) -> Option<String> {
+    let (used, own) = (books.tree.usage(queue, resource), books.tree.guaranteed(queue, resource));
+    let what = books.resource(resource);
+    (used.saturating_add(need) > own).then(|| {
+        format!(
+            "it is not preemptible, so it may use only what is its queue's own: queue {} uses {} of {} {}, it needs {}",
+            spec.queue,
+            words::number(&what, used),
+            words::number(&what, own),
+            words::unit(&what),
+            words::number(&what, need)
+        )
+    })
+}
+
+/// One level's limit and how much of it is used.
+pub(super) fn limit(books: &Books, node: NodeIx, resource: ResourceIx, limit: Limit) -> String {
+    let tree = &books.tree;
+    let what = books.resource(resource);
+    let name = tree.queue(node).map_or_else(|| QueueName::from(""), |queue| queue.name.clone());
+    let (used, own) = (tree.usage(node, resource), tree.guaranteed(node, resource));
+    let borrowed = if limit == Limit::Borrowing { tree.quota(node, resource).borrowing_limit.unwrap_or(0) } else { 0 };
+    let most = own.saturating_add(borrowed);
+    let which = if name.0.is_empty() { "the pool".to_owned() } else { format!("queue {name}") };
+    format!("{which} uses {} of its limit of {} {}", words::number(&what, used), words::number(&what, most), words::unit(&what))
+}
+
+/// What a queue uses beyond its own, in thousandths of devices.
+pub(super) fn above_own(books: &Books, queue: &QueueName) -> Option<(i64, i64)> {
+    let node = books.tree.node(queue)?;
+    let used = books.tree.own_usage(node, crate::books::GPU);
+    let above = used - books.tree.quota(node, crate::books::GPU).nominal;
+    (above > 0).then_some((used, above))
+}
+
+/// The levels that refuse one more worker.
+pub(super) fn refusing_one_more(books: &Books, spec: &JobSpec, ask: &crate::ask::Ask) -> Vec<String> {
+    let Some(queue) = books.tree.node(&spec.queue) else { return Vec::new() };
+    let amounts = books.least_amounts(ask);
+    let mut told = Vec::new();
+    for (resource, need) in amounts.as_slice() {
+        if !spec.preemptible {
+            told.extend(own_only(books, spec, queue, *resource, *need));
+        }
+        let levels = books.tree.levels(queue, *resource);
+        told.extend(levels.filter(|level| level.available < *need).map(|level| limit(books, level.node, *resource, level.limit)));
+    }
+    told
+}
