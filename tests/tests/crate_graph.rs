@@ -7,7 +7,7 @@ use std::process::Command;
 use serde_json::Value;
 
 /// What each package may depend on directly. A new package fails the test until it has its line here.
-const MAY_KNOW: [(&str, &[&str]); 11] = [
+const MAY_KNOW: [(&str, &[&str]); 12] = [
     ("tidegate-core", &[]),
     ("tidegate-api", &["tidegate-core"]),
     ("tidegate-nvml", &["tidegate-core", "tidegate-api"]),
@@ -16,6 +16,7 @@ const MAY_KNOW: [(&str, &[&str]); 11] = [
     ("tidegate-local", PART),
     ("tidegate-router", PART),
     ("tidegate-replica", PART),
+    ("tidegate-simulator", PART),
     (
         "tidegate",
         &[
@@ -27,6 +28,7 @@ const MAY_KNOW: [(&str, &[&str]); 11] = [
             "tidegate-local",
             "tidegate-router",
             "tidegate-replica",
+            "tidegate-simulator",
         ],
     ),
     ("tidegate-fake-nvml", &[]),
