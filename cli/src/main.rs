@@ -7,6 +7,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use tidegate_runtime::{exit, shutdown, telemetry};
+use tidegate_simulator::command::Ended;
 use tokio_util::task::TaskTracker;
 
 /// Makes one GPU do the work of two or three.
@@ -24,6 +25,8 @@ enum Command {
     /// Runs one unit of `up`, so that it outlives `up`. Without a runtime: there is one for every process that `up` runs.
     #[command(hide = true)]
     Shim(tidegate_local::shim::Args),
+    /// Replays traces in virtual time under the same engine and its peers' rules.
+    Simulate(tidegate_simulator::command::Args),
     #[command(flatten)]
     Client(client::Command),
 }
@@ -53,6 +56,7 @@ fn main() -> ExitCode {
     };
     match cli.command {
         Command::Shim(args) => end(tidegate_local::shim::run(args)),
+        Command::Simulate(args) => simulate(&args),
         Command::Part(part) => {
             telemetry::init("info");
             on_runtime(async { end(run(part).await) })
@@ -63,6 +67,15 @@ fn main() -> ExitCode {
                 Ok(()) | Err(_) => ExitCode::SUCCESS,
             }
         }),
+    }
+}
+
+/// Computes alone: no runtime, no signals.
+fn simulate(args: &tidegate_simulator::command::Args) -> ExitCode {
+    match tidegate_simulator::command::run(args, &mut std::io::stdout().lock()) {
+        Ok(Ended::Well) => ExitCode::SUCCESS,
+        Ok(Ended::Missed) => ExitCode::from(1),
+        Err(e) => fail(&e.to_string(), e.code()),
     }
 }
 

@@ -100,7 +100,8 @@ impl Admission<'_> {
             return None;
         }
         let (devices, suit) = (self.machine.devices.len(), self.machine.suiting(&ask));
-        let mut what = format!("is more than this box takes: of its {devices} device(s) {suit} suit, with room for {room} worker(s)");
+        let mut what =
+            format!("is more than this box takes: of its {devices} device(s) {suit} suit, with room for {room} worker(s)");
         if ask.cpu_milli > 0 || ask.memory_mib > 0 {
             let box_has = &self.machine.spec;
             write!(what, "; it has {} thousandths of a core and {} MiB", box_has.cpu_milli, box_has.memory_mib).ok()?;
@@ -113,7 +114,8 @@ impl Admission<'_> {
     /// A wish to be close together at a level that nobody has named.
     fn unknown_level(&self, sourced: &Sourced, spec: &TrainingJobSpec, new: &[Sourced]) -> Option<Problem> {
         let level = &spec.spread.as_ref()?.level;
-        let pool = new.iter().find_map(|sourced| if let Object::Pool(pool) = &sourced.object { Some(pool.spec.clone()) } else { None });
+        let pool =
+            new.iter().find_map(|sourced| if let Object::Pool(pool) = &sourced.object { Some(pool.spec.clone()) } else { None });
         let levels = pool.unwrap_or_else(|| self.known.pool()).topology_levels;
         if ["island", "node"].contains(&level.as_str()) || levels.contains(level) {
             return None;
@@ -127,7 +129,13 @@ impl Admission<'_> {
         self.queue(sourced, &spec.queue, new, problems);
         if self.machine.room(&convert::ask(&spec.gpu)) == 0 {
             let asked = serde_json::to_string(&spec.gpu).unwrap_or_default();
-            problems.push(problem(sourced, "spec.gpu", &asked, "suits no device of this box", "ask for another class, or for less"));
+            problems.push(problem(
+                sourced,
+                "spec.gpu",
+                &asked,
+                "suits no device of this box",
+                "ask for another class, or for less",
+            ));
         }
         if let Some(embedding) = &spec.embedding
             && !Path::new(&embedding.tokenizer).is_file()

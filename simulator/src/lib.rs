@@ -15,6 +15,7 @@
 
 pub mod capacity;
 pub mod cluster;
+pub mod command;
 pub mod error;
 pub mod generate;
 pub mod inference;

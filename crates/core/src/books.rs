@@ -6,7 +6,7 @@ use crate::ask::Ask;
 use crate::cluster::{AskIx, Choice, Claim, Cluster, Holder, bits};
 use crate::names::{Class, QueueName};
 use crate::quota::{Binding, NodeIx, QueueQuota, QuotaError, ResourceIx, Tree};
-use crate::state::{Quota, Queue, Resource, Seat, State};
+use crate::state::{Queue, Quota, Resource, Seat, State};
 
 /// Amounts of the resources that a claim counts as: GPUs, GPUs of its class, CPU, memory.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

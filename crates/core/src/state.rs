@@ -13,14 +13,14 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::arena::Arena;
+pub use crate::ask::{Amount, Ask, ClassWish};
 use crate::fragment;
 use crate::history::History;
 use crate::names::{Class, DeviceId, JobName, ModelName, NodeName, QueueName, ReplicaId};
-pub use crate::ask::{Amount, Ask, ClassWish};
 pub use crate::node::{Device, Health, Node, NodeSpec, Taint};
-pub use crate::quota::Quota;
 use crate::plan::{Action, ActionId};
 use crate::policy::Policy;
+pub use crate::quota::Quota;
 use crate::time::At;
 
 /// The window of the cap on evictions.
@@ -215,9 +215,10 @@ impl State {
 
     /// Rebuilds what is derived from the rest: where each device is.
     pub(crate) fn index_devices(&mut self) {
-        let places = self.nodes.slots().flat_map(|(ix, _, node)| {
-            (0_u32..).zip(&node.devices).map(move |(index, device)| (device.id.clone(), (ix, index)))
-        });
+        let places = self
+            .nodes
+            .slots()
+            .flat_map(|(ix, _, node)| (0_u32..).zip(&node.devices).map(move |(index, device)| (device.id.clone(), (ix, index))));
         self.places = places.collect();
     }
 }

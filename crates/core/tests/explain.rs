@@ -25,7 +25,6 @@ fn ask(story: &Story, name: &str) -> Explanation {
     assert_eq!(story.engine.is_consistent(), Ok(()));
     answer
 }
-}
 
 fn of_class(class: &str, gpus: u32) -> Ask {
     Ask { classes: vec![ClassWish::from(Class::from(class))], ..Ask::whole(gpus) }

@@ -46,9 +46,11 @@ fn told(wrong: &QuotaError, queues: &BTreeMap<QueueName, QueueQuota>, new: &[Sou
         QuotaError::NoParent { queue, .. } => {
             (queue.clone(), "is not a Queue here".to_owned(), "apply a Queue of this name, or name another")
         }
-        QuotaError::Cycle { queue, path } => {
-            (writer(path, new).unwrap_or_else(|| queue.clone()), format!("is below itself ({path})"), "give one of these another parent")
-        }
+        QuotaError::Cycle { queue, path } => (
+            writer(path, new).unwrap_or_else(|| queue.clone()),
+            format!("is below itself ({path})"),
+            "give one of these another parent",
+        ),
         QuotaError::NoWeight { queue } | QuotaError::Twice { queue } => (queue.clone(), text, "correct it"),
         _ => (QueueName::from(""), text, "correct it"),
     };

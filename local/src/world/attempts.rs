@@ -75,7 +75,8 @@ impl World {
 
     /// The devices of a place, in their order. A place without devices is for work on CPU alone.
     pub(super) fn devices_at(&self, place: &Placed) -> Result<Vec<&Device>, String> {
-        let device = |id: &tidegate_core::names::DeviceId| self.devices.get(&id.0).ok_or_else(|| format!("its device {id} is gone"));
+        let device =
+            |id: &tidegate_core::names::DeviceId| self.devices.get(&id.0).ok_or_else(|| format!("its device {id} is gone"));
         place.devices.iter().map(device).collect()
     }
 

@@ -51,7 +51,9 @@ impl World {
             Object::Queue(queue) => {
                 self.tell(Event::QueueSet { name: QueueName::from(name), queue: convert::queue(&queue.spec) });
             }
-            Object::TrainingJob(job) => self.tell(Event::JobSet { name: JobName::from(name), spec: convert::job(name, &job.spec) }),
+            Object::TrainingJob(job) => {
+                self.tell(Event::JobSet { name: JobName::from(name), spec: convert::job(name, &job.spec) })
+            }
             Object::Model(model) => {
                 let generation = self.objects.model(name).map_or(1, |(_, generation)| generation);
                 self.tell(Event::ModelSet { name: ModelName::from(name), spec: convert::model(&model.spec, generation) });

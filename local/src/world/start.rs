@@ -50,7 +50,8 @@ pub struct Setup {
 impl World {
     /// Makes the world; what ran before goes on.
     pub fn new(setup: Setup) -> Result<Self, Error> {
-        let Setup { ledger, loaded, engine, objects, machine, units, found, places, publisher, metrics, infos, apply, listener } = setup;
+        let Setup { ledger, loaded, engine, objects, machine, units, found, places, publisher, metrics, infos, apply, listener } =
+            setup;
         let decisions = loaded.decisions.iter().rev().take(super::SHOWN_DECISIONS).rev();
         let mut world = Self {
             engine,

@@ -91,8 +91,7 @@ pub(super) fn borrowers(state: &State, holdings: &Holdings) -> Vec<QueueName> {
     if holdings.lent_milli(state) == 0 {
         return Vec::new();
     }
-    let above =
-        |(name, queue): &(&QueueName, &tidegate_core::state::Queue)| holdings.queue_milli(name) > queue.nominal_milli();
+    let above = |(name, queue): &(&QueueName, &tidegate_core::state::Queue)| holdings.queue_milli(name) > queue.nominal_milli();
     state.queues.iter().filter(above).map(|(name, _)| name.clone()).collect()
 }
 

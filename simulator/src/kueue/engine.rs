@@ -69,7 +69,10 @@ impl EngineScheduler {
         };
         let levels = scene.layout.as_ref().map_or(&[][..], |layout| &layout.levels);
         let levels: Vec<String> = levels.iter().map(|(name, _)| name.clone()).filter(|name| name != "node").collect();
-        this.tell(0, Event::PolicySet(Policy { levels, max_evictions_per_minute: u32::MAX, max_starts: MAX_STARTS, ..Policy::default() }));
+        this.tell(
+            0,
+            Event::PolicySet(Policy { levels, max_evictions_per_minute: u32::MAX, max_starts: MAX_STARTS, ..Policy::default() }),
+        );
         this.queues(scene);
         match &scene.layout {
             Some(layout) => this.nodes(&layout.clone()),
@@ -86,8 +89,12 @@ impl EngineScheduler {
             listed.map_or(0, |(_, quota)| quota.nominal)
         };
         let resources = (0..).zip(&scene.resources);
-        let quotas = resources.map(|(ix, name)| (resource(name), Quota { nominal: nominal(ix), borrowing_limit: Some(0), lending_limit: None }));
-        self.tell(0, Event::QueueSet { name: QueueName::from(ROOT), queue: Queue { quotas: quotas.collect(), ..Queue::default() } });
+        let quotas = resources
+            .map(|(ix, name)| (resource(name), Quota { nominal: nominal(ix), borrowing_limit: Some(0), lending_limit: None }));
+        self.tell(
+            0,
+            Event::QueueSet { name: QueueName::from(ROOT), queue: Queue { quotas: quotas.collect(), ..Queue::default() } },
+        );
         for quota in scene.queues.iter().filter(|queue| !queue.name.0.is_empty()) {
             let name_of = |ix: &ResourceIx| scene.resources.get(usize::from(*ix)).map_or("", String::as_str);
             let queue = Queue {
@@ -107,12 +114,17 @@ impl EngineScheduler {
 
     fn nodes(&mut self, layout: &Layout) {
         let amount = |of: &Resource| {
-            let found = layout.node.iter().find(|(ix, _)| self.scene.resources.get(usize::from(*ix)).is_some_and(|name| resource(name) == *of));
+            let found = layout
+                .node
+                .iter()
+                .find(|(ix, _)| self.scene.resources.get(usize::from(*ix)).is_some_and(|name| resource(name) == *of));
             found.map_or(0, |(_, amount)| u64::try_from(*amount).unwrap_or(0))
         };
         let (gpus, cpu) = (amount(&Resource::Gpu) / 1000, amount(&Resource::Cpu));
         for node in 0..layout.nodes() {
-            let domain = |(level, (name, _)): (u8, &(String, u32))| (name.clone(), format!("{name}-{}", node / layout.width(level).max(1)));
+            let domain = |(level, (name, _)): (u8, &(String, u32))| {
+                (name.clone(), format!("{name}-{}", node / layout.width(level).max(1)))
+            };
             let labels = (0_u8..).zip(&layout.levels).filter(|(_, (name, _))| name != "node").map(domain).collect();
             let cpu_milli = if cpu > 0 { cpu } else { NodeSpec::default().cpu_milli };
             // The engine knows no limit of pods on a node: their memory stands for it.
@@ -202,7 +214,8 @@ impl EngineScheduler {
 /// A class as a job.
 fn job(scene: &Scene, queue: QueueName, class: &Class) -> JobSpec {
     let amount = |of: &Resource| {
-        let found = class.per_pod.iter().find(|(ix, _)| scene.resources.get(usize::from(*ix)).is_some_and(|name| resource(name) == *of));
+        let found =
+            class.per_pod.iter().find(|(ix, _)| scene.resources.get(usize::from(*ix)).is_some_and(|name| resource(name) == *of));
         found.map_or(0, |(_, amount)| u64::try_from(*amount).unwrap_or(0))
     };
     let gpus = u32::try_from(amount(&Resource::Gpu) / 1000).unwrap_or(u32::MAX);

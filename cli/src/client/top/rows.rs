@@ -161,7 +161,14 @@ mod tests {
                 metrics: [("loss".to_owned(), 0.41)].into(),
                 ..Job::default()
             }],
-            queues: vec![Queue { name: "research".to_owned(), parent: None, nominal: 0, borrowing_limit: None, used: 1, lent: 1 }],
+            queues: vec![Queue {
+                name: "research".to_owned(),
+                parent: None,
+                nominal: 0,
+                borrowing_limit: None,
+                used: 1,
+                lent: 1,
+            }],
             eviction_cap_reached: false,
         }
     }

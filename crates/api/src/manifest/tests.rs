@@ -32,7 +32,11 @@ fn every_manifest_of_the_first_release_is_still_valid() {
 
 #[test]
 fn a_queue_says_the_quota_of_a_resource_once() {
-    assert_refused("Queue", "nominal: 4, quotas: [{resource: gpu, nominal: 4}]", &["spec", "nominal", "borrowingLimit", "quotas"]);
+    assert_refused(
+        "Queue",
+        "nominal: 4, quotas: [{resource: gpu, nominal: 4}]",
+        &["spec", "nominal", "borrowingLimit", "quotas"],
+    );
     assert_refused("Queue", "borrowingLimit: 4, quotas: [{resource: gpu, nominal: 4}]", &["borrowingLimit", "quotas"]);
     assert_fine("Queue", "nominal: 4, quotas: [{resource: cpu, nominal: 4}]");
     let twice = "quotas: [{resource: cpu, nominal: 1}, {resource: cpu, nominal: 2}]";

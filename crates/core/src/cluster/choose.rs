@@ -21,14 +21,7 @@ impl Choice {
     pub fn claim(&self, ask: &Ask, node: &NodeFree) -> Claim {
         let device = bits(self.mask).next().and_then(|index| node.devices.get(index));
         let (milli, mib) = device.map_or((0, 0), |device| (milli_of(ask, device), mib_of(ask, device)));
-        Claim {
-            mask: self.mask,
-            slices: self.slices,
-            milli,
-            mib,
-            cpu_milli: ask.cpu_milli,
-            memory_mib: ask.memory_mib,
-        }
+        Claim { mask: self.mask, slices: self.slices, milli, mib, cpu_milli: ask.cpu_milli, memory_mib: ask.memory_mib }
     }
 }
 
@@ -105,7 +98,9 @@ pub fn fit(wish: Wish<'_>, node: &NodeFree, eligible: u64) -> u32 {
             islands(node, free_mask(node, eligible)).iter().map(|(size, ..)| u64::from(size / devices.max(1))).sum()
         }
         Amount::Whole(devices) => u64::from(free_mask(node, eligible).count_ones()) / u64::from(devices.max(1)),
-        Amount::Milli(_) | Amount::MemoryMib(_) => bits(eligible).filter_map(|at| node.devices.get(at)).map(|device| shares(ask, device)).sum(),
+        Amount::Milli(_) | Amount::MemoryMib(_) => {
+            bits(eligible).filter_map(|at| node.devices.get(at)).map(|device| shares(ask, device)).sum()
+        }
         Amount::Mig(_) => bits(eligible).filter_map(|at| node.devices.get(at)).map(|device| instances(ask, device)).sum(),
     };
     u32::try_from(beside.min(on_devices)).unwrap_or(u32::MAX).min(1_000_000)
@@ -211,7 +206,8 @@ fn slot(ask: &Ask, device: &DeviceFree) -> Option<(u8, bool)> {
     if !divided {
         return None;
     }
-    let busy = if device.releasing > 0 && device.releasing_slices == 0 { u8::MAX } else { device.slices | device.releasing_slices };
+    let busy =
+        if device.releasing > 0 && device.releasing_slices == 0 { u8::MAX } else { device.slices | device.releasing_slices };
     profile.place(busy).map(|mask| (mask, true)).or_else(|| profile.place(device.slices).map(|mask| (mask, false)))
 }
 

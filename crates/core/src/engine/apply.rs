@@ -345,7 +345,11 @@ impl Facts<'_> {
                     model.not_before = None;
                 }
                 // What replicas of it hold is counted as it was placed.
-                let ask = if self.desk.by_model.get(&name).is_some_and(|all| !all.is_empty()) { model.spec.ask.clone() } else { spec.ask.clone() };
+                let ask = if self.desk.by_model.get(&name).is_some_and(|all| !all.is_empty()) {
+                    model.spec.ask.clone()
+                } else {
+                    spec.ask.clone()
+                };
                 model.spec = ModelSpec { ask, ..spec };
                 model.removed = false;
             }

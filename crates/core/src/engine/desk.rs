@@ -104,6 +104,9 @@ pub(super) struct Desk {
     for_quota: BTreeMap<NodeIx, BTreeSet<u32>>,
     /// Queues that wait although they use less than their own.
     owed: BTreeSet<u32>,
+    /// Queues with a gang of several groups that waits for devices: its groups are placed one after the other, so that it may
+    /// even fit because somebody else took what misled the first of them.
+    for_change: BTreeSet<u32>,
     /// Queues that wait for the cap on evictions: every decision looks at them.
     capped: BTreeSet<u32>,
     /// When a queue that was refused may fare better only because time has passed.
@@ -136,7 +139,11 @@ impl Desk {
     /// Remembers nodes that work must leave.
     pub fn note_health(&mut self, ix: u32, node: &crate::node::Node) {
         let out = node.gone || node.devices.iter().any(|device| device.health != crate::node::Health::Ok);
-        if out { self.out.insert(ix) } else { self.out.remove(&ix) };
+        if out {
+            self.out.insert(ix)
+        } else {
+            self.out.remove(&ix)
+        };
         self.capacity = None;
     }
 
@@ -306,6 +313,9 @@ impl Desk {
         if block == Block::EvictionCap {
             self.capped.insert(queue);
         }
+        if self.least.get(kind as usize).is_some_and(|groups| groups.len() > 1) {
+            self.for_change.insert(queue);
+        }
         if binding.is_none() || owed {
             self.for_devices.insert(queue);
         }
@@ -367,6 +377,8 @@ impl Desk {
 
     /// A queue uses more: those that are owed may now take from it, if it has more than its own.
     pub fn quota_was_used(&mut self, queue: &QueueName) {
+        let waiting = std::mem::take(&mut self.for_change);
+        self.wake(waiting);
         let tree = &self.books.tree;
         let over = |node: NodeIx| (0..tree.resources()).any(|resource| tree.borrowing(node, resource));
         if tree.node(queue).is_some_and(|node| tree.path(node).any(over)) {
@@ -394,6 +406,7 @@ impl Desk {
             self.retries.clear();
             self.for_devices.clear();
             self.for_quota.clear();
+            self.for_change.clear();
             self.owed.clear();
             return (0..u32::try_from(self.queues.len()).unwrap_or(u32::MAX)).collect();
         }
@@ -434,7 +447,11 @@ impl Desk {
             present.fold([0_i64; 3], |[gpu, cpu, memory], node| {
                 let devices = node.devices.iter().filter(|device| device.usable).count();
                 let add = |sum: i64, amount: u64| sum.saturating_add(i64::try_from(amount).unwrap_or(i64::MAX));
-                [gpu + i64::try_from(devices).unwrap_or(0) * 1000, add(cpu, node.spec.cpu_milli), add(memory, node.spec.memory_mib)]
+                [
+                    gpu + i64::try_from(devices).unwrap_or(0) * 1000,
+                    add(cpu, node.spec.cpu_milli),
+                    add(memory, node.spec.memory_mib),
+                ]
             })
         })
     }
@@ -520,7 +537,8 @@ impl Desk {
         if waiting(self) != waiting(&fresh) {
             return Err(format!("waiting: kept {:?}, should be {:?}", waiting(self), waiting(&fresh)));
         }
-        let holders = |desk: &Self| -> BTreeSet<u32> { desk.queues.iter().flat_map(|lists| lists.holders.iter().copied()).collect() };
+        let holders =
+            |desk: &Self| -> BTreeSet<u32> { desk.queues.iter().flat_map(|lists| lists.holders.iter().copied()).collect() };
         if holders(self) != holders(&fresh) || self.resuming != fresh.resuming || self.timers != fresh.timers {
             return Err("holders, resuming jobs or timers differ".to_owned());
         }

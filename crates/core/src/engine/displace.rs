@@ -40,7 +40,10 @@ impl Want {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Give {
     /// One worker of a job that can go on without it.
-    Worker { job: u32, seat: Seat },
+    Worker {
+        job: u32,
+        seat: Seat,
+    },
     /// All that the job still has.
     Job(u32),
     Replica(u32),
@@ -210,7 +213,11 @@ impl Round<'_> {
         self.displaced = true;
         self.state.evictions.extend(std::iter::repeat_n(now, victims));
         for (ix, keep) in &trial.kept {
-            let Some(unit) = trial.given.iter().find(|unit| unit.give == Give::Job(*ix) || matches!(unit.give, Give::Worker { job, .. } if job == *ix)) else {
+            let Some(unit) = trial
+                .given
+                .iter()
+                .find(|unit| unit.give == Give::Job(*ix) || matches!(unit.give, Give::Worker { job, .. } if job == *ix))
+            else {
                 continue;
             };
             if let Some(job) = self.state.jobs.at_mut(*ix).filter(|_| unit.rank.0 != ENDING) {
@@ -218,7 +225,8 @@ impl Round<'_> {
                 job.disruptions.push(now);
             }
             let from = self.state.jobs.at(*ix).map_or(0, |job| firm(job).len());
-            let reason = reason(want, unit, u32::try_from(from).unwrap_or(u32::MAX), u32::try_from(keep.len()).unwrap_or(u32::MAX));
+            let reason =
+                reason(want, unit, u32::try_from(from).unwrap_or(u32::MAX), u32::try_from(keep.len()).unwrap_or(u32::MAX));
             self.note_stop(*ix, keep.clone(), reason);
         }
         for unit in &trial.given {
@@ -304,12 +312,17 @@ impl Round<'_> {
         let rank = |tier: u8, order: usize| (tier, lost_ms, job.spec.priority, Reverse(job.submitted), Reverse(order));
         let tier = |tier: u8| if ending { ENDING } else { tier };
         if job.spec.is_elastic() {
-            let groups = (0_u16..).zip(&job.spec.groups).filter(|(number, group)| {
-                kept.iter().filter(|seat| seat.group == *number).count() > group.min as usize
-            });
+            let groups = (0_u16..)
+                .zip(&job.spec.groups)
+                .filter(|(number, group)| kept.iter().filter(|seat| seat.group == *number).count() > group.min as usize);
             let shrinkable: Vec<u16> = groups.map(|(number, _)| number).collect();
             let seats = kept.iter().enumerate().filter(|(_, seat)| shrinkable.contains(&seat.group));
-            units.extend(seats.map(|(at, seat)| Unit { rank: rank(tier(SHRINK), at), give: Give::Worker { job: ix, seat: *seat }, right, lost_ms }));
+            units.extend(seats.map(|(at, seat)| Unit {
+                rank: rank(tier(SHRINK), at),
+                give: Give::Worker { job: ix, seat: *seat },
+                right,
+                lost_ms,
+            }));
         }
         if right.may_end() {
             let whole = if right == Right::Overstayed { OVERSTAYED } else { EVICT };

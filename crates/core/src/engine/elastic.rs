@@ -48,9 +48,9 @@ impl Bidder {
 
     /// The first group that has not all that it can use.
     fn growing_group(&self) -> Option<usize> {
-        (0_u16..).zip(&self.spec.groups).position(|(number, group)| {
-            self.seats.iter().filter(|seat| seat.group == number).count() < group.max as usize
-        })
+        (0_u16..)
+            .zip(&self.spec.groups)
+            .position(|(number, group)| self.seats.iter().filter(|seat| seat.group == number).count() < group.max as usize)
     }
 
     /// One more worker on devices that are free now.
@@ -164,9 +164,15 @@ pub(super) fn next_growth(state: &State, desk: &Desk) -> Option<At> {
     if desk.growable.is_empty() {
         return None;
     }
+    // Work on CPU alone grows without a device.
+    let on_cpu = |ix: &u32| {
+        let groups = state.jobs.at(*ix).map_or(&[][..], |job| &job.spec.groups);
+        groups.iter().any(|group| group.max > group.min && group.ask.devices() == 0)
+    };
     let healthy = state.devices().filter(|device| device.health == Health::Ok);
-    let mut any = false;
-    let ripe = healthy.filter_map(|device| device.free_since).inspect(|_| any = true).map(|at| at.plus(state.policy.grow_after_ms));
+    let mut any = desk.growable.iter().any(on_cpu);
+    let ripe =
+        healthy.filter_map(|device| device.free_since).inspect(|_| any = true).map(|at| at.plus(state.policy.grow_after_ms));
     let first = ripe.filter(|at| *at > state.now).min();
     if !any {
         return None;

@@ -224,7 +224,8 @@ impl Books {
     fn nodes_for(&mut self, ask: AskIx, count: u32) -> Vec<u32> {
         let nodes = u32::try_from(self.cluster.nodes().len()).unwrap_or(u32::MAX);
         let candidates = self.cluster.candidates(ask);
-        let mut fitting: Vec<(u32, u32)> = (0..nodes).map(|node| (candidates.fit(node), node)).filter(|(fit, _)| *fit >= count).collect();
+        let mut fitting: Vec<(u32, u32)> =
+            (0..nodes).map(|node| (candidates.fit(node), node)).filter(|(fit, _)| *fit >= count).collect();
         fitting.sort_unstable();
         fitting.truncate(MAX_DOMAINS);
         fitting.into_iter().map(|(_, node)| node).collect()
@@ -239,7 +240,14 @@ impl Books {
     }
 
     /// `count` workers on as few nodes of the scope as can be.
-    fn fill(&mut self, gang: Gang<'_>, ask: AskIx, count: u32, scope: Scope, seats: &mut Vec<Seat>) -> Result<(), Option<Binding>> {
+    fn fill(
+        &mut self,
+        gang: Gang<'_>,
+        ask: AskIx,
+        count: u32,
+        scope: Scope,
+        seats: &mut Vec<Seat>,
+    ) -> Result<(), Option<Binding>> {
         let mut left = count;
         while left > 0 {
             let node = self.next_node(ask, left, count, scope).ok_or(None)?;
@@ -259,7 +267,8 @@ impl Books {
             Scope::All => {
                 let candidates = cluster.candidates(ask);
                 let enough = candidates.total() >= u64::from(left);
-                let node = if count == 1 { candidates.best() } else { candidates.tightest(left).or_else(|| candidates.emptiest()) };
+                let node =
+                    if count == 1 { candidates.best() } else { candidates.tightest(left).or_else(|| candidates.emptiest()) };
                 node.filter(|_| enough)
             }
             Scope::Domain(level, domain) => {
@@ -317,7 +326,8 @@ impl Books {
         let job = spec.spread.as_ref().filter(|_| !one);
         let of_group = beside.iter().find(|seat| usize::from(seat.group) == index);
         let bounds = [(group, of_group), (job, beside.first())];
-        let required = bounds.into_iter().filter_map(|(spread, seat)| Some((spread.filter(|spread| spread.required)?, seat?.node)));
+        let required =
+            bounds.into_iter().filter_map(|(spread, seat)| Some((spread.filter(|spread| spread.required)?, seat?.node)));
         required
             .filter_map(|(spread, node)| match self.cluster.topology().level(&spread.level)? {
                 Level::Label(level) => Some(Scope::Domain(level, self.cluster.topology().domain(level, node))),
@@ -354,17 +364,15 @@ impl Books {
 
     fn by_quota(&self, binding: Binding) -> Refusal {
         let at = self.tree.queue(binding.node).map_or_else(|| QueueName::from(""), |queue| queue.name.clone());
-        let block = Block::Quota {
-            at,
-            resource: self.resource(binding.resource),
-            need: binding.need,
-            available: binding.available,
-        };
+        let block =
+            Block::Quota { at, resource: self.resource(binding.resource), need: binding.need, available: binding.available };
         Refusal { block, binding: Some(binding) }
     }
 
     fn refusal(&mut self, gang: Gang<'_>, index: usize, spread: Option<&Spread>) -> Refusal {
-        let Some(group) = gang.spec.groups.get(index) else { return Refusal { block: Block::Unsuitable { group: index }, binding: None } };
+        let Some(group) = gang.spec.groups.get(index) else {
+            return Refusal { block: Block::Unsuitable { group: index }, binding: None };
+        };
         let ask = self.cluster.intern(&group.ask);
         let fit = self.cluster.candidates(ask).total();
         let block = if fit >= u64::from(group.min) && spread.is_some_and(|spread| spread.required) {

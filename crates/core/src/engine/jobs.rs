@@ -82,9 +82,9 @@ fn resume(round: &mut Round) -> Vec<Chosen> {
             continue;
         }
         let of_group = |number: u16| keep.iter().filter(|seat| seat.group == number).count();
-        let is_gang = (0_u16..).zip(&job.spec.groups).all(|(number, group)| {
-            (group.min as usize..=group.max as usize).contains(&of_group(number))
-        });
+        let is_gang = (0_u16..)
+            .zip(&job.spec.groups)
+            .all(|(number, group)| (group.min as usize..=group.max as usize).contains(&of_group(number)));
         if is_gang && keep.iter().all(|seat| round.is_usable(seat)) {
             chosen.push(Chosen { ix, resumed: true, before: None });
         } else {
@@ -99,7 +99,8 @@ fn standing(round: &mut Round, queue: u32, turn: Turn, kind: u32) -> Standing {
     let share = round.desk.share(round.state, queue);
     let tree = &round.desk.books.tree;
     let node = round.desk.queues.get(queue as usize).and_then(|lists| lists.node);
-    let own = node.is_some_and(|node| round.desk.least(kind).iter().all(|least| tree.fits_nominal(node, least.as_slice()).is_ok()));
+    let own =
+        node.is_some_and(|node| round.desk.least(kind).iter().all(|least| tree.fits_nominal(node, least.as_slice()).is_ok()));
     (!own, turn.0, share, turn.1, turn.2)
 }
 
@@ -196,7 +197,8 @@ impl Order {
         let Some((name, heads)) = self.queues.get_mut(at) else { return };
         heads.pop_first();
         let name = round.desk.queues.get(*name as usize).map(|lists| &lists.name);
-        let strict = name.and_then(|name| round.state.queues.get(name)).is_some_and(|queue| queue.discipline == Discipline::StrictFifo);
+        let strict =
+            name.and_then(|name| round.state.queues.get(name)).is_some_and(|queue| queue.discipline == Discipline::StrictFifo);
         if strict {
             heads.clear();
         }
@@ -325,12 +327,14 @@ impl Round<'_> {
     fn why(&self, queue: &QueueName, workers: u32) -> Reason {
         let tree = &self.desk.books.tree;
         let over = |name: &QueueName| {
-            tree.node(name).map_or(0, |node| tree.own_usage(node, crate::books::GPU) - tree.quota(node, crate::books::GPU).nominal)
+            tree.node(name)
+                .map_or(0, |node| tree.own_usage(node, crate::books::GPU) - tree.quota(node, crate::books::GPU).nominal)
         };
         if over(queue) <= 0 {
             return Reason::Turn { workers };
         }
-        let owners: BTreeMap<i64, &QueueName> = self.state.queues.keys().filter(|name| *name != queue).map(|name| (over(name), name)).collect();
+        let owners: BTreeMap<i64, &QueueName> =
+            self.state.queues.keys().filter(|name| *name != queue).map(|name| (over(name), name)).collect();
         match owners.first_key_value() {
             Some((below, owner)) if *below < 0 => Reason::Lent { workers, owner: (*owner).clone() },
             _ => Reason::Turn { workers },

@@ -103,7 +103,8 @@ fn place(round: &mut Round, name: &ModelName) {
 /// A place for one more replica: free, or, if it is needed, reclaimed from work that owes it. The books hold it.
 fn seat_for(round: &mut Round, name: &ModelName, model: &Model, needed: bool) -> Option<Seat> {
     let queue = round.desk.books.tree.node(&model.spec.queue)?;
-    let spec = JobSpec { priority: model.spec.priority, ..JobSpec::workers(model.spec.queue.clone(), 1, 1, model.spec.ask.clone()) };
+    let spec =
+        JobSpec { priority: model.spec.priority, ..JobSpec::workers(model.spec.queue.clone(), 1, 1, model.spec.ask.clone()) };
     let want = Want { by: Claimant::Model(name.clone()), job: None, queue, spec };
     let allowed = round.desk.books.quota_allows(want.gang()).is_ok();
     if allowed && let Ok(seats) = round.desk.books.place_gang(want.gang()) {

@@ -23,9 +23,12 @@ pub(super) struct Holds {
     claims: Vec<(u32, u32, Claim)>,
 }
 
-/// When the next reservation is due.
+/// When the next reservation is due, or one that was not kept is made anew.
 pub(super) fn next_due(state: &State) -> Option<At> {
-    state.reservations.values().map(|reservation| reservation.at).min()
+    let moment = |reservation: &Reservation| {
+        if reservation.at > state.now { reservation.at } else { reservation.made.plus(RETRY_MS) }
+    };
+    state.reservations.values().map(moment).filter(|at| *at > state.now).min()
 }
 
 impl Round<'_> {
@@ -104,7 +107,10 @@ impl Round<'_> {
             })
         };
         let share = u64::from(seat.mask.count_ones().max(1));
-        bits(seat.mask).filter(room).map(|at| Claim { mask: 1 << at, cpu_milli: claim.cpu_milli / share, memory_mib: claim.memory_mib / share, ..claim }).collect()
+        bits(seat.mask)
+            .filter(room)
+            .map(|at| Claim { mask: 1 << at, cpu_milli: claim.cpu_milli / share, memory_mib: claim.memory_mib / share, ..claim })
+            .collect()
     }
 
     /// Promises devices to a job that cannot start: what is expected to come free first and is enough.
@@ -113,9 +119,11 @@ impl Round<'_> {
         let limit = self.state.policy.max_reservations as usize;
         let queue = &want.spec.queue;
         let mine = self.state.reservations.get(&ix);
-        let taken = self.state.reservations.keys().any(|other| {
-            *other != ix && self.state.jobs.at(*other).is_some_and(|job| job.spec.queue == *queue)
-        });
+        let taken = self
+            .state
+            .reservations
+            .keys()
+            .any(|other| *other != ix && self.state.jobs.at(*other).is_some_and(|job| job.spec.queue == *queue));
         let full = mine.is_none() && self.state.reservations.len() >= limit;
         let fresh = mine.is_some_and(|reservation| reservation.at > now || now.since(reservation.made) < RETRY_MS);
         if limit == 0 || taken || full || fresh {
@@ -188,7 +196,8 @@ impl Round<'_> {
         }
         let job = self.state.jobs.at(ix)?;
         let done = self.state.now.plus(self.state.expected_left_ms(job, self.state.policy.predict_percent as usize));
-        let later: Vec<(At, u32)> = self.state.reservations.iter().map(|(ix, reservation)| (reservation.at, *ix)).filter(|(at, _)| *at >= done).collect();
+        let later: Vec<(At, u32)> =
+            self.state.reservations.iter().map(|(ix, reservation)| (reservation.at, *ix)).filter(|(at, _)| *at >= done).collect();
         let (until, first) = later.iter().min().copied()?;
         let name = self.state.jobs.name(first).cloned()?;
         for (_, ix) in &later {

@@ -51,10 +51,12 @@ pub(super) fn across(books: &Books, claimant: NodeIx, victim: NodeIx, need: &Amo
     let (mine, theirs) = sides(books, claimant, victim)?;
     let tree = &books.tree;
     let owed = need.as_slice().iter().all(|(resource, amount)| {
-        tree.usage(mine, *resource).saturating_add(*amount) <= tree.guaranteed(mine, *resource) || !is_shared(books, theirs, *resource)
+        tree.usage(mine, *resource).saturating_add(*amount) <= tree.guaranteed(mine, *resource)
+            || !is_shared(books, theirs, *resource)
     });
     // Of what nobody was given quota, nobody has more than is theirs.
-    let over = need.as_slice().iter().any(|(resource, _)| is_shared(books, theirs, *resource) && tree.borrowing(theirs, *resource));
+    let over =
+        need.as_slice().iter().any(|(resource, _)| is_shared(books, theirs, *resource) && tree.borrowing(theirs, *resource));
     (owed && over).then_some(Right::Quota(theirs))
 }
 

@@ -65,7 +65,12 @@ pub(super) fn next_wake(state: &State, desk: &Desk) -> Option<At> {
     let timeouts = loading.map(|replica| replica.since.plus(LOAD_TIMEOUT_MS));
     let cap = state.evictions.first().filter(|_| state.eviction_cap_reached).map(|at| at.plus(EVICTION_WINDOW_MS));
     let moments = models.chain(timeouts).chain(cap).chain(desk.next_timers());
-    moments.chain(elastic::next_growth(state, desk)).chain(reserve::next_due(state)).chain(predict::next_rank(state, desk)).filter(|at| *at > now).min()
+    moments
+        .chain(elastic::next_growth(state, desk))
+        .chain(reserve::next_due(state))
+        .chain(predict::next_rank(state, desk))
+        .filter(|at| *at > now)
+        .min()
 }
 
 impl Round<'_> {
@@ -156,7 +161,8 @@ impl Round<'_> {
         job.attempts += 1;
         let attempt = job.attempts;
         let queue = job.spec.queue.clone();
-        job.phase = Phase::Running(Run { attempt, seats, since: now, expected_end, observed: false, stop: None, backfilled_until });
+        job.phase =
+            Phase::Running(Run { attempt, seats, since: now, expected_end, observed: false, stop: None, backfilled_until });
         let id = self.next_id();
         self.emit(id, after, ActionKind::StartJob { job: name, attempt, workers }, reason);
         self.forget_reservation(ix);

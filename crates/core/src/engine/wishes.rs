@@ -78,7 +78,8 @@ impl Round<'_> {
             for holder in self.holders_on(node, out, gone) {
                 let name = |seat: &Seat| {
                     let at = bits(seat.mask & out).next();
-                    at.and_then(|at| self.state.nodes.at(node)?.devices.get(at)).map_or_else(|| DeviceId::from("cpu"), |device| device.id.clone())
+                    at.and_then(|at| self.state.nodes.at(node)?.devices.get(at))
+                        .map_or_else(|| DeviceId::from("cpu"), |device| device.id.clone())
                 };
                 match holder {
                     Holder::Replica(ix) => {
@@ -123,11 +124,13 @@ impl Round<'_> {
         let kept = firm(job);
         let Some(lost) = kept.iter().find(touches) else { return };
         let at = bits(lost.mask & out).next();
-        let device = at.and_then(|at| self.state.nodes.at(node)?.devices.get(at)).map_or_else(|| DeviceId::from("cpu"), |device| device.id.clone());
+        let device = at
+            .and_then(|at| self.state.nodes.at(node)?.devices.get(at))
+            .map_or_else(|| DeviceId::from("cpu"), |device| device.id.clone());
         let rest: Vec<Seat> = kept.iter().filter(|seat| !touches(seat)).copied().collect();
-        let enough = (0_u16..).zip(&job.spec.groups).all(|(number, group)| {
-            rest.iter().filter(|seat| seat.group == number).count() >= group.min as usize
-        });
+        let enough = (0_u16..)
+            .zip(&job.spec.groups)
+            .all(|(number, group)| rest.iter().filter(|seat| seat.group == number).count() >= group.min as usize);
         let keep = if enough { rest } else { Vec::new() };
         self.stop_job(ix, keep, Reason::DeviceOut { device });
     }
@@ -138,8 +141,7 @@ impl Round<'_> {
         let hung = |replica: &crate::state::Replica| {
             replica.phase == ReplicaPhase::Starting && replica.stop.is_none() && now.since(replica.since) >= LOAD_TIMEOUT_MS
         };
-        let ids: Vec<u32> =
-            self.state.replicas.slots().filter(|(_, _, replica)| hung(replica)).map(|(ix, _, _)| ix).collect();
+        let ids: Vec<u32> = self.state.replicas.slots().filter(|(_, _, replica)| hung(replica)).map(|(ix, _, _)| ix).collect();
         for ix in ids {
             self.stop_replica(ix, Reason::LoadTimeout { after_ms: LOAD_TIMEOUT_MS });
         }

@@ -101,34 +101,68 @@ pub struct JobGene {
 #[derive(Clone, Debug)]
 pub enum Op {
     Advance(u64),
-    Demand { model: usize, rate: u64, held: u64 },
+    Demand {
+        model: usize,
+        rate: u64,
+        held: u64,
+    },
     Submit(JobGene),
     /// The object of a job is written anew.
-    Respecify { job: usize, gene: JobGene },
+    Respecify {
+        job: usize,
+        gene: JobGene,
+    },
     /// Only its size is.
-    Resize { job: usize, min: u32, extra: u32 },
+    Resize {
+        job: usize,
+        min: u32,
+        extra: u32,
+    },
     Progress(usize),
-    Exit { job: usize, succeeded: bool },
-    Pause { job: usize, paused: bool },
+    Exit {
+        job: usize,
+        succeeded: bool,
+    },
+    Pause {
+        job: usize,
+        paused: bool,
+    },
     Cancel(usize),
     Remove(usize),
-    Drain { device: usize, drained: bool },
+    Drain {
+        device: usize,
+        drained: bool,
+    },
     Lose(usize),
     /// What runs there dies with it, or is found to have lived on.
-    LoseNode { node: usize, dies: bool },
-    SetNode { node: usize, gene: NodeGene },
-    SetQueue { queue: usize, gene: QueueGene },
+    LoseNode {
+        node: usize,
+        dies: bool,
+    },
+    SetNode {
+        node: usize,
+        gene: NodeGene,
+    },
+    SetQueue {
+        queue: usize,
+        gene: QueueGene,
+    },
     RemoveQueue(usize),
     SetPolicy(PolicyGene),
     ReplicaDies(usize),
-    PauseModel { model: usize, paused: bool },
+    PauseModel {
+        model: usize,
+        paused: bool,
+    },
     Upgrade(usize),
     CarryOut(usize),
     /// Everything that may be carried out now.
     CarryOutAll,
     FailStart(usize),
     /// The process dies, perhaps after it has carried an action out and before it could say so.
-    Crash { silent: Option<usize> },
+    Crash {
+        silent: Option<usize>,
+    },
 }
 
 fn some<T: std::fmt::Debug + Clone>(percent: f64, of: impl Strategy<Value = T> + 'static) -> impl Strategy<Value = Option<T>> {

@@ -18,7 +18,9 @@ pub fn check(before: &Engine, after: &Engine, plan: &Plan, misplaced: &BTreeSet<
             ActionKind::StartJob { job, workers, .. } => {
                 start(after, action, job, workers, misplaced.contains(job));
             }
-            ActionKind::StopJob { job, .. } if is_for_others(&action.reason) => victim(before.state(), after.state().now, action, job),
+            ActionKind::StopJob { job, .. } if is_for_others(&action.reason) => {
+                victim(before.state(), after.state().now, action, job)
+            }
             ActionKind::StartReplica { model, .. } => {
                 within_quota(after, &after.state().models[model].spec.queue, action);
             }
@@ -34,11 +36,7 @@ pub fn check(before: &Engine, after: &Engine, plan: &Plan, misplaced: &BTreeSet<
 fn is_for_others(reason: &Reason) -> bool {
     matches!(
         reason,
-        Reason::Reclaim { .. }
-            | Reason::Preempt { .. }
-            | Reason::Yield { .. }
-            | Reason::Overstayed { .. }
-            | Reason::Moved { .. }
+        Reason::Reclaim { .. } | Reason::Preempt { .. } | Reason::Yield { .. } | Reason::Overstayed { .. } | Reason::Moved { .. }
     )
 }
 
@@ -136,7 +134,8 @@ fn used(engine: &Engine, action: &Action) -> Vec<u16> {
     for (ask, place) in asks.into_iter().zip(places) {
         let node = state.nodes.ix(&place.node).unwrap();
         let devices = &state.nodes.at(node).unwrap().devices;
-        let mask = devices.iter().enumerate().filter(|(_, device)| place.devices.contains(&device.id)).map(|(at, _)| 1 << at).sum();
+        let mask =
+            devices.iter().enumerate().filter(|(_, device)| place.devices.contains(&device.id)).map(|(at, _)| 1 << at).sum();
         used.extend(engine.books().amounts(ask, node, mask).as_slice().iter().map(|(resource, _)| *resource));
     }
     used.into_iter().collect()
@@ -255,9 +254,9 @@ fn guarantees_hold(before: &Engine, after: &Engine, plan: &Plan) {
             continue;
         }
         for resource in resources {
-            let shared = tree.parent(side).is_some_and(|parent| {
-                tree.children(parent).iter().any(|sibling| tree.guaranteed(*sibling, resource) > 0)
-            });
+            let shared = tree
+                .parent(side)
+                .is_some_and(|parent| tree.children(parent).iter().any(|sibling| tree.guaranteed(*sibling, resource) > 0));
             let (usage, own) = (tree.usage(side, resource), tree.guaranteed(side, resource));
             assert!(!shared || usage >= own, "reclaim takes only what is not theirs: {action:?}: {usage} of {own} of {resource}");
         }

@@ -118,12 +118,7 @@ pub fn check_devices(state: &State, taken: &[Taken], how: &str) {
 }
 
 /// No node gives more cores or memory than it has, but for what is forgiven.
-pub fn check_nodes(
-    state: &State,
-    held: &BTreeMap<NodeName, (u64, u64)>,
-    excess: &BTreeMap<NodeName, (u64, u64)>,
-    how: &str,
-) {
+pub fn check_nodes(state: &State, held: &BTreeMap<NodeName, (u64, u64)>, excess: &BTreeMap<NodeName, (u64, u64)>, how: &str) {
     for (name, (cpu, memory)) in held {
         let spec = &state.nodes[name].spec;
         let allowed = excess.get(name).copied().unwrap_or_default();

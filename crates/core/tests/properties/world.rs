@@ -155,7 +155,9 @@ impl World {
             ActionKind::StartReplica { model, replica, place } => {
                 let state = self.engine.state();
                 if !state.replicas.contains_key(replica) {
-                    return if tells { self.close(action.id, Outcome::Dropped) };
+                    return if tells {
+                        self.close(action.id, Outcome::Dropped)
+                    };
                 }
                 let taken = taken(state, &state.models[model].spec.ask, place);
                 self.real.replicas.insert(replica.clone(), taken);
@@ -165,7 +167,8 @@ impl World {
                 }
             }
             ActionKind::StopReplica { replica, .. } => {
-                let starts = |other: &Action| matches!(&other.kind, ActionKind::StartReplica { replica: of, .. } if of == replica);
+                let starts =
+                    |other: &Action| matches!(&other.kind, ActionKind::StartReplica { replica: of, .. } if of == replica);
                 let ran = self.real.replicas.remove(replica).is_some();
                 if !tells {
                     return;
@@ -186,18 +189,13 @@ impl World {
         }
     }
 
-    fn start_job(
-        &mut self,
-        action: &Action,
-        job: &JobName,
-        attempt: u32,
-        workers: &[tidegate_core::plan::Placed],
-        tells: bool,
-    ) {
+    fn start_job(&mut self, action: &Action, job: &JobName, attempt: u32, workers: &[tidegate_core::plan::Placed], tells: bool) {
         let state = self.engine.state();
         let current = state.jobs.get(job).and_then(|job| job.run()).is_some_and(|run| run.attempt == attempt);
         if !current {
-            return if tells { self.close(action.id, Outcome::Dropped) };
+            return if tells {
+                self.close(action.id, Outcome::Dropped)
+            };
         }
         let groups = &state.jobs[job].spec.groups;
         let workers = workers.iter().map(|worker| taken(state, &groups[usize::from(worker.group)].ask, worker)).collect();
@@ -212,8 +210,7 @@ impl World {
     }
 
     fn stop_job(&mut self, action: &Action, job: &JobName, attempt: u32, tells: bool) {
-        let starts =
-            |other: &Action| matches!(&other.kind, ActionKind::StartJob { job: of, attempt: at, .. } if of == job && *at == attempt);
+        let starts = |other: &Action| matches!(&other.kind, ActionKind::StartJob { job: of, attempt: at, .. } if of == job && *at == attempt);
         let ran = self.real.jobs.get(job).is_some_and(|run| run.number == attempt);
         if ran {
             self.real.jobs.remove(job);

@@ -61,7 +61,10 @@ impl EnginePolicy {
         this.tell(0, Event::PolicySet(Rules { max_evictions_per_minute: u32::MAX, ..Rules::default() }));
         for (node, gpus) in (0_u32..).zip(&setup.nodes) {
             for gpu in 0..*gpus {
-                this.tell(0, Event::DeviceSeen(Device::new(format!("n{node:05}/{gpu:02}"), format!("n{node:05}"), "GPU", 16_384)));
+                this.tell(
+                    0,
+                    Event::DeviceSeen(Device::new(format!("n{node:05}/{gpu:02}"), format!("n{node:05}"), "GPU", 16_384)),
+                );
             }
         }
         this
@@ -148,7 +151,8 @@ impl Policy for EnginePolicy {
         if newer.is_some() {
             *checkpoints += 1;
         }
-        let (attempt, step) = (*attempt, self.engine.state().jobs.get(&name(job)).map_or(0, |job| job.progress.checkpoint_step) + 1);
+        let (attempt, step) =
+            (*attempt, self.engine.state().jobs.get(&name(job)).map_or(0, |job| job.progress.checkpoint_step) + 1);
         // The engine books a checkpoint at the moment that it hears of it: reports are as frequent as the world tells.
         let event = Event::JobProgress { name: name(job), attempt, step, checkpoint: newer.map(|_| step), done_ppm };
         self.tell(newer.unwrap_or(now).max(now), event);
