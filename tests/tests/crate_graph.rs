@@ -17,7 +17,6 @@ const MAY_KNOW: [(&str, &[&str]); 12] = [
     ("tidegate-local", PART),
     ("tidegate-router", PART),
     ("tidegate-replica", PART),
-    ("tidegate-simulator", PART),
     (
         "tidegate",
         &[
@@ -30,7 +29,6 @@ const MAY_KNOW: [(&str, &[&str]); 12] = [
             "tidegate-simulator",
             "tidegate-router",
             "tidegate-replica",
-            "tidegate-simulator",
         ],
     ),
     ("tidegate-fake-nvml", &[]),
