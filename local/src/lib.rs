@@ -57,5 +57,5 @@ pub struct Args {
 
 /// Runs until `shutdown`, then drains: requests in flight are answered, training checkpoints.
 pub async fn run(args: Args, shutdown: CancellationToken) -> Result<(), Error> {
-    up::run(args, shutdown).await
+    Box::pin(up::run(args, shutdown)).await
 }

@@ -62,7 +62,7 @@ pub async fn run(args: Args, shutdown: CancellationToken) -> Result<(), Error> {
     let ledger = Ledger::open(&data).await?;
     let data = data.canonicalize().map_err(|e| Error::failed(format!("use {}", data.display()), e))?;
     let here = Here { listen, data, machine, ledger, new };
-    here.run(example.filter(|_| !no_load), shutdown).await
+    Box::pin(here.run(example.filter(|_| !no_load), shutdown)).await
 }
 
 /// A box whose arguments are fine.

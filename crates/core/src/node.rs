@@ -50,7 +50,7 @@ pub struct Device {
     pub node: NodeName,
     pub class: Class,
     pub memory_mib: u64,
-    /// Devices of one node with equal islands are joined by NVLink.
+    /// Devices of one node with equal islands are joined by `NVLink`.
     pub island: u8,
     /// Can be divided into MIG instances.
     pub mig: bool,

@@ -6,7 +6,7 @@
 //!       copy + changes - run ahead ---> starts, stops, lent, free  /
 //! ```
 //!
-//! **Guarantees**: the engine that is asked is not changed; no change, no difference; a change that makes no sense is refused
+//! **Guarantees**: the engine that is asked is not altered; no change, no difference; a change that makes no sense is refused
 //! whole, with the field and the remedy.
 //!
 //! **Assumptions**: those of [`crate::eta`]. Nobody submits anything, so averages over a horizon that is longer than the work
@@ -92,12 +92,12 @@ pub fn run(engine: &Engine, changes: &[Change], now: At, horizon_ms: u64) -> Res
         return Err(WhatIfError::NoHorizon);
     }
     let now = now.max(engine.state().now);
-    let mut changed = engine.clone();
-    for (index, change) in changes.iter().enumerate() {
-        change::apply(&mut changed, now, index, change)?;
+    let mut altered = engine.clone();
+    for (index, wish) in changes.iter().enumerate() {
+        change::apply(&mut altered, now, index, wish)?;
     }
     let limits = Limits { horizon_ms, ..Limits::default() };
-    let (before, after) = (Side::of(engine, now, limits), Side::of(&changed, now, limits));
+    let (before, after) = (Side::of(engine, now, limits), Side::of(&altered, now, limits));
     Ok(Difference {
         changes: changes.iter().map(change::told).collect(),
         now,

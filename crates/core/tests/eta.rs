@@ -1,4 +1,5 @@
 //! Expected starts: in a world that behaves exactly as estimated they are the real ones. `PROPTEST_CASES` sets how many.
+#![expect(clippy::unwrap_used, reason = "tests")]
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -380,7 +381,6 @@ fn cost_of_one_look_ahead_for_five_hundred_waiting_jobs() {
         submit(&mut real, &format!("j{index}"), 1 + index % 8, Some(600 + u64::from(index * 37 % 5_000)));
     }
     let waiting = real.engine.state().jobs.values().filter(|job| matches!(job.phase, Phase::Waiting { .. })).count();
-    #[expect(clippy::disallowed_methods, clippy::disallowed_types, reason = "measures")]
     let started = std::time::Instant::now();
     let expected = eta::all(&real.engine, real.now, Limits::default());
     println!("{waiting} waiting, {} answered, {:?}", expected.values().filter(|eta| eta.at.is_some()).count(), started.elapsed());

@@ -1,4 +1,5 @@
 //! What people are told, as short stories on small clusters.
+#![expect(clippy::unwrap_used, reason = "tests")]
 
 use std::collections::BTreeMap;
 

@@ -1,4 +1,5 @@
 //! What would be different, as short stories.
+#![expect(clippy::unwrap_used, reason = "tests")]
 
 #[path = "explain/story.rs"]
 mod story;

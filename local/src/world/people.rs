@@ -52,7 +52,7 @@ impl World {
                 self.tell(Event::QueueSet { name: QueueName::from(name), queue: convert::queue(&queue.spec) });
             }
             Object::TrainingJob(job) => {
-                self.tell(Event::JobSet { name: JobName::from(name), spec: convert::job(name, &job.spec) })
+                self.tell(Event::JobSet { name: JobName::from(name), spec: convert::job(name, &job.spec) });
             }
             Object::Model(model) => {
                 let generation = self.objects.model(name).map_or(1, |(_, generation)| generation);

@@ -37,7 +37,7 @@ pub struct Args {
     /// Its format; docs/traces.md has the fields.
     #[arg(long)]
     format: Format,
-    /// Nodes and GPUs: NODESxGPUS[:CLASS],... for instance 76x8,1x2. GPU classes are not told apart here.
+    /// Nodes and GPUs: `NODESxGPUS`[:CLASS],... for instance 76x8,1x2. GPU classes are not told apart here.
     #[arg(long, value_name = "SHAPE")]
     cluster: Shape,
     /// Several, separated by commas, are compared in one table.
@@ -205,7 +205,7 @@ fn table(rows: &[Row], bad: &Bad) -> String {
     );
     for Row { policy, summary } in rows {
         let three = |spread: &crate::jobs::metrics::Spread| format!("{:.3}/{:.3}/{:.2}", spread.mean, spread.p50, spread.p99);
-        text += &format!(
+        let line = format!(
             "{policy:<12} {:>8} {:>22} {:>26} {:>6.1} {:>12.4} {:>12.4} {:>8.2} {:>8.3}\n",
             summary.all.jobs,
             three(&summary.all.wait_h),
@@ -216,9 +216,10 @@ fn table(rows: &[Row], bad: &Bad) -> String {
             summary.lost_fraction * 100.0,
             summary.fairness
         );
+        text.push_str(&line);
     }
     if bad.rows() > 0 {
-        text += &format!("{bad}\n");
+        text.push_str(&bad.to_string());
     }
     text
 }

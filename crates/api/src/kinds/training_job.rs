@@ -106,7 +106,7 @@ impl Default for WorkerRange {
 #[derive(Serialize, Deserialize, KubeSchema, Clone, Debug, PartialEq, Eq)]
 #[serde(rename_all = "camelCase")]
 pub struct SpreadWish {
-    /// `island` (devices joined by NVLink), `node`, or one of the pool's `topologyLevels`.
+    /// `island` (devices joined by `NVLink`), `node`, or one of the pool's `topologyLevels`.
     #[schemars(length(min = 1, max = 317))]
     pub level: String,
     /// Rather wait than be apart. Without it: as close as there is room.

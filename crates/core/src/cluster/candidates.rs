@@ -118,9 +118,8 @@ impl Candidates {
 
     pub(super) fn refresh(&mut self, nodes: &[NodeFree], topology: &Topology, mix: &Mix, changes: &[u32], epoch: u64) {
         if self.epoch == epoch {
-            for at in self.read..changes.len() {
-                let node = changes[at];
-                self.look(node, nodes, topology, mix);
+            for node in &changes[self.read..] {
+                self.look(*node, nodes, topology, mix);
             }
         } else {
             self.restart(nodes, topology, mix);

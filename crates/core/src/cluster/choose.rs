@@ -90,7 +90,7 @@ pub fn fit(wish: Wish<'_>, node: &NodeFree, eligible: u64) -> u32 {
     if eligible == 0 {
         return 0;
     }
-    let per = |free: i64, need: u64| if need == 0 { u64::MAX } else { u64::try_from(free).unwrap_or(0) / need };
+    let per = |free: i64, need: u64| u64::try_from(free).unwrap_or(0).checked_div(need).unwrap_or(u64::MAX);
     let beside = per(node.cpu_milli, ask.cpu_milli).min(per(node.memory_mib, ask.memory_mib));
     let on_devices = match ask.amount {
         Amount::None => u64::MAX,

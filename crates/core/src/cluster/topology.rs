@@ -9,7 +9,7 @@ use crate::node::Node;
 pub enum Level {
     Label(usize),
     Node,
-    /// Devices of one node that are joined by NVLink.
+    /// Devices of one node that are joined by `NVLink`.
     Island,
 }
 

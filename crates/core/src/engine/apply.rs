@@ -55,11 +55,11 @@ impl Facts<'_> {
                 (_, true) => Health::Draining,
                 (_, false) => Health::Ok,
             }),
-            Event::QueueSet { name, queue } => self.queue_set(name, queue),
+            Event::QueueSet { name, queue } => self.queue_set(&name, queue),
             Event::QueueRemoved(name) => {
                 if self.state.queues.contains_key(&name) {
                     // Without a queue they wait in the order of its default.
-                    self.queue_set(name.clone(), Queue::default());
+                    self.queue_set(&name, Queue::default());
                     self.state.queues.remove(&name);
                     self.queues_changed();
                 }
@@ -77,7 +77,7 @@ impl Facts<'_> {
                 self.job_progress(&name, attempt, step, checkpoint, done_ppm);
             }
             Event::JobExited { name, attempt, exit } => self.job_exited(&name, attempt, exit),
-            Event::ModelSet { name, spec } => self.model_set(name, spec),
+            Event::ModelSet { name, spec } => self.model_set(&name, spec),
             Event::ModelPaused { name, paused } => self.with_model(&name, |model| model.paused = paused),
             Event::ModelRemoved(name) => self.with_model(&name, |model| model.removed = true),
             Event::Demand { model, demand } => self.demand(&model, demand),
@@ -173,11 +173,11 @@ impl Facts<'_> {
         }
     }
 
-    fn queue_set(&mut self, name: QueueName, queue: Queue) {
+    fn queue_set(&mut self, name: &QueueName, queue: Queue) {
         let discipline = queue.discipline;
         let was = self.state.queues.insert(name.clone(), queue).map(|was| was.discipline).unwrap_or_default();
         if was != discipline {
-            let jobs = self.state.jobs.slots().filter(|(_, _, job)| job.spec.queue == name);
+            let jobs = self.state.jobs.slots().filter(|(_, _, job)| job.spec.queue == *name);
             for ix in jobs.map(|(ix, _, _)| ix).collect::<Vec<_>>() {
                 self.set_turn(ix);
                 self.desk.list(self.state, ix);
@@ -194,15 +194,12 @@ impl Facts<'_> {
     }
 
     fn job_set(&mut self, name: JobName, spec: JobSpec) {
-        let ix = match self.state.jobs.ix(&name) {
-            Some(ix) => {
-                self.respecify(ix, spec);
-                ix
-            }
-            None => {
-                self.saw(&spec);
-                self.state.jobs.insert(name, Job::new(spec, self.state.now))
-            }
+        let ix = if let Some(ix) = self.state.jobs.ix(&name) {
+            self.respecify(ix, spec);
+            ix
+        } else {
+            self.saw(&spec);
+            self.state.jobs.insert(name, Job::new(spec, self.state.now))
         };
         self.set_turn(ix);
         self.desk.list(self.state, ix);
@@ -334,9 +331,9 @@ impl Facts<'_> {
         self.desk.quota_came_free(&name);
     }
 
-    fn model_set(&mut self, name: ModelName, spec: ModelSpec) {
-        let moved = self.state.models.get(&name).is_some_and(|model| model.spec.queue != spec.queue);
-        match self.state.models.get_mut(&name) {
+    fn model_set(&mut self, name: &ModelName, spec: ModelSpec) {
+        let moved = self.state.models.get(name).is_some_and(|model| model.spec.queue != spec.queue);
+        match self.state.models.get_mut(name) {
             Some(model) => {
                 model.want = model.want.clamp(spec.min, spec.max);
                 // A new version has not failed yet.
@@ -345,7 +342,7 @@ impl Facts<'_> {
                     model.not_before = None;
                 }
                 // What replicas of it hold is counted as it was placed.
-                let ask = if self.desk.by_model.get(&name).is_some_and(|all| !all.is_empty()) {
+                let ask = if self.desk.by_model.get(name).is_some_and(|all| !all.is_empty()) {
                     model.spec.ask.clone()
                 } else {
                     spec.ask.clone()
@@ -357,7 +354,7 @@ impl Facts<'_> {
         }
         if moved {
             self.queues_changed();
-            for ix in self.desk.by_model.get(&name).cloned().unwrap_or_default() {
+            for ix in self.desk.by_model.get(name).cloned().unwrap_or_default() {
                 self.desk.list_replica(self.state, ix);
             }
         }

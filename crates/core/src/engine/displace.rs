@@ -82,7 +82,7 @@ impl Round<'_> {
         let nobody = Refusal { block: Block::EvictionCap, binding: None };
         let units = self.units(want);
         let mark = self.desk.books.mark();
-        let Some((count, _)) = self.shortest(want, &units) else { return Err(nobody) };
+        let Some((count, ())) = self.shortest(want, &units) else { return Err(nobody) };
         let units = self.needed(want, units.into_iter().take(count).collect());
         let trial = self.give(&units);
         let placed = self.desk.books.place_gang(want.gang());

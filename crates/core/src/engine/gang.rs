@@ -353,7 +353,7 @@ impl Books {
             self.cluster.classes().into_iter().map(ClassWish::from).collect()
         } else {
             let mut wished = ask.classes.clone();
-            wished.sort_by(|a, b| b.speed_milli.cmp(&a.speed_milli));
+            wished.sort_by_key(|wish| std::cmp::Reverse(wish.speed_milli));
             wished
         };
         if classes.len() <= 1 {

@@ -104,13 +104,14 @@ impl Round<'_> {
         let resume_with = u32::try_from(keep.len()).unwrap_or(u32::MAX);
         let mut order = None;
         match &mut job.phase {
-            Phase::Running(run) => match &mut run.stop {
-                Some(stop) => stop.keep = keep,
-                None => {
+            Phase::Running(run) => {
+                if let Some(stop) = &mut run.stop {
+                    stop.keep = keep;
+                } else {
                     order = Some(run.attempt);
                     run.stop = Some(Stop { action: id, since: now, keep, reason: reason.clone() });
                 }
-            },
+            }
             Phase::Waiting { keep: kept, .. } => *kept = keep,
             Phase::Finished(_) => return,
         }

@@ -99,19 +99,16 @@ fn quotas(engine: &Engine, name: &JobName, block: Option<&Block>) -> Vec<Raise> 
         Raise { queue: queue.clone(), resource: resource.clone(), most }
     };
     let need = |resource: &Resource| needs.iter().find(|(known, _)| known == resource).map_or(0, |(_, need)| *need);
-    match block {
-        Some(Block::Quota { at, resource, available, .. }) => {
-            // Down to what it uses above its limit, and all that the job needs.
-            let lacking = need(resource).saturating_sub((*available).min(0));
-            let queues = [at, own].into_iter().filter(|queue| engine.state().queues.contains_key(*queue));
-            queues.map(|queue| raise(queue, resource, lacking)).collect()
-        }
-        _ => {
-            let class = needs.iter().find(|(resource, _)| matches!(resource, Resource::Class(_)));
-            let resource = class.map_or(Resource::Gpu, |(resource, _)| resource.clone());
-            let lacking = need(&resource).saturating_add(over(engine, own));
-            vec![raise(own, &resource, lacking)].into_iter().filter(|_| lacking > 0).collect()
-        }
+    if let Some(Block::Quota { at, resource, available, .. }) = block {
+        // Down to what it uses above its limit, and all that the job needs.
+        let lacking = need(resource).saturating_sub((*available).min(0));
+        let queues = [at, own].into_iter().filter(|queue| engine.state().queues.contains_key(*queue));
+        queues.map(|queue| raise(queue, resource, lacking)).collect()
+    } else {
+        let class = needs.iter().find(|(resource, _)| matches!(resource, Resource::Class(_)));
+        let resource = class.map_or(Resource::Gpu, |(resource, _)| resource.clone());
+        let lacking = need(&resource).saturating_add(over(engine, own));
+        vec![raise(own, &resource, lacking)].into_iter().filter(|_| lacking > 0).collect()
     }
 }
 

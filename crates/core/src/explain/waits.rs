@@ -50,7 +50,9 @@ pub(super) fn explain(engine: &Engine, name: &JobName, now: At) -> Explanation {
                 eta.rests_on.words()
             )),
             None => {
-                answer.because.push(format!("no start is foreseen within {}, as things stand", words::span(eta.until.since(now))))
+                answer
+                    .because
+                    .push(format!("no start is foreseen within {}, as things stand", words::span(eta.until.since(now))));
             }
         }
     }
@@ -141,7 +143,7 @@ impl<'a> Waiting<'a> {
     fn blocked(&self) -> String {
         let Some(group) = self.group() else { return "it has no workers".to_owned() };
         let look = Look::at(self.engine, &group.ask, Some(self.ix));
-        if let Some(missing) = self.too_large(group, &look) {
+        if let Some(missing) = Self::too_large(group, &look) {
             return missing;
         }
         match &self.block {
@@ -171,7 +173,7 @@ impl<'a> Waiting<'a> {
     }
 
     /// Devices that would do are fewer than it needs, whoever holds them.
-    fn too_large(&self, group: &Group, look: &Look) -> Option<String> {
+    fn too_large(group: &Group, look: &Look) -> Option<String> {
         let devices = group.ask.devices().saturating_mul(if group.ask.is_exclusive() { group.min } else { 1 });
         let short = group.ask.amount != Amount::None && look.all < devices;
         short.then(|| format!("needs {}, only {} are usable: it is larger than the cluster", words::need(group), look.all))

@@ -8,7 +8,7 @@ pub struct NodeGene {
     pub devices: u32,
     pub class: u8,
     pub mig: bool,
-    /// Two NVLink islands instead of one.
+    /// Two `NVLink` islands instead of one.
     pub split: bool,
     /// Block and rack; absent: outside of the topology.
     pub place: Option<(u8, u8)>,

@@ -19,7 +19,7 @@ pub fn check(before: &Engine, after: &Engine, plan: &Plan, misplaced: &BTreeSet<
                 start(after, action, job, workers, misplaced.contains(job));
             }
             ActionKind::StopJob { job, .. } if is_for_others(&action.reason) => {
-                victim(before.state(), after.state().now, action, job)
+                victim(before.state(), after.state().now, action, job);
             }
             ActionKind::StartReplica { model, .. } => {
                 within_quota(after, &after.state().models[model].spec.queue, action);

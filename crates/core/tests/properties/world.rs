@@ -156,7 +156,7 @@ impl World {
                 let state = self.engine.state();
                 if !state.replicas.contains_key(replica) {
                     return if tells {
-                        self.close(action.id, Outcome::Dropped)
+                        self.close(action.id, Outcome::Dropped);
                     };
                 }
                 let taken = taken(state, &state.models[model].spec.ask, place);
@@ -194,7 +194,7 @@ impl World {
         let current = state.jobs.get(job).and_then(|job| job.run()).is_some_and(|run| run.attempt == attempt);
         if !current {
             return if tells {
-                self.close(action.id, Outcome::Dropped)
+                self.close(action.id, Outcome::Dropped);
             };
         }
         let groups = &state.jobs[job].spec.groups;

@@ -4,7 +4,7 @@
 //! more nodes than it needs; a smaller job is one worker. Orders are carried out as they come, as the world promises: a
 //! start that comes after stops follows them in the same list.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use tidegate_core::event::{Event, JobExit, Outcome};
 use tidegate_core::names::{JobName, NodeName, QueueName};
@@ -27,7 +27,7 @@ pub struct EnginePolicy {
     /// Most GPUs on a node.
     widest: u32,
     restart_ms: u64,
-    queues: BTreeMap<String, ()>,
+    queues: BTreeSet<String>,
     /// By job: the attempt that runs, and checkpoints that it told.
     attempts: BTreeMap<JobIx, (u32, u64)>,
     /// Stopped in the last orders: their ends are told before the next decision.
@@ -53,7 +53,7 @@ impl EnginePolicy {
             engine: Engine::default(),
             widest: setup.nodes.iter().copied().max().unwrap_or(1).max(1),
             restart_ms: setup.costs.restart_ms,
-            queues: BTreeMap::new(),
+            queues: BTreeSet::new(),
             attempts: BTreeMap::new(),
             ended: Vec::new(),
         };
@@ -136,7 +136,7 @@ impl Policy for EnginePolicy {
     }
 
     fn submitted(&mut self, now: Ms, job: JobIx, wish: &Wish) {
-        if self.queues.insert(wish.queue.clone(), ()).is_none() {
+        if self.queues.insert(wish.queue.clone()) {
             let queue = Queue { discipline: Discipline::Responsive, ..Queue::default() };
             self.tell(now, Event::QueueSet { name: QueueName::from(wish.queue.clone()), queue });
         }
