@@ -267,10 +267,12 @@ impl QuotaScheduler for EngineScheduler {
         let plan = self.engine.decide(at(now));
         let (stops, starts): (Vec<Action>, Vec<Action>) =
             plan.actions.into_iter().partition(|action| matches!(action.kind, ActionKind::StopJob { .. }));
+        // What was let in and displaced by one and the same decision never started.
+        self.waiting.extend(starts);
         for action in stops {
             self.order(now, action, orders);
         }
-        for action in std::mem::take(&mut self.waiting).into_iter().chain(starts) {
+        for action in std::mem::take(&mut self.waiting) {
             self.order(now, action, orders);
         }
         // What was ordered is carried out before the next cycle; then there may be room for more starts.

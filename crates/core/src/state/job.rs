@@ -283,8 +283,7 @@ impl Job {
     /// The end of time if it never may.
     pub fn protected_until(&self, now: At) -> Option<At> {
         let run = self.run()?;
-        // What starts at this moment is not stopped at this moment: nobody goes in a circle while time stands still.
-        let least = run.since.plus(self.spec.min_runtime_ms.max(1));
+        let least = run.since.plus(self.spec.min_runtime_ms);
         if self.spec.max_disruptions_per_hour == u32::MAX {
             return Some(least).filter(|at| *at > now);
         }
