@@ -71,6 +71,32 @@ fn a_wrong_manifest_is_refused_with_file_field_value_and_remedy() {
             &["workers.min", "(5)", "lower workers.min to at most 4"],
         ),
         case("no such queue", manifests::shell_job("night", 1, 1, "true"), &["spec.queue", "research", "apply a Queue"]),
+        case(
+            "wider than the box's node",
+            job("  template:\n", "  gpu: {count: 3}\n  template:\n").replace("min: 1", "min: 2"),
+            &["TrainingJob/night", "workers.min", "(2)", "lower workers.min to at most 1"],
+        ),
+        case(
+            "no such level",
+            job("  template:\n", "  spread: {level: rack}\n  template:\n"),
+            &["TrainingJob/night", "spec.spread.level", "rack", "topologyLevels"],
+        ),
+        case(
+            "parent that is not there",
+            manifests::queues() + &manifests::document("Queue", "team", "  parent: org\n"),
+            &["Queue/team", "spec.parent", "(org)", "apply a Queue of this name"],
+        ),
+        case(
+            "queues in a circle",
+            manifests::document("Queue", "a", "  parent: b\n") + &manifests::document("Queue", "b", "  parent: a\n"),
+            &["Queue/", "spec.parent", "is below itself", "give one of these another parent"],
+        ),
+        case("weight of zero", manifests::document("Queue", "a", "  weight: 0\n"), &["Queue/a", "spec.weight", "(0)", "at least 1"]),
+        case(
+            "quota twice",
+            manifests::document("Queue", "a", "  nominal: 1\n  quotas: [{resource: gpu, nominal: 1}]\n"),
+            &["Queue/a", "nominal", "quotas", "keep one"],
+        ),
         case("wrong type", job("    min: 1\n", "    min: one\n"), &["workers.min", "one"]),
         case(
             "contract's variable",
@@ -163,6 +189,22 @@ async fn a_data_folder_of_another_version_is_refused() {
     ledger.close().await.unwrap();
     let said = second_on(&up);
     assert!(said.contains("version 99"), "{said}");
+}
+
+#[tokio::test]
+async fn a_ledger_of_an_older_engine_is_refused_with_its_file_and_the_remedy() {
+    let mut up = Up::start(Options::with_manifest(&manifests::queues(), 4).unwrap()).await.unwrap();
+    up.kill().unwrap();
+    let file = SqliteConnectOptions::new().filename(up.data().join("ledger.db"));
+    let mut ledger = SqliteConnection::connect_with(&file).await.unwrap();
+    let older = "UPDATE engine SET snapshot = json_set(snapshot, '$.version', 1)";
+    assert_eq!(sqlx::query(older).execute(&mut ledger).await.unwrap().rows_affected(), 1);
+    ledger.close().await.unwrap();
+    let said = second_on(&up);
+    for word in ["ledger.db", "version 1", "name another directory, or use the program that made it"] {
+        assert!(said.contains(word), "no {word:?} in {said}");
+    }
+    assert!(!said.contains("panicked"), "{said}");
 }
 
 /// What another `up` says that is refused the data folder of this one.

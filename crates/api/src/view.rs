@@ -73,6 +73,8 @@ pub struct Job {
     pub failures: u32,
     pub step: u64,
     pub checkpoint_step: u64,
+    /// How far it is by its own word, from 0 to 1.
+    pub done: Option<f64>,
     pub metrics: BTreeMap<String, f64>,
     pub submitted_ms: u64,
     pub finished_ms: Option<u64>,

@@ -73,6 +73,7 @@ impl World {
             failures: job.failures,
             step: job.progress.step,
             checkpoint_step: job.progress.checkpoint_step,
+            done: job.progress.done_ppm.map(|ppm| f64::from(ppm) / 1e6),
             metrics: self.job_metrics.get(name).cloned().unwrap_or_default(),
             submitted_ms: job.submitted.0,
             finished_ms: match job.phase {

@@ -99,7 +99,7 @@ pub fn job(job: &Job) -> Vec<String> {
         job.queue.clone(),
         job.phase.clone(),
         format!("{} of {}..{}", job.workers, job.min, job.max),
-        job.step.to_string(),
+        job.done.map_or_else(|| job.step.to_string(), |done| format!("{} ({:.0} %)", job.step, done * 100.0)),
         metrics,
         job.reason.clone(),
     ]

@@ -97,7 +97,8 @@ function updateJob(row, job, now) {
   setChip(part(".chip"), job.phase);
   drawWorkers(part(".workers"), job);
   const kept = job.checkpoint_step ? `kept ${job.checkpoint_step.toLocaleString("en")}` : "";
-  mirror(part(".step"), [["span", job.step.toLocaleString("en")], ["small", kept]], ([tag]) => tag, ([tag]) => make(tag), (e, [, text]) => write(e, text));
+  const done = typeof job.done === "number" ? ` (${Math.floor(job.done * 100)} %)` : "";
+  mirror(part(".step"), [["span", `${job.step.toLocaleString("en")}${done}`], ["small", kept]], ([tag]) => tag, ([tag]) => make(tag), (e, [, text]) => write(e, text));
   const [metric] = Object.entries(job.metrics);
   write(part(".metric .value"), metric ? `${metric[0]} ${figure(metric[1])}` : "");
   if (metric) drawChart(part(".chart"), remember(`metric/${job.name}`, now, metric[1]), now, { fit: true });
