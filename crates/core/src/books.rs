@@ -6,7 +6,7 @@ use crate::ask::Ask;
 use crate::cluster::{AskIx, Choice, Claim, Cluster, Holder, bits};
 use crate::names::{Class, QueueName};
 use crate::quota::{Binding, NodeIx, QueueQuota, QuotaError, ResourceIx, Tree};
-use crate::state::{Queue, Quota, Resource, Seat, State};
+use crate::state::{JobSpec, Queue, Quota, Resource, Seat, State};
 
 /// Amounts of the resources that a claim counts as: GPUs, GPUs of its class, CPU, memory.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -77,6 +77,8 @@ pub struct Books {
     pub tree: Tree,
     /// Class resources that some queue has a quota of.
     classes: BTreeMap<Class, ResourceIx>,
+    /// By resource: whether some queue has a quota of it.
+    counted: Vec<bool>,
     /// Queues that cannot be used, and why.
     pub broken: BTreeMap<QueueName, String>,
     log: Vec<Entry>,
@@ -85,7 +87,7 @@ pub struct Books {
 impl Default for Books {
     fn default() -> Self {
         let (tree, broken) = build(&BTreeMap::new(), &BTreeMap::new());
-        Self { cluster: Cluster::default(), tree, classes: BTreeMap::new(), broken, log: Vec::new() }
+        Self { cluster: Cluster::default(), tree, classes: BTreeMap::new(), counted: Vec::new(), broken, log: Vec::new() }
     }
 }
 
@@ -114,6 +116,9 @@ impl Books {
         classes.dedup();
         self.classes = classes.into_iter().cloned().zip(CLASSES..).collect();
         (self.tree, self.broken) = build(&state.queues, &self.classes);
+        let tree = &self.tree;
+        let given = |resource| tree.bottom_up().iter().any(|node| *node != tree.root() && tree.quota(*node, resource).nominal > 0);
+        self.counted = (0..tree.resources()).map(given).collect();
     }
 
     /// Enters every firm claim of the state into the quota tree alone (after [`Self::set_queues`]).
@@ -182,6 +187,20 @@ impl Books {
         amounts
     }
 
+    /// What a gang counts as at least, over all its groups.
+    pub fn need(&self, spec: &JobSpec) -> Vec<(ResourceIx, i64)> {
+        let mut sums: Vec<(ResourceIx, i64)> = Vec::new();
+        for group in &spec.groups {
+            for (resource, amount) in self.least_amounts(&group.ask).times(group.min).as_slice() {
+                match sums.iter_mut().find(|(known, _)| known == resource) {
+                    Some((_, sum)) => *sum = sum.saturating_add(*amount),
+                    None => sums.push((*resource, *amount)),
+                }
+            }
+        }
+        sums
+    }
+
     /// Whether some queue has a quota of its own for one of the classes.
     pub fn counts_classes(&self) -> bool {
         !self.classes.is_empty()
@@ -205,7 +224,7 @@ impl Books {
     pub fn place(&mut self, queue: NodeIx, ask: AskIx, node: u32, own_only: bool) -> Result<Seat, Option<Binding>> {
         let choice = self.cluster.choose(ask, node).ok_or(None)?;
         let amounts = self.amounts(self.cluster.ask(ask), node, choice.mask);
-        self.allows(queue, &amounts, own_only).map_err(Some)?;
+        self.allows(queue, amounts.as_slice(), own_only).map_err(Some)?;
         let free = self.cluster.node(node).ok_or(None)?;
         let claim = choice.claim(self.cluster.ask(ask), free);
         self.cluster.claim(node, claim);
@@ -214,11 +233,23 @@ impl Books {
     }
 
     /// Whether the queue may use so much more.
-    pub fn allows(&self, queue: NodeIx, amounts: &Amounts, own_only: bool) -> Result<(), Binding> {
+    pub fn allows(&self, queue: NodeIx, amounts: &[(ResourceIx, i64)], own_only: bool) -> Result<(), Binding> {
         if own_only {
-            self.tree.fits_nominal(queue, amounts.as_slice())?;
+            self.fits_own(queue, amounts)?;
         }
-        self.tree.fits(queue, amounts.as_slice())
+        self.tree.fits(queue, amounts)
+    }
+
+    /// Whether so much more stays within what is guaranteed to the queue. A resource that no queue has a quota of is nobody's:
+    /// capacity alone limits it.
+    pub fn fits_own(&self, queue: NodeIx, amounts: &[(ResourceIx, i64)]) -> Result<(), Binding> {
+        let mut counted = amounts.iter().filter(|(resource, _)| self.counts(*resource));
+        counted.try_for_each(|amount| self.tree.fits_nominal(queue, std::slice::from_ref(amount)))
+    }
+
+    /// Whether some queue has a quota of the resource.
+    pub fn counts(&self, resource: ResourceIx) -> bool {
+        self.counted.get(usize::from(resource)).is_some_and(|counted| *counted)
     }
 
     /// Claims a seat firmly, whatever the quota says (it was decided before).

@@ -122,9 +122,7 @@ impl Engine {
         let books = &self.desk.books;
         let Some(job) = self.state.jobs.get(job) else { return false };
         let (Some(mine), Some(theirs)) = (books.tree.node(&job.spec.queue), books.tree.node(from)) else { return false };
-        let widest = job.spec.groups.iter().max_by_key(|group| group.min * group.ask.devices().max(1));
-        let need = widest.map(|group| books.least_amounts(&group.ask).times(group.min)).unwrap_or_default();
-        rights::across(books, mine, theirs, &need).is_some()
+        rights::across(books, mine, theirs, &books.need(&job.spec)).is_some()
     }
 
     /// Actions that were ordered and have no outcome yet, in order. A world that restarts carries them out again.

@@ -71,9 +71,15 @@ pub struct History {
     ends: u64,
 }
 
-/// The kinds of a run, the narrowest first.
-fn kinds(owner: &str, recipe: &str) -> [String; 4] {
-    [format!("{owner}\n{recipe}"), format!("\n{recipe}"), format!("{owner}\n"), "\n".to_owned()]
+/// The kinds of a run, the narrowest first; without an owner or a recipe there are fewer.
+fn kinds(owner: &str, recipe: &str) -> Vec<String> {
+    let mut kinds: Vec<String> = Vec::new();
+    for kind in [format!("{owner}\n{recipe}"), format!("\n{recipe}"), format!("{owner}\n"), "\n".to_owned()] {
+        if !kinds.contains(&kind) {
+            kinds.push(kind);
+        }
+    }
+    kinds
 }
 
 impl History {
@@ -128,6 +134,14 @@ mod tests {
         assert_eq!(history.rank("ann", "bert", 0), Some(20), "one of two ends after 10");
         assert_eq!(history.rank("ann", "bert", 10), Some(990));
         assert_eq!(history.rank("ann", "bert", 1000), None);
+    }
+
+    #[test]
+    fn a_run_without_owner_and_recipe_counts_once() {
+        let mut history = History::default();
+        history.add("", "", 10);
+        history.add("ann", "", 10);
+        assert_eq!(history.kinds.values().map(|samples| samples.recent.len()).collect::<Vec<_>>(), [2, 1]);
     }
 
     #[test]

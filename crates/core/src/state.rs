@@ -215,10 +215,11 @@ impl State {
 
     /// Rebuilds what is derived from the rest: where each device is.
     pub(crate) fn index_devices(&mut self) {
-        let places = self
-            .nodes
-            .slots()
-            .flat_map(|(ix, _, node)| (0_u32..).zip(&node.devices).map(move |(index, device)| (device.id.clone(), (ix, index))));
-        self.places = places.collect();
+        let all = self.nodes.slots().flat_map(|(ix, _, node)| {
+            (0_u32..).zip(&node.devices).map(move |(index, device)| (device.health, device.id.clone(), (ix, index)))
+        });
+        // A device that was moved is listed as lost where it was.
+        let (lost, here): (Vec<_>, Vec<_>) = all.partition(|(health, ..)| *health == Health::Lost);
+        self.places = lost.into_iter().chain(here).map(|(_, id, place)| (id, place)).collect();
     }
 }

@@ -371,17 +371,3 @@ fn a_look_ahead_that_is_cut_short_says_how_far_it_saw() {
     let short = eta::all(&real.engine, now, Limits { horizon_ms: 86_400 * SECOND, steps: 1 });
     assert!(short[&JobName::from("b")].at.is_none() && short[&JobName::from("b")].until < now.plus(86_400 * SECOND));
 }
-
-/// Prints what it costs: `cargo test --release -p tidegate-core --test eta -- --ignored --nocapture`.
-#[test]
-#[ignore = "a measurement"]
-fn cost_of_one_look_ahead_for_five_hundred_waiting_jobs() {
-    let mut real = Real::new(&[8; 200], false);
-    for index in 0..1_500_u32 {
-        submit(&mut real, &format!("j{index}"), 1 + index % 8, Some(600 + u64::from(index * 37 % 5_000)));
-    }
-    let waiting = real.engine.state().jobs.values().filter(|job| matches!(job.phase, Phase::Waiting { .. })).count();
-    let started = std::time::Instant::now();
-    let expected = eta::all(&real.engine, real.now, Limits::default());
-    println!("{waiting} waiting, {} answered, {:?}", expected.values().filter(|eta| eta.at.is_some()).count(), started.elapsed());
-}

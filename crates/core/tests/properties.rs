@@ -58,10 +58,8 @@ proptest! {
 
 proptest! {
     #![proptest_config(cases(15, 1))]
-
     /// Design section 8, property 3.
     #[test]
-
     fn an_engine_rebuilt_from_observation_and_ledger_disturbs_no_running_job(system in system(), ops in prop::collection::vec(op(), 1..40)) {
         let mut world = World::new(&system);
         for op in &ops {

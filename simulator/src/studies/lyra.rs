@@ -250,13 +250,4 @@ mod tests {
         assert_eq!(settings.cluster, "443x8:V100,520x8:T4");
         assert!((settings.inference.models.iter().map(|model| model.pool_share).sum::<f64>() - 1.0).abs() < 1e-9);
     }
-
-    #[test]
-    #[ignore = "about a minute; needs ../shared/data"]
-    fn lending_reaches_the_goals_on_public_traces() {
-        let Ok(data) = std::env::var("TIDEGATE_DATA") else { return };
-        let study = run(Path::new(&data), &settings().unwrap()).unwrap();
-        println!("{study}\n{}", serde_json::to_string_pretty(&study.details).unwrap());
-        assert!(study.passed(), "{study}");
-    }
 }

@@ -107,13 +107,4 @@ mod tests {
     fn the_committed_settings_are_read() {
         assert_eq!(settings().unwrap().training.weeks, (2, 10));
     }
-
-    #[test]
-    #[ignore = "some minutes; needs ../shared/data"]
-    fn tidegate_needs_a_third_of_the_gpus_of_a_static_split() {
-        let Ok(data) = std::env::var("TIDEGATE_DATA") else { return };
-        let study = run(Path::new(&data), &settings().unwrap()).unwrap();
-        println!("{study}\n{}", serde_json::to_string_pretty(&study.details).unwrap());
-        assert!(study.passed(), "{study}");
-    }
 }

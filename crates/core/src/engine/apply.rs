@@ -152,6 +152,7 @@ impl Facts<'_> {
             self.state.classes.push(device.class.clone());
             self.desk.books.cluster.set_classes(&self.state.classes);
         }
+        self.left(&device.id, ix);
         let Some(node) = self.state.nodes.at_mut(ix) else { return };
         if let Some(known) = node.devices.iter_mut().find(|known| known.id == device.id) {
             let health = if known.health == Health::Lost { Health::Ok } else { known.health };
@@ -162,6 +163,13 @@ impl Facts<'_> {
             node.devices.push(Device { free_since: Some(now), ..device });
         }
         self.node_changed(ix);
+    }
+
+    /// A device that is seen on one node is lost on the one where it was.
+    fn left(&mut self, id: &DeviceId, now_on: u32) {
+        if self.state.places.get(id).is_some_and(|(node, _)| *node != now_on) {
+            self.device_health(id, |_| Health::Lost);
+        }
     }
 
     fn device_health(&mut self, id: &DeviceId, change: impl FnOnce(Health) -> Health) {
@@ -196,6 +204,10 @@ impl Facts<'_> {
     fn job_set(&mut self, name: JobName, spec: JobSpec) {
         let ix = if let Some(ix) = self.state.jobs.ix(&name) {
             self.respecify(ix, spec);
+            // Deleted and submitted again before it was gone: it goes on.
+            if let Some(job) = self.state.jobs.at_mut(ix) {
+                job.removed = false;
+            }
             ix
         } else {
             self.saw(&spec);

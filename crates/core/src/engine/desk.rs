@@ -6,14 +6,17 @@
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
-use crate::books::{Amounts, Books, CPU, GPU, MEMORY};
+use crate::books::{Books, CPU, GPU, MEMORY};
 use crate::claim::Claim;
 use crate::claims;
 use crate::names::{JobName, QueueName};
-use crate::quota::{Binding, NodeIx};
+use crate::quota::{NodeIx, ResourceIx};
 use crate::state::{JobSpec, Phase, Resource, Seat, State};
 use crate::time::At;
+
+use super::gang::Refusal;
 
 /// Why a kind of job was not let in.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -24,14 +27,24 @@ pub enum Block {
     Capacity { group: usize, fit: u64, need: u32 },
     /// Workers fit, but not close enough together.
     Spread { level: String },
-    /// No node of the cluster would do even if it were empty.
-    Unsuitable { group: usize },
     /// Its queue is strict and this job goes first.
     Behind(JobName),
     /// The cap on evictions is reached.
     EvictionCap,
     /// The queue cannot be used.
     Queue(String),
+}
+
+/// Alike jobs, waiting or not.
+#[derive(Clone, Debug)]
+struct Kind {
+    spec: Arc<JobSpec>,
+    /// What its smallest size counts as at least.
+    need: Vec<(ResourceIx, i64)>,
+    /// Jobs that are listed; with the last of them the kind is forgotten.
+    jobs: u32,
+    /// Why it waits.
+    block: Option<Block>,
 }
 
 /// Order in a queue: higher priority, then the key (age, or what the discipline says), then the slot.
@@ -77,11 +90,10 @@ pub(super) struct Desk {
     pub queues: Vec<Lists>,
     queue_ids: BTreeMap<QueueName, u32>,
     listed: Vec<Option<Listed>>,
-    kinds: BTreeMap<JobSpec, u32>,
-    /// By kind: what its smallest size counts as at least, by group.
-    least: Vec<Vec<Amounts>>,
-    /// By kind: why it waits.
-    blocks: Vec<Option<Block>>,
+    kinds: BTreeMap<Arc<JobSpec>, u32>,
+    by_kind: Vec<Option<Kind>>,
+    /// Numbers of kinds that were forgotten.
+    free_kinds: Vec<u32>,
     /// Waiting jobs that keep seats between two attempts.
     pub resuming: BTreeSet<u32>,
     /// Jobs whose moment comes without an event.
@@ -152,14 +164,13 @@ impl Desk {
         if self.listed.len() <= ix as usize {
             self.listed.resize(ix as usize + 1, None);
         }
+        let is_listed = |job: &&crate::state::Job| !matches!(job.phase, Phase::Finished(_)) || job.removed;
+        let job = state.jobs.at(ix).filter(is_listed);
+        let kind = job.map(|job| self.kind(&job.spec));
         if let Some(was) = self.listed.get_mut(ix as usize).and_then(Option::take) {
             self.unlist(ix, &was);
         }
-        let Some(job) = state.jobs.at(ix) else { return };
-        if matches!(job.phase, Phase::Finished(_)) && !job.removed {
-            return;
-        }
-        let kind = self.kind(&job.spec);
+        let Some((job, kind)) = job.zip(kind) else { return };
         let turn = (Reverse(job.spec.priority), job.turn, ix);
         let (mut holds, mut timer, mut may_start, mut resumes) = (false, None, false, false);
         match &job.phase {
@@ -209,6 +220,7 @@ impl Desk {
     }
 
     fn unlist(&mut self, ix: u32, was: &Listed) {
+        self.leave_kind(was.kind);
         if let Some(lists) = self.queues.get_mut(was.queue as usize) {
             if let Some(turn) = was.turn
                 && let Some(kind) = lists.waiting.get_mut(&was.kind)
@@ -271,25 +283,55 @@ impl Desk {
         for lists in &mut self.queues {
             lists.node = self.books.tree.node(&lists.name);
         }
-        for (spec, kind) in &self.kinds {
-            self.least[*kind as usize] = least(&self.books, spec);
+        for kind in self.by_kind.iter_mut().flatten() {
+            kind.need = self.books.need(&kind.spec);
         }
     }
 
-    /// What the smallest size of a kind counts as at least, by group.
-    pub fn least(&self, kind: u32) -> &[Amounts] {
-        self.least.get(kind as usize).map_or(&[], Vec::as_slice)
+    /// What the smallest size of a kind counts as at least.
+    pub fn need(&self, kind: u32) -> &[(ResourceIx, i64)] {
+        self.at_kind(kind).map_or(&[], |kind| kind.need.as_slice())
     }
 
+    fn at_kind(&self, kind: u32) -> Option<&Kind> {
+        self.by_kind.get(kind as usize)?.as_ref()
+    }
+
+    fn at_kind_mut(&mut self, kind: u32) -> Option<&mut Kind> {
+        self.by_kind.get_mut(kind as usize)?.as_mut()
+    }
+
+    /// The kind of one more job of this specification.
     fn kind(&mut self, spec: &JobSpec) -> u32 {
-        if let Some(kind) = self.kinds.get(spec) {
-            return *kind;
+        if let Some(number) = self.kinds.get(spec).copied() {
+            if let Some(kind) = self.at_kind_mut(number) {
+                kind.jobs += 1;
+            }
+            return number;
         }
-        let kind = u32::try_from(self.blocks.len()).unwrap_or(u32::MAX);
-        self.kinds.insert(spec.clone(), kind);
-        self.least.push(least(&self.books, spec));
-        self.blocks.push(None);
-        kind
+        let spec = Arc::new(spec.clone());
+        let kind = Some(Kind { need: self.books.need(&spec), spec: spec.clone(), jobs: 1, block: None });
+        let number = self.free_kinds.pop().unwrap_or_else(|| {
+            self.by_kind.push(None);
+            u32::try_from(self.by_kind.len() - 1).unwrap_or(u32::MAX)
+        });
+        if let Some(slot) = self.by_kind.get_mut(number as usize) {
+            *slot = kind;
+        }
+        self.kinds.insert(spec, number);
+        number
+    }
+
+    /// The kind has one job less.
+    fn leave_kind(&mut self, number: u32) {
+        let Some(kind) = self.at_kind_mut(number) else { return };
+        kind.jobs -= 1;
+        if kind.jobs == 0
+            && let Some(kind) = self.by_kind.get_mut(number as usize).and_then(Option::take)
+        {
+            self.kinds.remove(&kind.spec);
+            self.free_kinds.push(number);
+        }
     }
 
     /// The kind of a listed job.
@@ -299,38 +341,43 @@ impl Desk {
 
     /// Why a waiting job waits.
     pub fn blocked(&self, ix: u32) -> Option<&Block> {
-        self.blocks.get(self.kind_of(ix)? as usize)?.as_ref()
+        self.at_kind(self.kind_of(ix)?)?.block.as_ref()
     }
 
     /// Remembers why a kind was refused, and when to look at its queue again.
-    pub fn refuse(&mut self, ix: u32, block: Block, binding: Option<&Binding>) {
+    pub fn refuse(&mut self, ix: u32, refusal: Refusal) {
         let Some(listed) = self.listed.get(ix as usize).and_then(Option::as_ref) else { return };
         let (kind, queue) = (listed.kind, listed.queue);
         let owed = self.is_owed(queue);
-        if let Some(binding) = binding {
+        if let Some(binding) = refusal.binding {
             self.for_quota.entry(binding.node).or_default().insert(queue);
         }
-        if block == Block::EvictionCap {
+        if refusal.block == Block::EvictionCap {
             self.capped.insert(queue);
         }
-        if self.least.get(kind as usize).is_some_and(|groups| groups.len() > 1) {
+        if self.at_kind(kind).is_some_and(|kind| kind.spec.groups.len() > 1) {
             self.for_change.insert(queue);
         }
-        if binding.is_none() || owed {
+        if refusal.lacks_devices || owed {
             self.for_devices.insert(queue);
         }
         if owed {
             self.owed.insert(queue);
         }
-        if let Some(slot) = self.blocks.get_mut(kind as usize) {
-            *slot = Some(block);
+        self.block(kind, refusal.block);
+    }
+
+    /// Remembers why a kind waits.
+    pub fn block(&mut self, kind: u32, block: Block) {
+        if let Some(kind) = self.at_kind_mut(kind) {
+            kind.block = Some(block);
         }
     }
 
     /// The kind was let in.
     pub fn let_in(&mut self, kind: u32) {
-        if let Some(slot) = self.blocks.get_mut(kind as usize) {
-            *slot = None;
+        if let Some(kind) = self.at_kind_mut(kind) {
+            kind.block = None;
         }
     }
 
@@ -549,10 +596,6 @@ impl Desk {
     pub fn asks<'a>(spec: &'a JobSpec, seats: &'a [Seat]) -> impl Iterator<Item = (&'a crate::ask::Ask, &'a Seat)> {
         seats.iter().filter_map(|seat| spec.groups.get(usize::from(seat.group)).map(|group| (&group.ask, seat)))
     }
-}
-
-fn least(books: &Books, spec: &JobSpec) -> Vec<Amounts> {
-    spec.groups.iter().map(|group| books.least_amounts(&group.ask).times(group.min)).collect()
 }
 
 /// Seats that a change gives up; see [`claims::given_up`].

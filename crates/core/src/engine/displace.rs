@@ -249,7 +249,7 @@ impl Round<'_> {
 
     /// All that may be taken, cheapest first.
     fn units(&mut self, want: &Want) -> Vec<Unit> {
-        let need = self.need(want);
+        let need = self.desk.books.need(&want.spec);
         let mut units = Vec::new();
         let mut later: Option<At> = None;
         let due = want.job.is_some_and(|by| self.is_reserved(by));
@@ -302,12 +302,6 @@ impl Round<'_> {
         let yields = self.state.ranked_at == self.state.now
             && claim.zip(lists.weakest).is_some_and(|(waiter, weakest)| claim::outweighs(*waiter, weakest));
         lower || lists.elastic > 0 || yields || !lists.replicas.is_empty()
-    }
-
-    /// What the claimant needs at least, in all groups.
-    fn need(&self, want: &Want) -> Amounts {
-        let widest = want.spec.groups.iter().max_by_key(|group| group.min * group.ask.devices().max(1));
-        widest.map_or_else(Amounts::default, |group| self.desk.books.least_amounts(&group.ask).times(group.min))
     }
 
     fn units_of_job(&self, ix: u32, job: &Job, right: Right, units: &mut Vec<Unit>) {
@@ -364,7 +358,7 @@ fn whole(give: Give) -> Give {
 fn reason(want: &Want, unit: &Unit, from: u32, to: u32) -> Reason {
     let (by, lost_ms) = (want.by.clone(), unit.lost_ms);
     match unit.right {
-        Right::Quota(_) => Reason::Reclaim { by, from, to, lost_ms },
+        Right::Quota { .. } => Reason::Reclaim { by, from, to, lost_ms },
         Right::Priority | Right::ShrinkOnly => Reason::Preempt { by, from, to, lost_ms },
         Right::Overstayed => Reason::Overstayed { by, lost_ms },
         Right::Yield => Reason::Yield { by, lost_ms },

@@ -28,7 +28,10 @@ enum Scope {
 #[derive(Clone, Debug)]
 pub(super) struct Refusal {
     pub block: Block,
+    /// The limit that refused it, or one of its classes.
     pub binding: Option<Binding>,
+    /// Quota would allow it, on one class at least.
+    pub lacks_devices: bool,
 }
 
 /// A gang to be placed.
@@ -107,7 +110,7 @@ impl Books {
         seats: &mut Vec<Seat>,
     ) -> Result<(), Refusal> {
         let Some(group) = gang.spec.groups.get(index) else { return Ok(()) };
-        let mut last = None;
+        let (mut by_quota, mut lacks_devices) = (None, false);
         let island = self.needs_island(gang, index);
         for ask in self.variants(&group.ask, count, island) {
             let (mark, before) = (self.mark(), seats.len());
@@ -116,11 +119,13 @@ impl Books {
                 Err(binding) => {
                     self.rollback(mark);
                     seats.truncate(before);
-                    last = last.or(binding);
+                    lacks_devices |= binding.is_none();
+                    by_quota = by_quota.or(binding);
                 }
             }
         }
-        match last {
+        match by_quota {
+            Some(binding) if lacks_devices => Err(Refusal { binding: Some(binding), ..self.refusal(gang, index, spread) }),
             Some(binding) => Err(self.by_quota(binding)),
             None => Err(self.refusal(gang, index, spread)),
         }
@@ -366,12 +371,12 @@ impl Books {
         let at = self.tree.queue(binding.node).map_or_else(|| QueueName::from(""), |queue| queue.name.clone());
         let block =
             Block::Quota { at, resource: self.resource(binding.resource), need: binding.need, available: binding.available };
-        Refusal { block, binding: Some(binding) }
+        Refusal { block, binding: Some(binding), lacks_devices: false }
     }
 
     fn refusal(&mut self, gang: Gang<'_>, index: usize, spread: Option<&Spread>) -> Refusal {
         let Some(group) = gang.spec.groups.get(index) else {
-            return Refusal { block: Block::Unsuitable { group: index }, binding: None };
+            return Refusal { block: Block::Capacity { group: index, fit: 0, need: 0 }, binding: None, lacks_devices: true };
         };
         let ask = self.cluster.intern(&group.ask);
         let fit = self.cluster.candidates(ask).total();
@@ -380,16 +385,12 @@ impl Books {
         } else {
             Block::Capacity { group: index, fit, need: group.min }
         };
-        Refusal { block, binding: None }
+        Refusal { block, binding: None, lacks_devices: true }
     }
 
     /// Whether the gang's quota would allow its minimum, before devices are chosen.
     pub(super) fn quota_allows(&self, gang: Gang<'_>) -> Result<(), Refusal> {
-        for group in &gang.spec.groups {
-            let amounts = self.least_amounts(&group.ask).times(group.min);
-            self.allows(gang.queue, &amounts, gang.own_only).map_err(|binding| self.by_quota(binding))?;
-        }
-        Ok(())
+        self.allows(gang.queue, &self.need(gang.spec), gang.own_only).map_err(|binding| self.by_quota(binding))
     }
 
     /// Neighbours in rank are neighbours in place: by group, then by domain from the widest level down, node and device.

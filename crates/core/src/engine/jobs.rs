@@ -27,7 +27,7 @@ pub(super) struct Chosen {
     pub lent_by: Option<QueueName>,
 }
 
-/// Where the head of a queue stands among the heads of others: borrows, priority, shares from the top level down, key.
+/// Where the head of a queue stands among the heads of others: borrows, priority, shares from the top level down, age.
 type Standing = (bool, Reverse<i32>, Share, u64, u32);
 
 /// Queues that are looked at, by whose turn it is.
@@ -58,7 +58,7 @@ pub(super) fn decide(round: &mut Round) {
             }
             Err(refusal) => {
                 round.refused(turn.2, refusal, &mut reserved);
-                order.refused(round, at, kind);
+                order.refused(round, at, turn.2);
             }
         }
     }
@@ -91,6 +91,7 @@ fn resume(round: &mut Round) -> Vec<Chosen> {
         if is_gang && keep.iter().all(|seat| round.is_usable(seat)) {
             chosen.push(Chosen { ix, resumed: true, before: None, lent_by: None });
         } else {
+            round.dropped += keep.len();
             round::shift(round.state, round.desk, ix, &[]);
             round.keep(ix, Vec::new());
         }
@@ -100,11 +101,11 @@ fn resume(round: &mut Round) -> Vec<Chosen> {
 
 fn standing(round: &mut Round, queue: u32, turn: Turn, kind: u32) -> Standing {
     let share = round.desk.share(round.state, queue);
-    let tree = &round.desk.books.tree;
     let node = round.desk.queues.get(queue as usize).and_then(|lists| lists.node);
-    let own =
-        node.is_some_and(|node| round.desk.least(kind).iter().all(|least| tree.fits_nominal(node, least.as_slice()).is_ok()));
-    (!own, turn.0, share, turn.1, turn.2)
+    let own = node.is_some_and(|node| round.desk.books.fits_own(node, round.desk.need(kind)).is_ok());
+    // Turns of one queue are not those of another: a date here, a claim there.
+    let age = round.state.jobs.at(turn.2).map_or(0, |job| job.submitted.0);
+    (!own, turn.0, share, age, turn.2)
 }
 
 impl Order {
@@ -196,14 +197,16 @@ impl Order {
     }
 
     /// None of the kind can be let in now; in a strict queue nobody behind it either.
-    fn refused(&mut self, round: &mut Round, at: usize, _kind: u32) {
+    fn refused(&mut self, round: &mut Round, at: usize, ix: u32) {
         let Some((name, heads)) = self.queues.get_mut(at) else { return };
         heads.pop_first();
         let name = round.desk.queues.get(*name as usize).map(|lists| &lists.name);
         let strict =
             name.and_then(|name| round.state.queues.get(name)).is_some_and(|queue| queue.discipline == Discipline::StrictFifo);
-        if strict {
-            heads.clear();
+        if strict && let Some(first) = round.state.jobs.name(ix) {
+            for (_, kind) in std::mem::take(heads) {
+                round.desk.block(kind, Block::Behind(first.clone()));
+            }
         }
         self.push(round, at);
     }
@@ -234,7 +237,7 @@ impl Round<'_> {
 
     /// The claim of a job.
     fn want(&self, ix: u32) -> Result<Want, Refusal> {
-        let missing = |text: String| Refusal { block: Block::Queue(text), binding: None };
+        let missing = |text: String| Refusal { block: Block::Queue(text), binding: None, lacks_devices: false };
         let (Some(job), Some(name)) = (self.state.jobs.at(ix), self.state.jobs.name(ix)) else {
             return Err(missing("the job is gone".to_owned()));
         };
@@ -277,10 +280,13 @@ impl Round<'_> {
                 Err(refusal) => refusal,
             },
         };
-        if refusal.binding.is_none()
-            && let Some((seats, until, name)) = self.backfill(ix, gang)
-        {
-            return Ok((seats, Some((until, name))));
+        if refusal.lacks_devices {
+            if let Some(seats) = self.overtake(want) {
+                return Ok((seats, None));
+            }
+            if let Some((seats, until, name)) = self.backfill(ix, gang) {
+                return Ok((seats, Some((until, name))));
+            }
         }
         // Who was displaced at this very moment does not displace others: nobody goes in a circle.
         let displaced = self.state.jobs.at(ix).is_some_and(|job| job.disruptions.last() == Some(&self.state.now));
@@ -298,8 +304,8 @@ impl Round<'_> {
 
     /// Remembers why, and promises the first of each queue that lacks devices what will come free.
     fn refused(&mut self, ix: u32, refusal: Refusal, reserved: &mut BTreeSet<QueueName>) {
-        let lacks_devices = refusal.binding.is_none() && matches!(refusal.block, Block::Capacity { .. } | Block::Spread { .. });
-        self.desk.refuse(ix, refusal.block, refusal.binding.as_ref());
+        let lacks_devices = refusal.lacks_devices && refusal.block != Block::EvictionCap;
+        self.desk.refuse(ix, refusal);
         let Some(queue) = self.state.jobs.at(ix).map(|job| job.spec.queue.clone()) else { return };
         if lacks_devices
             && reserved.insert(queue)

@@ -117,17 +117,16 @@ impl Round<'_> {
     pub(super) fn reserve(&mut self, ix: u32, want: &Want) {
         let now = self.state.now;
         let limit = self.state.policy.max_reservations as usize;
-        let queue = &want.spec.queue;
+        let (lower, others) = self.beside(ix, want);
         let mine = self.state.reservations.get(&ix);
-        let taken = self
-            .state
-            .reservations
-            .keys()
-            .any(|other| *other != ix && self.state.jobs.at(*other).is_some_and(|job| job.spec.queue == *queue));
-        let full = mine.is_none() && self.state.reservations.len() >= limit;
+        let full = mine.is_none() && self.state.reservations.len() - lower.len() >= limit;
         let fresh = mine.is_some_and(|reservation| reservation.at > now || now.since(reservation.made) < RETRY_MS);
-        if limit == 0 || taken || full || fresh {
+        if limit == 0 || others > 0 || full || fresh {
             return;
+        }
+        for other in lower {
+            self.lift(other);
+            self.forget_reservation(other);
         }
         self.lift(ix);
         let was = self.state.reservations.remove(&ix);
@@ -141,7 +140,38 @@ impl Round<'_> {
         }
     }
 
-    /// When and where a gang fits if running work ends as expected and nothing else starts; the books are as before.
+    /// Reservations of other jobs of the claimant's queue: those of lower priority, and how many more.
+    fn beside(&self, ix: u32, want: &Want) -> (Vec<u32>, usize) {
+        let others = self.state.reservations.keys().copied().filter(|other| *other != ix);
+        let priority = |other: u32| {
+            let job = self.state.jobs.at(other).filter(|job| job.spec.queue == want.spec.queue);
+            job.map(|job| (job.spec.priority < want.spec.priority, other))
+        };
+        let (lower, rest): (Vec<_>, Vec<_>) = others.filter_map(priority).partition(|(lower, _)| *lower);
+        (lower.into_iter().map(|(_, other)| other).collect(), rest.len())
+    }
+
+    /// Places a gang on what is held for jobs of its queue that stand lower: their promises are forgotten.
+    pub(super) fn overtake(&mut self, want: &Want) -> Option<Vec<Seat>> {
+        let (lower, _) = self.beside(want.job?, want);
+        if lower.is_empty() {
+            return None;
+        }
+        for other in &lower {
+            self.lift(*other);
+        }
+        let placed = self.desk.books.place_gang(want.gang()).ok();
+        for other in lower {
+            match placed {
+                Some(_) => self.forget_reservation(other),
+                None => self.hold(other),
+            }
+        }
+        placed
+    }
+
+    /// When and where a gang fits if running work ends as expected and nothing else starts; the books are as before. What comes
+    /// free and is promised to others is not counted on.
     fn earliest(&mut self, gang: Gang<'_>) -> Option<(At, Vec<Seat>)> {
         let mut ends: Vec<(At, u32)> = Vec::new();
         for lists in &self.desk.queues {
@@ -150,6 +180,7 @@ impl Round<'_> {
         }
         ends.sort_unstable();
         let mark = self.desk.books.mark();
+        let held = self.holds.clone();
         let mut released = 0;
         let mut step = 1;
         let mut found = None;
@@ -159,12 +190,17 @@ impl Round<'_> {
                 self.suppose_ended(*ix);
             }
             (released, step) = (upto, step * 2);
+            for other in self.state.reservations.keys().copied().collect::<Vec<_>>() {
+                self.lift(other);
+                self.hold(other);
+            }
             let at = ends[released - 1].0;
             let inner = self.desk.books.mark();
             found = self.desk.books.place_gang(gang).ok().map(|seats| (at, seats));
             self.desk.books.rollback(inner);
         }
         self.desk.books.rollback(mark);
+        self.holds = held;
         found
     }
 

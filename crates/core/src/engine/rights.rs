@@ -1,14 +1,14 @@
 //! Whether work may be taken from, by quota and priority.
 //!
 //! *Across queues*, with `a` and `b` the ancestors (or selves) of claimant and victim right below their lowest common one:
-//! the claimant's side `a` must stay within what is guaranteed to it, and the victim's side `b` must use more than what is
-//! guaranteed to it *after* the removal too. Each such taking raises the sum over all sides of `min(usage, guaranteed)`, so no
-//! chain of them comes back to where it began. *Inside a queue* a higher priority takes from a lower one; an equal one may
+//! the claimant's side `a` must stay within what is guaranteed to it, and `b` and every queue from the victim's up to it must
+//! use at least what is guaranteed to it *after* the removal too. Each such taking raises the sum over all sides of
+//! `min(usage, guaranteed)`, so no chain of them comes back to where it began. *Inside a queue* a higher priority takes from a lower one; an equal one may
 //! make an elastic job smaller, never end it.
 
 use crate::books::{Amounts, Books};
 use crate::claim;
-use crate::quota::NodeIx;
+use crate::quota::{NodeIx, ResourceIx};
 use crate::state::{Job, State};
 
 use super::desk::Desk;
@@ -16,8 +16,8 @@ use super::desk::Desk;
 /// By which rule a victim gives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Right {
-    /// Its queue uses what others are owed; the side that must stay above its guarantee.
-    Quota(NodeIx),
+    /// Its queue uses what others are owed; it and all above it up to the side stay above their guarantees.
+    Quota { queue: NodeIx, side: NodeIx },
     /// It stands lower in the claimant's own queue.
     Priority,
     /// As high, but elastic: it may become smaller.
@@ -47,21 +47,29 @@ fn sides(books: &Books, claimant: NodeIx, victim: NodeIx) -> Option<(NodeIx, Nod
 }
 
 /// Whether `claimant` may take from some work of queue `victim`, which is another one.
-pub(super) fn across(books: &Books, claimant: NodeIx, victim: NodeIx, need: &Amounts) -> Option<Right> {
+pub(super) fn across(books: &Books, claimant: NodeIx, victim: NodeIx, need: &[(ResourceIx, i64)]) -> Option<Right> {
     let (mine, theirs) = sides(books, claimant, victim)?;
     let tree = &books.tree;
-    let owed = need.as_slice().iter().all(|(resource, amount)| {
+    let owed = need.iter().all(|(resource, amount)| {
         tree.usage(mine, *resource).saturating_add(*amount) <= tree.guaranteed(mine, *resource)
             || !is_shared(books, theirs, *resource)
     });
     // Of what nobody was given quota, nobody has more than is theirs.
-    let over =
-        need.as_slice().iter().any(|(resource, _)| is_shared(books, theirs, *resource) && tree.borrowing(theirs, *resource));
-    (owed && over).then_some(Right::Quota(theirs))
+    let lends = |node, resource| !is_shared(books, node, resource) || tree.borrowing(node, resource);
+    let over = need.iter().any(|(resource, _)| {
+        is_shared(books, theirs, *resource) && upto(books, victim, theirs).all(|node| lends(node, *resource))
+    });
+    (owed && over).then_some(Right::Quota { queue: victim, side: theirs })
+}
+
+/// A queue and those above it, up to `side`.
+fn upto(books: &Books, queue: NodeIx, side: NodeIx) -> impl Iterator<Item = NodeIx> + '_ {
+    let above = books.tree.parent(side);
+    books.tree.path(queue).take_while(move |node| Some(*node) != above)
 }
 
 /// Whether anybody was given quota of the resource on that side or its siblings: otherwise nobody is owed any.
-fn is_shared(books: &Books, side: NodeIx, resource: crate::quota::ResourceIx) -> bool {
+fn is_shared(books: &Books, side: NodeIx, resource: ResourceIx) -> bool {
     let tree = &books.tree;
     let siblings = tree.parent(side).map_or(&[][..], |parent| tree.children(parent));
     siblings.iter().any(|node| tree.guaranteed(*node, resource) > 0)
@@ -69,10 +77,10 @@ fn is_shared(books: &Books, side: NodeIx, resource: crate::quota::ResourceIx) ->
 
 /// Whether the victim's side still uses at least what is guaranteed to it, of all that was taken.
 pub(super) fn holds_after(books: &Books, right: Right, taken: &[Amounts]) -> bool {
-    let Right::Quota(side) = right else { return true };
+    let Right::Quota { queue, side } = right else { return true };
     let tree = &books.tree;
-    let mut counted = taken.iter().flat_map(Amounts::as_slice).filter(|(resource, _)| is_shared(books, side, *resource));
-    counted.all(|(resource, _)| tree.usage(side, *resource) >= tree.guaranteed(side, *resource))
+    let holds = |node, resource| !is_shared(books, node, resource) || tree.usage(node, resource) >= tree.guaranteed(node, resource);
+    upto(books, queue, side).all(|node| taken.iter().flat_map(Amounts::as_slice).all(|(resource, _)| holds(node, *resource)))
 }
 
 /// Whether a claimant of this priority may take from a job of its own queue.

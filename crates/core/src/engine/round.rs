@@ -26,6 +26,8 @@ pub(super) struct Round<'a> {
     pub holds: reserve::Holds,
     /// Somebody was displaced since the order of queues was made.
     pub displaced: bool,
+    /// Seats that jobs kept between two attempts and could not use: they came free without an action.
+    pub dropped: usize,
 }
 
 /// Decides everything that is due.
@@ -35,23 +37,23 @@ pub(super) fn run(state: &mut State, desk: &mut Desk) -> Vec<Action> {
         desk.list(state, *ix);
     }
     predict::rank(state, desk);
-    let mut round = Round { state, desk, actions: Vec::new(), due, holds: reserve::Holds::default(), displaced: false };
+    let mut round = Round { state, desk, actions: Vec::new(), due, holds: reserve::Holds::default(), displaced: false, dropped: 0 };
     round.settle_wishes();
     round.leave_devices();
     round.give_up_hung();
     for _ in 0..MAX_PASSES {
-        let before = round.actions.len();
+        let before = (round.actions.len(), round.dropped);
         // The last pass, in which nothing is ordered, says who waits because of the cap.
         round.state.eviction_cap_reached = false;
         // What is promised to waiting jobs is theirs before other jobs, not before requests.
         models::decide(&mut round);
         round.open_reservations();
         jobs::decide(&mut round);
-        if round.actions.len() == before {
+        if (round.actions.len(), round.dropped) == before {
             elastic::grow(&mut round);
         }
         round.close_reservations();
-        if round.actions.len() == before {
+        if (round.actions.len(), round.dropped) == before {
             break;
         }
     }

@@ -42,6 +42,7 @@ impl Round<'_> {
                 if removed {
                     if let Some(name) = self.state.jobs.name(ix).cloned() {
                         self.state.jobs.remove(&name);
+                        self.state.usage.held_ms.remove(&format!("job/{name}"));
                     }
                 } else if cancelled
                     && waits

@@ -92,7 +92,7 @@ fn quotas(engine: &Engine, name: &JobName, block: Option<&Block>) -> Vec<Raise> 
     let books = engine.books();
     let own = &job.spec.queue;
     let needs: Vec<(Resource, i64)> =
-        quota::need(books, &job.spec).into_iter().map(|(ix, need)| (books.resource(ix), need)).collect();
+        books.need(&job.spec).into_iter().map(|(ix, need)| (books.resource(ix), need)).collect();
     let raise = |queue: &QueueName, resource: &Resource, lacking: i64| {
         let step = if *resource == Resource::Memory { 1024 } else { 1000 };
         let most = u32::try_from(lacking.max(1).saturating_add(step - 1) / step).unwrap_or(MOST_ADDED).min(MOST_ADDED);

@@ -1,6 +1,6 @@
 //! What each level of the quota tree says to a claim.
 
-use crate::books::{Amounts, Books};
+use crate::books::Books;
 use crate::names::QueueName;
 use crate::quota::{Limit, NodeIx, ResourceIx};
 use crate::state::JobSpec;
@@ -10,25 +10,12 @@ use super::words;
 /// Above this an amount is no limit: the pool itself owns all there is.
 const BOUNDLESS: i64 = i64::MAX / 16;
 
-/// What a gang counts as at least, over all its groups.
-pub(super) fn need(books: &Books, spec: &JobSpec) -> Vec<(ResourceIx, i64)> {
-    let mut sums: Vec<(ResourceIx, i64)> = Vec::new();
-    let groups: Vec<Amounts> = spec.groups.iter().map(|group| books.least_amounts(&group.ask).times(group.min)).collect();
-    for (resource, amount) in groups.iter().flat_map(Amounts::as_slice) {
-        match sums.iter_mut().find(|(known, _)| known == resource) {
-            Some((_, sum)) => *sum = sum.saturating_add(*amount),
-            None => sums.push((*resource, *amount)),
-        }
-    }
-    sums
-}
-
 /// The levels that refuse a gang, from its queue up, and what each would allow.
 pub(super) fn refusing(books: &Books, spec: &JobSpec) -> Vec<String> {
     let Some(queue) = books.tree.node(&spec.queue) else { return Vec::new() };
     let mut told = Vec::new();
-    for (resource, need) in need(books, spec) {
-        if !spec.preemptible {
+    for (resource, need) in books.need(spec) {
+        if !spec.preemptible && books.counts(resource) {
             told.extend(own_only(books, spec, queue, resource, need));
         }
         for level in books.tree.levels(queue, resource).filter(|level| level.available < need && level.available < BOUNDLESS) {
@@ -90,7 +77,7 @@ pub(super) fn refusing_one_more(books: &Books, spec: &JobSpec, ask: &crate::ask:
     let amounts = books.least_amounts(ask);
     let mut told = Vec::new();
     for (resource, need) in amounts.as_slice() {
-        if !spec.preemptible {
+        if !spec.preemptible && books.counts(*resource) {
             told.extend(own_only(books, spec, queue, *resource, *need));
         }
         let levels = books.tree.levels(queue, *resource);

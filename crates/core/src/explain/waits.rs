@@ -134,7 +134,7 @@ impl<'a> Waiting<'a> {
     /// The group that could not be placed, as far as is known.
     fn group(&self) -> Option<&'a Group> {
         let index = match self.block {
-            Some(Block::Capacity { group, .. } | Block::Unsuitable { group }) => group,
+            Some(Block::Capacity { group, .. }) => group,
             _ => 0,
         };
         self.spec().groups.get(index)
@@ -157,7 +157,7 @@ impl<'a> Waiting<'a> {
             }
             Some(Block::Queue(problem)) => problem.clone(),
             Some(Block::Behind(head)) => format!("job/{head} goes first"),
-            Some(Block::Capacity { .. } | Block::Unsuitable { .. }) | None => self.by_devices(group, &look),
+            Some(Block::Capacity { .. }) | None => self.by_devices(group, &look),
         }
     }
 

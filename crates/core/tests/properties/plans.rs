@@ -141,7 +141,7 @@ fn used(engine: &Engine, action: &Action) -> Vec<u16> {
     used.into_iter().collect()
 }
 
-/// All work of the queue that may not be stopped is within what is guaranteed to it.
+/// All work of the queue that may not be stopped is within what is guaranteed to it, of what anybody has a quota of.
 fn within_own(engine: &Engine, started: &Job, action: &Action) {
     let (state, books) = (engine.state(), engine.books());
     let node = books.tree.node(&started.spec.queue).unwrap();
@@ -154,7 +154,11 @@ fn within_own(engine: &Engine, started: &Job, action: &Action) {
             }
         }
     }
-    for resource in used(engine, action) {
+    let given = |resource: u16| {
+        let tree = &books.tree;
+        tree.bottom_up().iter().any(|node| *node != tree.root() && tree.quota(*node, resource).nominal > 0)
+    };
+    for resource in used(engine, action).into_iter().filter(|resource| given(*resource)) {
         let (sum, own) = (sums.get(&resource).copied().unwrap_or(0), books.tree.guaranteed(node, resource));
         assert!(sum <= own, "what may not be stopped stays within its own: {action:?}: {sum} of {own} of {resource}");
     }

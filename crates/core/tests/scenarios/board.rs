@@ -237,7 +237,6 @@ fn why(block: &Block) -> String {
         Block::Quota { at, resource, .. } => format!("{} of {at}", String::from(resource.clone())),
         Block::Capacity { .. } => "devices".to_owned(),
         Block::Spread { level } => format!("one {level}"),
-        Block::Unsuitable { .. } => "no such node".to_owned(),
         Block::Behind(first) => format!("behind {first}"),
         Block::EvictionCap => "cap".to_owned(),
         Block::Queue(problem) => problem.clone(),

@@ -32,13 +32,3 @@ fn on_the_trace_our_rule_lets_gangs_start_and_completes_sooner_than_best_effort_
     assert!(ours.all.jct_h.mean <= theirs.all.jct_h.mean, "{:?} {:?}", ours.all.jct_h, theirs.all.jct_h);
     assert!(ours.lost_fraction < 0.25, "{}", ours.lost_fraction);
 }
-
-/// Prints the whole study; about half a minute. Run it by name.
-#[test]
-#[ignore = "half a minute; run by name with TIDEGATE_DATA"]
-fn the_whole_study_reaches_its_goals() {
-    let data = PathBuf::from(std::env::var_os("TIDEGATE_DATA").unwrap());
-    let study = run(&data, prototype).unwrap();
-    println!("{study}");
-    assert!(study.passed(), "{study}");
-}
