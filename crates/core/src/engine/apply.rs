@@ -244,6 +244,10 @@ impl Facts<'_> {
             let keep = keep.clone();
             self.leave(ix, &[], &keep, &[]);
         }
+        // What was promised was for the workers that it had.
+        if !alike && self.state.reservations.remove(&ix).is_some() {
+            self.desk.devices_came_free();
+        }
         let Some(job) = self.state.jobs.at_mut(ix) else { return };
         if let Phase::Waiting { keep, .. } = &mut job.phase
             && !alike

@@ -35,13 +35,14 @@ struct Order {
     heap: BinaryHeap<Reverse<(Standing, usize)>>,
     queues: Vec<(u32, BTreeSet<(Turn, u32)>)>,
     numbers: BTreeMap<u32, usize>,
+    /// Of which somebody was refused for devices since they were entered.
+    refused: BTreeSet<u32>,
 }
 
 /// Decides for every job that must be looked at.
 pub(super) fn decide(round: &mut Round) {
     let mut chosen = resume(round);
     let mut order = Order::new(round);
-    let mut reserved = BTreeSet::new();
     let ordered = round.starts_ordered();
     while let Some((at, turn, kind)) = order.pop(round) {
         if ordered + chosen.len() >= round.state.policy.max_starts as usize {
@@ -57,7 +58,8 @@ pub(super) fn decide(round: &mut Round) {
                 order.wake(round);
             }
             Err(refusal) => {
-                round.refused(turn.2, refusal, &mut reserved);
+                let is_first = refusal.lacks_devices && refusal.block != Block::EvictionCap && order.is_first_refused(at);
+                round.refused(turn.2, refusal, is_first);
                 order.refused(round, at, turn.2);
             }
         }
@@ -110,7 +112,7 @@ fn standing(round: &mut Round, queue: u32, turn: Turn, kind: u32) -> Standing {
 
 impl Order {
     fn new(round: &mut Round) -> Self {
-        let mut order = Self { heap: BinaryHeap::new(), queues: Vec::new(), numbers: BTreeMap::new() };
+        let mut order = Self { heap: BinaryHeap::new(), queues: Vec::new(), numbers: BTreeMap::new(), refused: BTreeSet::new() };
         for name in round.desk.take_dirty() {
             order.enter(round, name);
         }
@@ -123,6 +125,7 @@ impl Order {
         let Some(lists) = round.desk.queues.get(name as usize) else { return };
         let heads = lists.waiting.iter().filter_map(|(kind, turns)| turns.first().map(|turn| (*turn, *kind)));
         let heads: BTreeSet<(Turn, u32)> = heads.collect();
+        self.refused.remove(&name);
         if let Some((_, known)) = self.numbers.get(&name).and_then(|at| self.queues.get_mut(*at)) {
             *known = heads;
         } else if !heads.is_empty() {
@@ -194,6 +197,11 @@ impl Order {
             heads.insert((*turn, kind));
         }
         self.push(round, at);
+    }
+
+    /// Whether nobody of the queue was refused for devices before.
+    fn is_first_refused(&mut self, at: usize) -> bool {
+        self.queues.get(at).is_some_and(|(name, _)| self.refused.insert(*name))
     }
 
     /// None of the kind can be let in now; in a strict queue nobody behind it either.
@@ -302,13 +310,10 @@ impl Round<'_> {
         Err(refusal)
     }
 
-    /// Remembers why, and promises the first of each queue that lacks devices what will come free.
-    fn refused(&mut self, ix: u32, refusal: Refusal, reserved: &mut BTreeSet<QueueName>) {
-        let lacks_devices = refusal.lacks_devices && refusal.block != Block::EvictionCap;
+    /// Remembers why, and promises the first of each queue that lacks only devices what will come free.
+    fn refused(&mut self, ix: u32, refusal: Refusal, is_first: bool) {
         self.desk.refuse(ix, refusal);
-        let Some(queue) = self.state.jobs.at(ix).map(|job| job.spec.queue.clone()) else { return };
-        if lacks_devices
-            && reserved.insert(queue)
+        if is_first
             && let Ok(want) = self.want(ix)
         {
             self.reserve(ix, &want);

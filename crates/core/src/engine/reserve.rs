@@ -124,18 +124,24 @@ impl Round<'_> {
         if limit == 0 || others > 0 || full || fresh {
             return;
         }
-        for other in lower {
+        let mut put_by = Vec::new();
+        for other in lower.into_iter().chain([ix]) {
             self.lift(other);
-            self.forget_reservation(other);
+            put_by.extend(self.state.reservations.remove(&other).map(|reservation| (other, reservation)));
         }
-        self.lift(ix);
-        let was = self.state.reservations.remove(&ix);
+        let was = put_by.pop_if(|(of, _)| *of == ix).map(|(_, was)| was);
         if let Some((at, seats)) = self.earliest(want.gang()) {
             self.state.reservations.insert(ix, Reservation { at: at.max(now.plus(1)), made: now, seats });
             self.hold(ix);
+        } else {
+            for (of, reservation) in std::mem::take(&mut put_by) {
+                self.state.reservations.insert(of, reservation);
+                self.hold(of);
+            }
         }
         let is = self.state.reservations.get(&ix);
-        if was.is_some_and(|was| is.is_none_or(|is| (is.at, &is.seats) != (was.at, &was.seats))) {
+        let moved = was.is_some_and(|was| is.is_none_or(|is| (is.at, &is.seats) != (was.at, &was.seats)));
+        if moved || !put_by.is_empty() {
             self.desk.devices_came_free();
         }
     }

@@ -27,6 +27,8 @@ pub struct EnginePolicy {
     /// Most GPUs on a node.
     widest: u32,
     restart_ms: u64,
+    /// All jobs wait in one queue, whatever theirs is.
+    one_queue: bool,
     queues: BTreeSet<String>,
     /// By job: the attempt that runs, and checkpoints that it told.
     attempts: BTreeMap<JobIx, (u32, u64)>,
@@ -53,6 +55,7 @@ impl EnginePolicy {
             engine: Engine::default(),
             widest: setup.nodes.iter().copied().max().unwrap_or(1).max(1),
             restart_ms: setup.costs.restart_ms,
+            one_queue: std::env::var_os("ONE").is_some(),
             queues: BTreeSet::new(),
             attempts: BTreeMap::new(),
             ended: Vec::new(),
@@ -136,6 +139,7 @@ impl Policy for EnginePolicy {
     }
 
     fn submitted(&mut self, now: Ms, job: JobIx, wish: &Wish) {
+        let wish = &Wish { queue: if self.one_queue { "all".to_owned() } else { wish.queue.clone() }, ..wish.clone() };
         if self.queues.insert(wish.queue.clone()) {
             let queue = Queue { discipline: Discipline::Responsive, ..Queue::default() };
             self.tell(now, Event::QueueSet { name: QueueName::from(wish.queue.clone()), queue });
