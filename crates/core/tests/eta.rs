@@ -281,8 +281,16 @@ impl Real {
 }
 
 fn cases() -> ProptestConfig {
-    let cases = std::env::var("PROPTEST_CASES").ok().and_then(|n| n.parse().ok()).unwrap_or(256);
-    ProptestConfig { cases, failure_persistence: None, max_shrink_iters: 5_000, ..ProptestConfig::default() }
+    let number = |name: &str| std::env::var(name).ok().and_then(|n| n.parse::<u32>().ok());
+    let seed = number("PROPTEST_SEED").unwrap_or(20_261_124);
+    eprintln!("PROPTEST_SEED={seed}");
+    ProptestConfig {
+        cases: number("PROPTEST_CASES").map_or(256, |cases| (cases / 4).max(1)),
+        rng_seed: proptest::test_runner::RngSeed::Fixed(u64::from(seed)),
+        failure_persistence: None,
+        max_shrink_iters: 5_000,
+        ..ProptestConfig::default()
+    }
 }
 
 proptest! {

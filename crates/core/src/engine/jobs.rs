@@ -55,7 +55,6 @@ pub(super) fn decide(round: &mut Round) {
                 chosen.push(Chosen { ix: turn.2, resumed: false, before, lent_by });
                 round.desk.let_in(kind);
                 order.advance(round, at, kind);
-                order.wake(round);
             }
             Err(refusal) => {
                 let is_first = refusal.lacks_devices && refusal.block != Block::EvictionCap && order.is_first_refused(at);
@@ -63,6 +62,7 @@ pub(super) fn decide(round: &mut Round) {
                 order.refused(round, at, turn.2);
             }
         }
+        order.wake(round);
     }
     elastic::share_out(round, &chosen);
     for one in chosen {
@@ -139,8 +139,8 @@ impl Order {
         (0..self.queues.len()).for_each(|at| self.push(round, at));
     }
 
-    /// Queues that may fare better since somebody was let in (at the cost of others, perhaps) are tried (again) in this very
-    /// pass: whether they were looked at before must make no difference.
+    /// Queues that may fare better since somebody was let in (at the cost of others, perhaps) or was promised other devices are
+    /// tried (again) in this very pass: whether they were looked at before must make no difference.
     fn wake(&mut self, round: &mut Round) {
         let woken = round.desk.take_woken();
         if woken.is_empty() {
