@@ -44,7 +44,12 @@ pub fn outweighs(waiter: Claim, runner: Claim) -> bool {
 
 /// Whether a job that started so long ago may be stopped at this cost, whoever asks.
 pub fn is_cheap(since_start_ms: u64, stop_cost_ms: u64) -> bool {
-    since_start_ms >= stop_cost_ms.saturating_mul(THRIFT)
+    since_start_ms >= cheap_after(stop_cost_ms)
+}
+
+/// How long after its start a stop at this cost is cheap.
+pub fn cheap_after(stop_cost_ms: u64) -> u64 {
+    stop_cost_ms.saturating_mul(THRIFT)
 }
 
 /// The place of a claim in an order of `u64`.

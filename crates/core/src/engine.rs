@@ -8,6 +8,7 @@
 //! `Desk` is never serialised; a restored engine makes it anew, and the property tests compare the two after every step.
 
 mod apply;
+mod consolidate;
 mod desk;
 mod displace;
 mod elastic;

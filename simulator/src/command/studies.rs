@@ -82,7 +82,7 @@ fn study(name: Name, data: Option<&Path>) -> Result<Study, Error> {
         Name::Scale => engine("scale"),
         Name::All | Name::Fgd => fgd::run(data()?),
         Name::Pollux => pollux::run(data()?).map(outside),
-        Name::Philly => philly::run(data()?, philly::prototype).map(outside),
+        Name::Philly => philly::run(data()?, philly::ours),
         Name::Lyra => lyra::run(data()?, &lyra::settings()?).map(outside),
         Name::Tide => tide::run(data()?, &tide::settings()?).map(outside),
     }

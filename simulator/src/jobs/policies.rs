@@ -1,4 +1,4 @@
-//! The rules of the peers, and ours as a prototype, each a [`Policy`](super::Policy) over the same bookkeeping and placement.
+//! The rules of the peers, and ours, each a [`Policy`](super::Policy) over the same bookkeeping and placement.
 //!
 //! ```text
 //!   floor      free GPUs by node; consolidated placement (fewest nodes, best fit), the same for all
@@ -6,13 +6,11 @@
 //!   history    run times that have ended, by owner and size; predicts what is left
 //!   queue      waiting jobs by size and rank; what fits, in order
 //!   room       whom to stop so that a job fits, at the least cost
-//!   moves      whom to move aside so that a job fits without a stop
 //!   ordered    fifo (strict), best-effort fifo, sjf (an oracle)
 //!   fair       dominant share by queue, with and without reclaim
 //!   backfill   EASY: a reservation for the head, others before it when they end in time
 //!   tiresias   discretised two-dimensional least attained service
 //!   engine     ours: the engine that ships, behind the same trait
-//!   tide_rule  the rule of the engine's responsive queues as a prototype with moves aside: who yields to whom; tide carries it out
 //! ```
 
 pub mod backfill;
@@ -21,12 +19,9 @@ pub mod engine;
 pub mod fair;
 pub mod floor;
 pub mod history;
-pub mod moves;
 pub mod ordered;
 pub mod queue;
 pub mod room;
-pub mod tide;
-pub mod tide_rule;
 pub mod tiresias;
 
 #[cfg(test)]
@@ -34,6 +29,11 @@ mod tests;
 
 use super::Policy;
 use super::world::Setup;
+
+/// The engine as a policy, with all jobs in one queue.
+pub fn tidegate_in_one_queue(setup: &Setup) -> Box<dyn Policy> {
+    Box::new(engine::EnginePolicy::new(setup).in_one_queue())
+}
 
 /// The engine as a policy.
 pub fn tidegate(setup: &Setup) -> Box<dyn Policy> {

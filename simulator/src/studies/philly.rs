@@ -18,8 +18,7 @@ use crate::jobs::policies::fair::Fair;
 use crate::jobs::policies::floor::{Floor, Locality};
 use crate::jobs::policies::history::History;
 use crate::jobs::policies::ordered::Ordered;
-use crate::jobs::policies::tide::Tide;
-use crate::jobs::policies::tide_rule::Rule;
+use crate::jobs::policies::tidegate_in_one_queue;
 use crate::jobs::policies::tiresias::Tiresias;
 use crate::jobs::world::{Job, Setup, run as run_world};
 use crate::jobs::{Costs, Policy};
@@ -49,8 +48,6 @@ pub struct Settings {
     pub history: Remember,
     pub backfill_percent: u32,
     pub tiresias_levels_gpu_hours: Vec<f64>,
-    pub round_s: u64,
-    pub rule: Rule,
 }
 
 /// Which jobs are probes.
@@ -85,7 +82,7 @@ pub struct Remember {
 pub struct Stage {
     pub setup: Setup,
     pub locality: Locality,
-    /// For a rule that predicts by [`History`].
+    /// For a peer's rule that predicts by [`History`].
     pub history: History,
     pub settings: Settings,
 }
@@ -97,10 +94,9 @@ impl Stage {
     }
 }
 
-/// Our prototype, [`Tide`].
-pub fn prototype(stage: &Stage) -> Box<dyn Policy> {
-    let (round_ms, restart_ms) = (stage.settings.round_s * 1000, stage.setup.costs.restart_ms);
-    Box::new(Tide::new(stage.floor(), stage.history.clone(), stage.settings.rule, round_ms, restart_ms))
+/// The engine as it is judged here: one queue for all.
+pub fn ours(stage: &Stage) -> Box<dyn Policy> {
+    tidegate_in_one_queue(&stage.setup)
 }
 
 /// The committed settings.
@@ -248,6 +244,7 @@ fn assumptions(settings: &Settings, stage: &Stage) -> Vec<String> {
         format!("weeks {} to {} from {}, jobs of {} s and more, without the probes", settings.first_week, settings.last_week, settings.trace_starts, settings.min_duration_s),
         format!("{} GPUs as {}, {:?} locality", stage.floor().gpus(), settings.cluster, settings.locality),
         format!("a stop costs {} s and the work since the checkpoint, one each {} s", settings.restart_s, settings.checkpoint_every_s),
+        "ours is the engine with all jobs in one responsive queue, and with moves aside; the constants of its claims were chosen on these weeks".to_owned(),
         "owner = virtual cluster, recipe = size; run times are predicted from jobs that have ended; only sjf-oracle knows true ones".to_owned(),
         "a job that is moved saves first and pays the restart alone; every job may be stopped; all virtual clusters weigh the same; a job runs as long as in the trace wherever it runs".to_owned(),
     ]

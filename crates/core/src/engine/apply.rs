@@ -92,6 +92,7 @@ impl Facts<'_> {
             let nodes = self.state.nodes.slots().map(|(ix, _, node)| (ix, node));
             self.desk.books.cluster.set_levels(&policy.levels, nodes);
         }
+        self.desk.consolidates = policy.consolidate;
         self.state.policy = policy;
         self.desk.mark_all();
     }
@@ -229,6 +230,7 @@ impl Facts<'_> {
             self.state.asked_since = 0;
             self.state.mix = self.state.asked.mix(&self.desk.books.cluster.class_gpus());
             self.desk.books.cluster.set_mix(self.state.mix.clone());
+            self.desk.places_changed();
         }
     }
 

@@ -111,13 +111,15 @@ pub(super) struct Desk {
     /// Queues to be looked at; with `all`, every one.
     dirty: BTreeSet<u32>,
     pub all: bool,
+    /// The policy lets work be moved.
+    pub consolidates: bool,
     /// Queues that wait for devices, and that wait for quota, by the node that binds.
     for_devices: BTreeSet<u32>,
     for_quota: BTreeMap<NodeIx, BTreeSet<u32>>,
     /// Queues that wait although they use less than their own.
     owed: BTreeSet<u32>,
-    /// Queues with a gang of several groups that waits for devices: its groups are placed one after the other, so that it may
-    /// even fit because somebody else took what misled the first of them.
+    /// Queues with a gang of several groups that waits for devices, or for which others may be moved: such a search is greedy, so
+    /// that it may even succeed because somebody else took what misled it.
     for_change: BTreeSet<u32>,
     /// Queues that wait for the cap on evictions: every decision looks at them.
     capped: BTreeSet<u32>,
@@ -134,7 +136,8 @@ pub(super) struct Desk {
 impl Desk {
     /// The desk of a state, from nothing.
     pub fn of(state: &State) -> Self {
-        let mut desk = Self { books: Books::of(state), all: true, ..Self::default() };
+        let consolidates = state.policy.consolidate;
+        let mut desk = Self { books: Books::of(state), all: true, consolidates, ..Self::default() };
         for (ix, _, _) in state.jobs.slots() {
             desk.list(state, ix);
         }
@@ -355,10 +358,10 @@ impl Desk {
         if refusal.block == Block::EvictionCap {
             self.capped.insert(queue);
         }
-        if self.at_kind(kind).is_some_and(|kind| kind.spec.groups.len() > 1) {
+        if self.consolidates || self.at_kind(kind).is_some_and(|kind| kind.spec.groups.len() > 1) {
             self.for_change.insert(queue);
         }
-        if refusal.lacks_devices || owed {
+        if refusal.lacks_devices || refusal.lacks_victims || owed {
             self.for_devices.insert(queue);
         }
         if owed {
@@ -422,10 +425,15 @@ impl Desk {
         }
     }
 
-    /// A queue uses more: those that are owed may now take from it, if it has more than its own.
-    pub fn quota_was_used(&mut self, queue: &QueueName) {
+    /// Work may be placed otherwise than before.
+    pub fn places_changed(&mut self) {
         let waiting = std::mem::take(&mut self.for_change);
         self.wake(waiting);
+    }
+
+    /// A queue uses more: those that are owed may now take from it, if it has more than its own.
+    pub fn quota_was_used(&mut self, queue: &QueueName) {
+        self.places_changed();
         let tree = &self.books.tree;
         let over = |node: NodeIx| (0..tree.resources()).any(|resource| tree.borrowing(node, resource));
         if tree.node(queue).is_some_and(|node| tree.path(node).any(over)) {

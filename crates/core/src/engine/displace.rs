@@ -6,7 +6,7 @@
 //! is let go again. All of it is tried on the books and kept or undone whole.
 
 use std::cmp::Reverse;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::books::Amounts;
 use crate::claim;
@@ -39,8 +39,10 @@ impl Want {
 /// Why nobody was displaced.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Denied {
-    /// There is nobody from whom enough may be taken.
+    /// There is nobody from whom anything may be taken.
     Nobody,
+    /// All that may be taken together is not enough, where it is.
+    TooFew,
     /// There is, but for the cap on evictions.
     Cap,
 }
@@ -82,6 +84,8 @@ const MAX_UNITS: usize = 4_096;
 #[derive(Default)]
 struct Trial {
     kept: BTreeMap<u32, Vec<Seat>>,
+    /// Of those, who has them on other devices.
+    moved: BTreeSet<u32>,
     given: Vec<Unit>,
 }
 
@@ -89,24 +93,41 @@ impl Round<'_> {
     /// Makes room and places the claimant's gang, or changes nothing.
     pub(super) fn displace(&mut self, want: &Want) -> Result<Vec<Seat>, Denied> {
         let units = self.units(want);
+        if units.is_empty() {
+            return Err(Denied::Nobody);
+        }
         let mark = self.desk.books.mark();
-        let Some((count, ())) = self.shortest(want, &units) else { return Err(Denied::Nobody) };
+        let Some((count, ())) = self.shortest(want, &units) else { return Err(Denied::TooFew) };
         let units = self.needed(want, units.into_iter().take(count).collect());
-        let trial = self.give(&units);
+        let mut trial = self.give(&units);
         let placed = self.desk.books.place_gang(want.gang());
         let victims = trial.given.iter().filter(|unit| unit.rank.0 != ENDING);
         let mut named: Vec<Give> = victims.map(|unit| whole(unit.give)).collect();
         named.sort_unstable();
         named.dedup();
-        let allowed = placed.map_err(|_| Denied::Nobody).and_then(|seats| {
+        let allowed = placed.map_err(|_| Denied::TooFew).and_then(|seats| {
             if self.may_evict(named.len()) { Ok(seats) } else { Err(Denied::Cap) }
         });
         if allowed.is_err() {
             self.desk.books.rollback(mark);
             return allowed;
         }
+        if self.state.policy.consolidate {
+            self.rehome_victims(&mut trial);
+        }
         self.carry(want, &trial, named.len());
         allowed
+    }
+
+    /// Who would stop altogether and fits elsewhere moves.
+    fn rehome_victims(&mut self, trial: &mut Trial) {
+        for (ix, keep) in trial.kept.iter_mut().filter(|(_, keep)| keep.is_empty()) {
+            let runs = self.state.jobs.at(*ix).and_then(Job::run).is_some_and(|run| run.stop.is_none());
+            if runs && let Some(seats) = self.place_again(*ix) {
+                *keep = seats;
+                trial.moved.insert(*ix);
+            }
+        }
     }
 
     /// The shortest prefix that makes room, and its seats; the books are as before.
@@ -236,8 +257,11 @@ impl Round<'_> {
                 job.disruptions.push(now);
             }
             let from = self.state.jobs.at(*ix).map_or(0, |job| firm(job).len());
-            let reason =
-                reason(want, unit, u32::try_from(from).unwrap_or(u32::MAX), u32::try_from(keep.len()).unwrap_or(u32::MAX));
+            let reason = if trial.moved.contains(ix) {
+                Reason::Moved { by: want.by.clone(), lost_ms: unit.lost_ms }
+            } else {
+                reason(want, unit, u32::try_from(from).unwrap_or(u32::MAX), u32::try_from(keep.len()).unwrap_or(u32::MAX))
+            };
             self.note_stop(*ix, keep.clone(), reason);
         }
         for unit in &trial.given {

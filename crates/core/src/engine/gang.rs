@@ -32,6 +32,8 @@ pub(super) struct Refusal {
     pub binding: Option<Binding>,
     /// Quota would allow it, on one class at least.
     pub lacks_devices: bool,
+    /// Quota refused it, but it may take from others, and they have not what it needs, where it needs it.
+    pub lacks_victims: bool,
 }
 
 /// A gang to be placed.
@@ -349,7 +351,7 @@ impl Books {
     }
 
     /// The asks to try in turn: as it is for one worker, else each class by itself, the fastest first.
-    fn variants(&mut self, ask: &Ask, count: u32, island: bool) -> Vec<AskIx> {
+    pub(super) fn variants(&mut self, ask: &Ask, count: u32, island: bool) -> Vec<AskIx> {
         let one = ask.amount == Amount::None || ask.classes.len() == 1 || (count == 1 && !self.counts_classes());
         if one {
             return vec![self.cluster.intern_as(ask, island)];
@@ -371,12 +373,12 @@ impl Books {
         let at = self.tree.queue(binding.node).map_or_else(|| QueueName::from(""), |queue| queue.name.clone());
         let block =
             Block::Quota { at, resource: self.resource(binding.resource), need: binding.need, available: binding.available };
-        Refusal { block, binding: Some(binding), lacks_devices: false }
+        Refusal { block, binding: Some(binding), lacks_devices: false, lacks_victims: false }
     }
 
     fn refusal(&mut self, gang: Gang<'_>, index: usize, spread: Option<&Spread>) -> Refusal {
         let Some(group) = gang.spec.groups.get(index) else {
-            return Refusal { block: Block::Capacity { group: index, fit: 0, need: 0 }, binding: None, lacks_devices: true };
+            return Refusal { block: Block::Capacity { group: index, fit: 0, need: 0 }, binding: None, lacks_devices: true, lacks_victims: false };
         };
         let ask = self.cluster.intern(&group.ask);
         let fit = self.cluster.candidates(ask).total();
@@ -385,7 +387,7 @@ impl Books {
         } else {
             Block::Capacity { group: index, fit, need: group.min }
         };
-        Refusal { block, binding: None, lacks_devices: true }
+        Refusal { block, binding: None, lacks_devices: true, lacks_victims: false }
     }
 
     /// Whether the gang's quota would allow its minimum, before devices are chosen.

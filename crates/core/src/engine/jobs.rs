@@ -245,7 +245,7 @@ impl Round<'_> {
 
     /// The claim of a job.
     fn want(&self, ix: u32) -> Result<Want, Refusal> {
-        let missing = |text: String| Refusal { block: Block::Queue(text), binding: None, lacks_devices: false };
+        let missing = |text: String| Refusal { block: Block::Queue(text), binding: None, lacks_devices: false, lacks_victims: false };
         let (Some(job), Some(name)) = (self.state.jobs.at(ix), self.state.jobs.name(ix)) else {
             return Err(missing("the job is gone".to_owned()));
         };
@@ -301,13 +301,29 @@ impl Round<'_> {
         if displaced {
             self.desk.retry(&want.spec.queue, self.state.now.plus(1));
         } else {
-            match self.displace(want) {
+            if refusal.lacks_devices
+                && self.may_consolidate(&want.spec.queue)
+                && let Some(seats) = self.consolidate(want)
+            {
+                return Ok((seats, None));
+            }
+            let lower = self.lift_lower(want);
+            let taken = self.displace(want);
+            self.put_back(lower, taken.is_ok());
+            match taken {
                 Ok(seats) => return Ok((seats, None)),
                 Err(Denied::Cap) => refusal.block = Block::EvictionCap,
+                Err(Denied::TooFew) => refusal.lacks_victims = true,
                 Err(Denied::Nobody) => {}
             }
         }
         Err(refusal)
+    }
+
+    /// Jobs of a responsive queue have others moved when they are put in order, not between.
+    fn may_consolidate(&self, queue: &QueueName) -> bool {
+        let discipline = self.state.queues.get(queue).map(|queue| queue.discipline).unwrap_or_default();
+        self.state.policy.consolidate && (discipline != Discipline::Responsive || self.state.ranked_at == self.state.now)
     }
 
     /// Remembers why, and promises the first of each queue that lacks only devices what will come free.

@@ -159,21 +159,33 @@ impl Round<'_> {
 
     /// Places a gang on what is held for jobs of its queue that stand lower: their promises are forgotten.
     pub(super) fn overtake(&mut self, want: &Want) -> Option<Vec<Seat>> {
-        let (lower, _) = self.beside(want.job?, want);
+        let lower = self.lift_lower(want);
         if lower.is_empty() {
             return None;
         }
+        let placed = self.desk.books.place_gang(want.gang()).ok();
+        self.put_back(lower, placed.is_some());
+        placed
+    }
+
+    /// Lets go of what is held for jobs of the claimant's queue that stand lower: whose that was.
+    pub(super) fn lift_lower(&mut self, want: &Want) -> Vec<u32> {
+        let lower = want.job.map(|ix| self.beside(ix, want).0).unwrap_or_default();
         for other in &lower {
             self.lift(*other);
         }
-        let placed = self.desk.books.place_gang(want.gang()).ok();
+        lower
+    }
+
+    /// Holds it again, or, if it is taken, forgets the promises.
+    pub(super) fn put_back(&mut self, lower: Vec<u32>, is_taken: bool) {
         for other in lower {
-            match placed {
-                Some(_) => self.forget_reservation(other),
-                None => self.hold(other),
+            if is_taken {
+                self.forget_reservation(other);
+            } else {
+                self.hold(other);
             }
         }
-        placed
     }
 
     /// When and where a gang fits if running work ends as expected and nothing else starts; the books are as before. What comes

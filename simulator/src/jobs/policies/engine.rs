@@ -2,7 +2,8 @@
 //!
 //! A job of more GPUs than a node has becomes workers that fill nodes, and one worker for the rest, so that it never spans
 //! more nodes than it needs; a smaller job is one worker. Orders are carried out as they come, as the world promises: a
-//! start that comes after stops follows them in the same list.
+//! start that comes after stops follows them in the same list. A stop after which the job goes on elsewhere is a resize,
+//! in the place of its stop.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -34,6 +35,8 @@ pub struct EnginePolicy {
     attempts: BTreeMap<JobIx, (u32, u64)>,
     /// Stopped in the last orders: their ends are told before the next decision.
     ended: Vec<JobIx>,
+    /// Of those, who goes on elsewhere, and where among the orders its resize belongs.
+    moving: BTreeMap<JobIx, usize>,
 }
 
 fn at(now: Ms) -> At {
@@ -55,13 +58,14 @@ impl EnginePolicy {
             engine: Engine::default(),
             widest: setup.nodes.iter().copied().max().unwrap_or(1).max(1),
             restart_ms: setup.costs.restart_ms,
-            one_queue: std::env::var_os("ONE").is_some(),
+            one_queue: false,
             queues: BTreeSet::new(),
             attempts: BTreeMap::new(),
             ended: Vec::new(),
+            moving: BTreeMap::new(),
         };
         // The world carries out at once and charges every stop, so nothing but the cost of stops holds them back.
-        this.tell(0, Event::PolicySet(Rules { max_evictions_per_minute: u32::MAX, ..Rules::default() }));
+        this.tell(0, Event::PolicySet(Rules { max_evictions_per_minute: u32::MAX, consolidate: true, ..Rules::default() }));
         for (node, gpus) in (0_u32..).zip(&setup.nodes) {
             for gpu in 0..*gpus {
                 this.tell(
@@ -71,6 +75,13 @@ impl EnginePolicy {
             }
         }
         this
+    }
+
+    /// All jobs wait in one queue: who is expected to be done soonest goes first, whosever it is.
+    #[must_use]
+    pub fn in_one_queue(mut self) -> Self {
+        self.one_queue = true;
+        self
     }
 
     fn tell(&mut self, now: Ms, event: Event) {
@@ -100,6 +111,12 @@ impl EnginePolicy {
         spec
     }
 
+    /// Puts an order where its stop was.
+    fn put(&mut self, at: usize, order: Order, orders: &mut Vec<Order>) {
+        orders.insert(at.min(orders.len()), order);
+        self.moving.values_mut().filter(|other| **other > at).for_each(|other| *other += 1);
+    }
+
     fn exited(&mut self, now: Ms, job: JobIx, exit: JobExit) {
         if let Some((attempt, _)) = self.attempts.remove(&job) {
             self.tell(now, Event::JobExited { name: name(job), attempt, exit });
@@ -108,12 +125,21 @@ impl EnginePolicy {
 
     fn carry_out(&mut self, now: Ms, action: Action, orders: &mut Vec<Order>) {
         match action.kind {
-            ActionKind::StopJob { job, .. } => {
-                orders.push(Order::Stop { job: index(&job) });
-                self.ended.push(index(&job));
+            ActionKind::StopJob { job, resume_with, .. } => {
+                let job = index(&job);
+                if resume_with > 0 {
+                    self.moving.insert(job, orders.len());
+                } else {
+                    orders.push(Order::Stop { job });
+                }
+                self.ended.push(job);
             }
             ActionKind::StartJob { job, attempt, workers } => {
-                orders.push(Order::Start { job: index(&job), held: held(&workers) });
+                let (job_ix, held) = (index(&job), held(&workers));
+                match self.moving.remove(&job_ix) {
+                    Some(at) => self.put(at, Order::Resize { job: job_ix, held }, orders),
+                    None => orders.push(Order::Start { job: job_ix, held }),
+                }
                 self.attempts.insert(index(&job), (attempt, 0));
                 self.tell(now, Event::Outcome { id: action.id, outcome: Outcome::Done });
                 self.tell(now, Event::JobStarted { name: job, attempt });
@@ -171,6 +197,10 @@ impl Policy for EnginePolicy {
         loop {
             let plan = self.engine.decide(at(now));
             if plan.actions.is_empty() {
+                // Its new place is gone again: it waits.
+                while let Some((job, at)) = self.moving.pop_first() {
+                    self.put(at, Order::Stop { job }, orders);
+                }
                 return plan.wake_at.map(|wake| wake.0.saturating_sub(EPOCH_MS).max(now + 1));
             }
             // Stops first: what is started on their devices comes after them in the same list.

@@ -10,13 +10,11 @@ use super::fair::Fair;
 use super::floor::{Floor, Locality};
 use super::history::History;
 use super::ordered::Ordered;
-use super::tide::Tide;
-use super::tide_rule::Rule;
+use super::engine::EnginePolicy;
 use super::tiresias::Tiresias;
 use crate::jobs::world::{Job, Outcome, Setup, run};
 use crate::jobs::{Costs, Fixed, Policy, Wish};
 
-const RULE: Rule = Rule { patience_s: 600, stretch_power: 12, margin_log2: 4, thrift: 4 };
 
 /// Submitted at (s), runs for (s), GPUs, queue.
 type Line = (u64, u32, u32, &'static str);
@@ -114,14 +112,14 @@ fn tiresias_stops_who_attained_more_and_never_its_equal() {
     assert_eq!(outcome(&[4], &lines, &mut policy(4 * 7_200_000)).records[0].stops, 0);
 }
 
-fn tide(nodes: &[u32]) -> Tide {
-    Tide::new(strict(nodes), history(), RULE, 60_000, 30_000)
+fn ours(nodes: &[u32]) -> EnginePolicy {
+    EnginePolicy::new(&setup(nodes)).in_one_queue()
 }
 
 #[test]
 fn ours_moves_a_job_aside_rather_than_stop_it() {
     let lines = [(0, 1200, 3, "a"), (0, 9000, 1, "a"), (0, 9000, 1, "a"), (1500, 600, 4, "b")];
-    let out = outcome(&[4, 4], &lines, &mut tide(&[4, 4]));
+    let out = outcome(&[4, 4], &lines, &mut ours(&[4, 4]));
     let came_to: Vec<(u32, u32)> = out.records.iter().map(|record| (record.stops, record.resizes)).collect();
     assert_eq!(came_to, [(0, 0), (0, 1), (0, 0), (0, 0)]);
     assert!(out.records[3].first_start.unwrap() <= 1_560_000, "{:?}", out.records[3]);
@@ -131,7 +129,7 @@ fn ours_moves_a_job_aside_rather_than_stop_it() {
 fn ours_stops_a_long_job_for_a_short_one_when_it_knows_that_it_is_short() {
     let short = (0..20).map(|at| (at * 100, 60, 4, "short"));
     let lines: Vec<Line> = short.chain([(3000, 40_000, 4, "long"), (30_000, 60, 4, "short")]).collect();
-    let out = outcome(&[4], &lines, &mut tide(&[4]));
+    let out = outcome(&[4], &lines, &mut ours(&[4]));
     assert_eq!((out.records[20].stops, out.records[21].stops), (1, 0));
     assert!(out.records[21].first_start.unwrap() < 31_000_000, "{:?}", out.records[21]);
     assert!(out.records[20].lost_gpu_ms * 4 <= out.records[20].held_gpu_ms);
@@ -161,7 +159,8 @@ fn all(nodes: &[u32], locality: Locality, jobs: &[Job]) -> Vec<Box<dyn Policy>> 
         Box::new(Fair::reclaiming(floor())),
         Box::new(Backfill::new(floor(), history(), 90)),
         Box::new(Tiresias::new(floor(), vec![3_600_000, 36_000_000])),
-        Box::new(Tide::new(floor(), history(), RULE, 60_000, 30_000)),
+        Box::new(ours(nodes)),
+        Box::new(EnginePolicy::new(&setup(nodes))),
     ]
 }
 
@@ -187,5 +186,5 @@ fn every_rule_finishes_random_jobs_and_stops_none_that_may_not_be() {
         }
     }
     let stopping: Vec<&str> = stops.into_iter().filter(|(_, count)| *count > 0).map(|(name, _)| name).collect();
-    assert_eq!(stopping, ["fair-reclaim", "tide-rule", "tiresias"]);
+    assert_eq!(stopping, ["fair-reclaim", "tidegate", "tiresias"]);
 }
