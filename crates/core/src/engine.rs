@@ -18,6 +18,7 @@ mod predict;
 mod reserve;
 mod rights;
 mod round;
+mod shares;
 mod wishes;
 
 pub use desk::Block;

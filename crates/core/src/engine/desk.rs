@@ -174,7 +174,8 @@ impl Desk {
                 let watched = !run.observed && run.stop.is_none();
                 timer = watched.then(|| run.since.plus(job.spec.gang_timeout_ms));
                 let large = run.kept().len() > job.spec.size().1 as usize;
-                if run.stop.is_none() && run.seats.len() < job.spec.size().1 as usize && job.spec.is_elastic() {
+                let may_grow = run.seats.len() < job.spec.size().1 as usize && job.spec.is_elastic();
+                if run.stop.is_none() && may_grow && !state.shares(&job.spec) {
                     self.growable.insert(ix);
                 }
                 if large {

@@ -266,7 +266,9 @@ impl Round<'_> {
                 let right = if due && rights::overstays(self.state, job) {
                     Some(Right::Overstayed)
                 } else if node == want.queue {
+                    let by_shares = self.state.shares(&job.spec) && self.state.takes_part(&want.spec);
                     let within = rights::within(want.spec.priority, job);
+                    let within = within.filter(|right| *right != Right::ShrinkOnly || !by_shares);
                     let yields = within == Some(Right::ShrinkOnly) && rights::yields(self.state, self.desk, want.job, *ix, job);
                     if yields { Some(Right::Yield) } else { within }
                 } else {

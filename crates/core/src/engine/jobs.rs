@@ -211,7 +211,7 @@ impl Order {
 
 impl Round<'_> {
     /// Starts of jobs that are on their way.
-    fn starts_ordered(&self) -> usize {
+    pub(super) fn starts_ordered(&self) -> usize {
         if self.state.policy.max_starts == u32::MAX {
             return 0;
         }
@@ -301,7 +301,10 @@ impl Round<'_> {
         let lacks_devices = refusal.binding.is_none() && matches!(refusal.block, Block::Capacity { .. } | Block::Spread { .. });
         self.desk.refuse(ix, refusal.block, refusal.binding.as_ref());
         let Some(queue) = self.state.jobs.at(ix).map(|job| job.spec.queue.clone()) else { return };
+        // Who shares gets what comes free by its share.
+        let shares = self.state.jobs.at(ix).is_some_and(|job| self.state.shares(&job.spec));
         if lacks_devices
+            && !shares
             && reserved.insert(queue)
             && let Ok(want) = self.want(ix)
         {

@@ -7,7 +7,7 @@ use crate::state::{EVICTION_WINDOW_MS, Job, Phase, ReplicaPhase, ReplicaStop, Ru
 use crate::time::At;
 
 use super::desk::{Desk, given_up};
-use super::{elastic, jobs, models, predict, reserve};
+use super::{elastic, jobs, models, predict, reserve, shares};
 
 /// A replica that is not ready by then is given up; far above any load seen, so that only a hung one meets it.
 pub(super) const LOAD_TIMEOUT_MS: u64 = 120_000;
@@ -34,7 +34,7 @@ pub(super) fn run(state: &mut State, desk: &mut Desk) -> Vec<Action> {
     for ix in &due {
         desk.list(state, *ix);
     }
-    predict::rank(state, desk);
+    let mut ranked = predict::rank(state, desk);
     let mut round = Round { state, desk, actions: Vec::new(), due, holds: reserve::Holds::default(), displaced: false };
     round.settle_wishes();
     round.leave_devices();
@@ -46,6 +46,9 @@ pub(super) fn run(state: &mut State, desk: &mut Desk) -> Vec<Action> {
         // What is promised to waiting jobs is theirs before other jobs, not before requests.
         models::decide(&mut round);
         round.open_reservations();
+        if std::mem::take(&mut ranked) {
+            shares::decide(&mut round);
+        }
         jobs::decide(&mut round);
         if round.actions.len() == before {
             elastic::grow(&mut round);
@@ -55,6 +58,7 @@ pub(super) fn run(state: &mut State, desk: &mut Desk) -> Vec<Action> {
             break;
         }
     }
+    predict::begin_ranks(round.state, round.desk);
     round.actions
 }
 
@@ -154,7 +158,7 @@ impl Round<'_> {
         after.extend(self.quota_releases(ix));
         after.sort_unstable();
         after.dedup();
-        let workers = seats.iter().map(|seat| placed(self.state, seat)).collect();
+        let workers: Vec<Placed> = seats.iter().map(|seat| placed(self.state, seat)).collect();
         let now = self.state.now;
         let Some(name) = self.state.jobs.name(ix).cloned() else { return };
         let expected_end = self.state.jobs.at(ix).map_or(now, |job| self.state.end_with(job, seats.len()));
@@ -162,11 +166,21 @@ impl Round<'_> {
         job.waited_ms = job.waited_ms(now);
         job.attempts += 1;
         let attempt = job.attempts;
+        let choice = job.spec.choice(u32::try_from(workers.len()).unwrap_or(u32::MAX));
         let queue = job.spec.queue.clone();
         job.phase =
-            Phase::Running(Run { attempt, seats, since: now, expected_end, observed: false, stop: None, backfilled_until });
+            Phase::Running(Run {
+            attempt,
+            seats,
+            since: now,
+            expected_end,
+            observed: false,
+            stop: None,
+            backfilled_until,
+            counted: now,
+        });
         let id = self.next_id();
-        self.emit(id, after, ActionKind::StartJob { job: name, attempt, workers }, reason);
+        self.emit(id, after, ActionKind::StartJob { job: name, attempt, workers, choice }, reason);
         self.forget_reservation(ix);
         self.desk.list(self.state, ix);
         self.desk.quota_was_used(&queue);

@@ -44,6 +44,8 @@ pub struct PolicyGene {
     pub max_reservations: u32,
     pub evictions: u32,
     pub consolidate: bool,
+    /// Responsive queues are put in order every few seconds, not practically never.
+    pub ranks: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -94,7 +96,8 @@ pub struct JobGene {
     pub max_disruptions: Option<u32>,
     pub expected_s: Option<u64>,
     pub restart_ms: u64,
-    pub curved: bool,
+    /// None, one, one with choices.
+    pub curve: u8,
 }
 
 /// What happens in the world.
@@ -203,13 +206,15 @@ fn queue() -> impl Strategy<Value = QueueGene> {
 
 fn policy() -> impl Strategy<Value = PolicyGene> {
     let evictions = prop_oneof![4 => Just(30_u32), 1 => 0_u32..3];
-    (often(0.7), prop::sample::select(vec![0_u32, 0, 50, 100]), 0_u32..5, evictions, any::<bool>()).prop_map(
-        |(topology, history_percent, max_reservations, evictions, consolidate)| PolicyGene {
+    let rest = (any::<bool>(), any::<bool>());
+    (often(0.7), prop::sample::select(vec![0_u32, 0, 50, 100]), 0_u32..5, evictions, rest).prop_map(
+        |(topology, history_percent, max_reservations, evictions, (consolidate, ranks))| PolicyGene {
             topology,
             history_percent,
             max_reservations,
             evictions,
             consolidate,
+            ranks,
         },
     )
 }
@@ -259,9 +264,9 @@ fn group() -> impl Strategy<Value = GroupGene> {
 pub fn job() -> impl Strategy<Value = JobGene> {
     let groups = prop_oneof![4 => prop::collection::vec(group(), 1), 1 => prop::collection::vec(group(), 2..4)];
     let limits = (prop_oneof![3 => Just(0_u64), 1 => prop::sample::select(vec![10_u64, 60])], some(0.2, 0_u32..3));
-    let rest = (some(0.6, 1_u64..900), prop::sample::select(vec![0_u64, 2_000]), any::<bool>());
+    let rest = (some(0.6, 1_u64..900), prop::sample::select(vec![0_u64, 2_000]), 0_u8..3);
     (0_usize..6, -2_i32..3, groups, some(0.2, spread()), often(0.8), limits, rest).prop_map(
-        |(queue, priority, groups, spread, preemptible, (min_runtime_s, max_disruptions), (expected_s, restart_ms, curved))| {
+        |(queue, priority, groups, spread, preemptible, (min_runtime_s, max_disruptions), (expected_s, restart_ms, curve))| {
             JobGene {
                 queue,
                 priority,
@@ -272,7 +277,7 @@ pub fn job() -> impl Strategy<Value = JobGene> {
                 max_disruptions,
                 expected_s,
                 restart_ms,
-                curved,
+                curve,
             }
         },
     )

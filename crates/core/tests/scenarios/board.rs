@@ -148,7 +148,7 @@ impl Board {
         let mut state = self.engine.state().clone();
         let seats = seats(&state, line);
         let expected_end = since.plus(line.spec.expected_ms.unwrap_or(24 * 3_600_000));
-        let run = Run { attempt: 1, seats, since, expected_end, observed: true, stop: None, backfilled_until: None };
+        let run = Run { attempt: 1, seats, since, expected_end, observed: true, stop: None, backfilled_until: None, counted: At::default() };
         let job = state.jobs.get_mut(&JobName::from(line.name.as_str())).unwrap();
         job.phase = Phase::Running(run);
         job.attempts = 1;

@@ -109,7 +109,7 @@ impl EnginePolicy {
                 orders.push(Order::Stop { job: index(&job) });
                 self.ended.push(index(&job));
             }
-            ActionKind::StartJob { job, attempt, workers } => {
+            ActionKind::StartJob { job, attempt, workers, .. } => {
                 orders.push(Order::Start { job: index(&job), held: held(&workers) });
                 self.attempts.insert(index(&job), (attempt, 0));
                 self.tell(now, Event::Outcome { id: action.id, outcome: Outcome::Done });
