@@ -115,6 +115,8 @@ pub(super) struct Desk {
     pub model_retry: Option<At>,
     /// Claims of jobs of responsive queues, as of [`State::ranked_at`].
     pub claims: BTreeMap<u32, Claim>,
+    /// They were put in order in this very decision.
+    pub ranked: bool,
     /// Capacity by resource, for shares; absent until asked for.
     capacity: Option<[i64; 3]>,
 }

@@ -301,7 +301,7 @@ impl Round<'_> {
     fn may_give_inside(&self, want: &Want, lists: &Lists) -> bool {
         let lower = lists.priorities.keys().next().is_some_and(|lowest| *lowest < want.spec.priority);
         let claim = want.job.and_then(|ix| self.desk.claims.get(&ix));
-        let yields = self.state.ranked_at == self.state.now
+        let yields = self.desk.ranked
             && claim.zip(lists.weakest).is_some_and(|(waiter, weakest)| claim::outweighs(*waiter, weakest));
         lower || lists.elastic > 0 || yields || !lists.replicas.is_empty()
     }

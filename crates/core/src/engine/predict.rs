@@ -84,10 +84,11 @@ fn claim_of<'a>(state: &State, job: &'a Job, ranks: &mut Ranks<'a>) -> Claim {
     claim::claim(served, job.waited_ms(state.now), left)
 }
 
-/// Puts the jobs of responsive queues in order, when it is time for that; everything is looked at again then. Whether it was.
-pub(super) fn rank(state: &mut State, desk: &mut Desk) -> bool {
-    if next_rank(state, desk).is_none_or(|at| at > state.now) {
-        return false;
+/// Puts the jobs of responsive queues in order, when it is time for that; everything is looked at again then.
+pub(super) fn rank(state: &mut State, desk: &mut Desk) {
+    desk.ranked = next_rank(state, desk).is_some_and(|at| at <= state.now);
+    if !desk.ranked {
+        return;
     }
     state.ranked_at = state.now;
     let mut ranks = Ranks::new();
@@ -110,7 +111,6 @@ pub(super) fn rank(state: &mut State, desk: &mut Desk) -> bool {
     }
     desk.claims = claims;
     desk.mark_all();
-    true
 }
 
 /// When jobs are put in order next: only while some wait in a responsive queue, or are elastic there.

@@ -34,19 +34,19 @@ pub(super) fn run(state: &mut State, desk: &mut Desk) -> Vec<Action> {
     for ix in &due {
         desk.list(state, *ix);
     }
-    let mut ranked = predict::rank(state, desk);
+    predict::rank(state, desk);
     let mut round = Round { state, desk, actions: Vec::new(), due, holds: reserve::Holds::default(), displaced: false };
     round.settle_wishes();
     round.leave_devices();
     round.give_up_hung();
-    for _ in 0..MAX_PASSES {
+    for pass in 0..MAX_PASSES {
         let before = round.actions.len();
         // The last pass, in which nothing is ordered, says who waits because of the cap.
         round.state.eviction_cap_reached = false;
         // What is promised to waiting jobs is theirs before other jobs, not before requests.
         models::decide(&mut round);
         round.open_reservations();
-        if std::mem::take(&mut ranked) {
+        if pass == 0 && round.desk.ranked {
             shares::decide(&mut round);
         }
         jobs::decide(&mut round);
@@ -230,9 +230,14 @@ impl Round<'_> {
         if short { before } else { Vec::new() }
     }
 
+    /// Stops for others that the cap still allows in this minute.
+    pub fn evictions_left(&self) -> usize {
+        (self.state.policy.max_evictions_per_minute as usize).saturating_sub(self.state.evictions.len())
+    }
+
     /// Stops ordered by the engine for others in the last minute are below the cap by at least `more`.
     pub fn may_evict(&mut self, more: usize) -> bool {
-        let within = self.state.evictions.len() + more <= self.state.policy.max_evictions_per_minute as usize;
+        let within = more <= self.evictions_left();
         self.state.eviction_cap_reached |= !within;
         within
     }

@@ -13,7 +13,7 @@
 //! become smaller or end count for the cap on evictions.
 
 use std::cmp::Reverse;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::ask::{Amount, Ask};
 use crate::books::GPU;
@@ -24,10 +24,10 @@ use crate::plan::Reason;
 use crate::quota::NodeIx;
 use crate::state::{Group, HOUR_MS, Job, JobSpec, Seat, State};
 
-use super::desk::Lists;
+use super::desk::{Lists, Turn};
 use super::gang::Gang;
 use super::predict;
-use super::round::{Round, shift, shift_from};
+use super::round::{Round, firm, shift, shift_from};
 
 /// Jobs that share.
 struct Circle {
@@ -129,7 +129,7 @@ fn circles(round: &Round) -> Vec<Circle> {
 
 /// Whether anybody in a queue is elastic.
 fn shares_any(state: &State, lists: &Lists) -> bool {
-    let first = |kind: &std::collections::BTreeSet<super::desk::Turn>| kind.first().and_then(|turn| state.jobs.at(turn.2));
+    let first = |kind: &BTreeSet<Turn>| kind.first().and_then(|turn| state.jobs.at(turn.2));
     let waits = || lists.waiting.values().filter_map(first).any(|job| state.shares(&job.spec));
     predict::is_responsive(state, &lists.name) && (lists.elastic > 0 || waits())
 }
@@ -143,7 +143,7 @@ impl Member {
             Some(_) => return None,
             None => Vec::new(),
         };
-        if job.is_unwanted() || (job.run().is_none() && !super::round::firm(job).is_empty()) {
+        if job.is_unwanted() || (job.run().is_none() && !firm(job).is_empty()) {
             return None;
         }
         let served = job.served_ms(now);
@@ -259,20 +259,17 @@ fn free(round: &mut Round, circle: &Circle) -> u32 {
     u32::try_from(free.min(allowed)).unwrap_or(u32::MAX)
 }
 
-/// Who would lose most keeps its size if the cap on evictions does not allow to stop all that should become smaller.
-fn spare(round: &mut Round, circle: &Circle, sizes: &mut [u32]) {
+/// Who would lose most keeps its size if the cap on evictions does not allow to stop all that should become smaller. That is
+/// no wait for the cap: next time shares are others.
+fn spare(round: &Round, circle: &Circle, sizes: &mut [u32]) {
     let mut victims: Vec<(u64, u32, usize)> = Vec::new();
     for (at, (member, size)) in circle.members.iter().zip(sizes.iter()).enumerate() {
         if *size < member.held() {
             victims.push((member.lost_ms, member.ix, at));
         }
     }
-    if victims.is_empty() || round.may_evict(victims.len()) {
-        return;
-    }
     victims.sort_unstable();
-    let cap = round.state.policy.max_evictions_per_minute as usize;
-    for (.., at) in victims.into_iter().skip(cap.saturating_sub(round.state.evictions.len())) {
+    for (.., at) in victims.into_iter().skip(round.evictions_left()) {
         let held = circle.members.get(at).map_or(0, Member::held);
         sizes.iter_mut().skip(at).take(1).for_each(|size| *size = held);
     }

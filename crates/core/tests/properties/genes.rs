@@ -122,6 +122,8 @@ pub enum Op {
         extra: u32,
     },
     Progress(usize),
+    /// Everything that runs has just made a checkpoint.
+    ProgressAll,
     Exit {
         job: usize,
         succeeded: bool,
@@ -312,5 +314,56 @@ pub fn op() -> impl Strategy<Value = Op> {
         6 => Just(Op::CarryOutAll),
         1 => at().prop_map(Op::FailStart),
         2 => some(0.5, at()).prop_map(|silent| Op::Crash { silent }),
+    ]
+}
+
+/// A system in which jobs share: one responsive queue, put in order often. Reclaim and reservations are left to the others.
+pub fn sharing_system() -> impl Strategy<Value = System> {
+    let share = |queue: QueueGene| QueueGene { discipline: 2, class: None, cpu: None, ..queue };
+    (prop::collection::vec(node(), 1..4), queue().prop_map(share), policy()).prop_map(|(nodes, queue, policy)| {
+        let policy = PolicyGene { ranks: true, max_reservations: 0, ..policy };
+        System { nodes, queues: vec![queue], policy, models: 0 }
+    })
+}
+
+/// A job that shares, if it may be stopped.
+fn sharer() -> impl Strategy<Value = JobGene> {
+    let priority = prop_oneof![3 => Just(0_i32), 1 => Just(1)];
+    let size = (1_u32..3, 1_u32..3, 0_u32..6);
+    (job(), size, priority, often(0.95)).prop_map(|(gene, (devices, min, extra), priority, preemptible)| {
+        let plain = GroupGene {
+            amount: AmountGene::Whole(devices),
+            min,
+            extra,
+            classes: 0,
+            cores: 0,
+            gib: 0,
+            zone: None,
+            tolerates: true,
+            spread: None,
+        };
+        JobGene { groups: vec![plain], spread: None, priority, preemptible, ..gene }
+    })
+}
+
+/// Something that happens to jobs that share.
+pub fn sharing_op() -> impl Strategy<Value = Op> {
+    let at = any::<usize>;
+    prop_oneof![
+        8 => sharer().prop_map(Op::Submit),
+        8 => (1_000_u64..10_000).prop_map(Op::Advance),
+        8 => Just(Op::ProgressAll),
+        8 => Just(Op::CarryOutAll),
+        4 => at().prop_map(Op::CarryOut),
+        4 => (at(), often(0.2)).prop_map(|(job, succeeded)| Op::Exit { job, succeeded }),
+        2 => (at(), sharer()).prop_map(|(job, gene)| Op::Respecify { job, gene }),
+        2 => (at(), 1_u32..4, 0_u32..3).prop_map(|(job, min, extra)| Op::Resize { job, min, extra }),
+        1 => (at(), any::<bool>()).prop_map(|(job, paused)| Op::Pause { job, paused }),
+        1 => at().prop_map(Op::Cancel),
+        1 => at().prop_map(Op::Remove),
+        1 => (at(), any::<bool>()).prop_map(|(device, drained)| Op::Drain { device, drained }),
+        1 => (at(), any::<bool>()).prop_map(|(node, dies)| Op::LoseNode { node, dies }),
+        1 => at().prop_map(Op::FailStart),
+        1 => some(0.5, at()).prop_map(|silent| Op::Crash { silent }),
     ]
 }
