@@ -299,3 +299,47 @@ fn fastest(profile: &Profile<'_>, gpus: u32, batches: &[u32], gpus_per_node: u32
 fn whole(value: f64) -> u64 {
     value.round() as u64
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pollux::testing::application;
+    use crate::pollux::world;
+
+    const SETTING: Setting = Setting { nodes: 2, gpus_per_node: 4, round_s: 60, restart_s: 30 };
+    const SETTINGS: Settings = Settings {
+        batch: Batch::Own,
+        batches_per_doubling: 4,
+        growth_factor: 2,
+        profiles: Profiles::Application,
+        alike: Alike::Application,
+        ends: Ends::History,
+    };
+
+    fn spec(submitted_s: u64) -> Spec {
+        Spec { name: "job".to_owned(), submitted_s, application: 0, gpus: 1, batch: 8 }
+    }
+
+    #[test]
+    fn jobs_grow_as_far_as_they_were_seen_to_and_none_gets_what_is_not_there() {
+        let specs: Vec<Spec> = (0..12).map(|n| spec(n * 300)).collect();
+        let mut rule = EngineRule::new(SETTINGS, &SETTING);
+        let outcome = world::run(&SETTING, &[application(&[400.0, 4000.0])], &specs, &mut rule);
+        assert_eq!(outcome.refused, 0);
+        assert!(outcome.resizes > 0);
+        assert!(outcome.jct_s.iter().all(|jct_s| *jct_s < 4_000.0), "more than one GPU, and nobody starves: {:?}", outcome.jct_s);
+    }
+
+    #[test]
+    fn a_size_that_nobody_has_tried_is_offered_up_to_double_and_as_perfect() {
+        let offers: Vec<Offer> =
+            [(1, 1.0), (2, 1.5), (4, 2.0), (8, 2.2)].map(|(gpus, rate)| Offer { gpus, batch: 8 * gpus, rate }).into();
+        let speeds = |tried| -> Vec<(u32, u32)> {
+            points(&offers, tried, 2, true).iter().map(|point| (point.workers, point.speed_milli)).collect()
+        };
+        assert_eq!(speeds(1), [(1, 1000), (2, 2000)]);
+        assert_eq!(speeds(4), [(1, 1000), (2, 1500), (4, 2000), (8, 4000)]);
+        assert_eq!(points(&offers, 1, 2, true)[1].choice, Some(16));
+        assert_eq!(points(&offers, 1, 2, false)[1].choice, None);
+    }
+}

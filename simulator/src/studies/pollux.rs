@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 
 use crate::Error;
 use crate::pollux::application::{Application, Facts};
-use crate::pollux::engine::{self, Alike, Batch, EngineRule, Ends, Profiles};
+use crate::pollux::engine::{self, Alike, Batch, Ends, EngineRule, Profiles};
 use crate::pollux::tiresias::Tiresias;
 use crate::pollux::workload::{self, Spec, Summary};
 use crate::pollux::world::{self, Outcome, Rule, Setting};

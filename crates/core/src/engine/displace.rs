@@ -98,9 +98,9 @@ impl Round<'_> {
         let mut named: Vec<Give> = victims.map(|unit| whole(unit.give)).collect();
         named.sort_unstable();
         named.dedup();
-        let allowed = placed.map_err(|_| Denied::Nobody).and_then(|seats| {
-            if self.may_evict(named.len()) { Ok(seats) } else { Err(Denied::Cap) }
-        });
+        let allowed = placed
+            .map_err(|_| Denied::Nobody)
+            .and_then(|seats| if self.may_evict(named.len()) { Ok(seats) } else { Err(Denied::Cap) });
         if allowed.is_err() {
             self.desk.books.rollback(mark);
             return allowed;
@@ -301,8 +301,8 @@ impl Round<'_> {
     fn may_give_inside(&self, want: &Want, lists: &Lists) -> bool {
         let lower = lists.priorities.keys().next().is_some_and(|lowest| *lowest < want.spec.priority);
         let claim = want.job.and_then(|ix| self.desk.claims.get(&ix));
-        let yields = self.desk.ranked
-            && claim.zip(lists.weakest).is_some_and(|(waiter, weakest)| claim::outweighs(*waiter, weakest));
+        let yields =
+            self.desk.ranked && claim.zip(lists.weakest).is_some_and(|(waiter, weakest)| claim::outweighs(*waiter, weakest));
         lower || lists.elastic > 0 || yields || !lists.replicas.is_empty()
     }
 

@@ -168,8 +168,7 @@ impl Round<'_> {
         let attempt = job.attempts;
         let choice = job.spec.choice(u32::try_from(workers.len()).unwrap_or(u32::MAX));
         let queue = job.spec.queue.clone();
-        job.phase =
-            Phase::Running(Run {
+        job.phase = Phase::Running(Run {
             attempt,
             seats,
             since: now,

@@ -187,9 +187,9 @@ impl Member {
 /// Whether a running job may be restarted for the sake of others.
 fn may_change(state: &State, job: &Job) -> bool {
     let now = state.now;
-    let settled = job.run().is_some_and(|run| {
-        run.observed && run.stop.is_none() && claim::is_cheap(now.since(run.since), job.stop_cost_ms(now))
-    });
+    let settled = job
+        .run()
+        .is_some_and(|run| run.observed && run.stop.is_none() && claim::is_cheap(now.since(run.since), job.stop_cost_ms(now)));
     settled && job.spec.is_elastic() && job.protected_until(now).is_none()
 }
 

@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use tidegate_core::names::JobName;
 use tidegate_core::event::Event;
+use tidegate_core::names::JobName;
 use tidegate_core::plan::ActionKind;
 use tidegate_core::policy::Policy;
 

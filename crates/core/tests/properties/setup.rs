@@ -6,7 +6,8 @@ use tidegate_core::mig::Profile;
 use tidegate_core::names::{Class, ModelName, NodeName, QueueName};
 use tidegate_core::policy::Policy;
 use tidegate_core::state::{
-    Amount, Ask, ClassWish, Device, Discipline, Group, JobSpec, ModelSpec, NodeSpec, Queue, Quota, Resource, SpeedPoint, Spread, Taint,
+    Amount, Ask, ClassWish, Device, Discipline, Group, JobSpec, ModelSpec, NodeSpec, Queue, Quota, Resource, SpeedPoint, Spread,
+    Taint,
 };
 
 use super::genes::{AmountGene, GroupGene, JobGene, NodeGene, PolicyGene, QueueGene, QuotaGene, SpreadGene};
