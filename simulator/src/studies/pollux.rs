@@ -79,12 +79,12 @@ fn assumptions(settings: &Settings) -> Vec<String> {
              the authors' simulator",
             world.nodes, world.gpus_per_node, world.round_s, world.restart_s
         ),
-        "`own batch`: each job trains with the batch its user chose, on as many GPUs as the rule gives; `batch picked`: the rule \
+        "`own batch`: each job trains with the batch its user chose, on as many GPUs as the engine gives; `batch picked`: the engine \
          also picks the batch that is fastest by the job's measured efficiency, as Pollux does"
             .to_owned(),
-        "ours sees a job's progress, its speed at sizes that a job of the same application has been given before (larger ones, up \
-         to double, are taken to scale perfectly), its efficiency by batch in the present epoch, and totals of ended jobs of the \
-         same application; no declared end, no look-ahead"
+        "ours, the engine, sees a job's speed at sizes that a job of the same application has been given before (larger ones, up \
+         to double, are taken to scale perfectly), its efficiency by batch in the present epoch, and how long ended jobs of the \
+         same application ran; no declared end, no look-ahead"
             .to_owned(),
     ]
 }

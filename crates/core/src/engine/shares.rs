@@ -9,8 +9,8 @@
 //! hold. Where nobody is elastic, nobody shares.
 //!
 //! **Bounds.** What is free counts as far as quota lets the queue have it, and while jobs of other queues wait, as far as it
-//! is the queue's own. It does not count while a job of the queue waits that takes no part and does not stand lower. Jobs that
-//! become smaller or end count for the cap on evictions.
+//! is the queue's own. It does not count while a job of the queue waits that takes no part and does not stand lower, nor what
+//! is held for a reservation. Jobs that become smaller or end count for the cap on evictions.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
@@ -28,6 +28,9 @@ use super::desk::{Lists, Turn};
 use super::gang::Gang;
 use super::predict;
 use super::round::{Round, firm, shift, shift_from};
+
+/// Sizes of one job that are looked at, about: a linear job may have any from its fewest to its most workers.
+const MAX_SIZES: u32 = 256;
 
 /// Jobs that share.
 struct Circle {
@@ -82,12 +85,9 @@ impl State {
 /// Changes sizes; called once when jobs have been put in order.
 pub(super) fn decide(round: &mut Round) {
     for circle in circles(round) {
-        // What is promised to them is shared out with the rest.
-        circle.members.iter().for_each(|member| round.lift(member.ix));
         let sizes = share(round, &circle);
         let changes = place(round, &circle, &sizes);
         carry(round, &circle.queue, &changes);
-        circle.members.iter().for_each(|member| round.hold(member.ix));
     }
 }
 
@@ -197,7 +197,9 @@ fn may_change(state: &State, job: &Job) -> bool {
 fn points(spec: &JobSpec, devices: u32, workers: usize) -> Vec<Point> {
     let (min, max) = spec.size();
     let listed = spec.speedup.iter().map(|point| point.workers).filter(|workers| (min..=max).contains(workers));
-    let mut sizes: Vec<u32> = if spec.speedup.is_empty() { (min..=max).collect() } else { listed.collect() };
+    let apart = (max.saturating_sub(min) / MAX_SIZES + 1) as usize;
+    let mut sizes: Vec<u32> =
+        if spec.speedup.is_empty() { (min..=max).step_by(apart).chain([max]).collect() } else { listed.collect() };
     sizes.extend([min, u32::try_from(workers).unwrap_or(min)]);
     sizes.retain(|workers| *workers > 0);
     sizes.sort_unstable();

@@ -302,8 +302,8 @@ fn place(placed: &Placed) -> String {
     };
     let slices = match placed.slices {
         0 => String::new(),
-        mask if mask.count_ones() == 1 => format!("#{}", mask.trailing_zeros()),
-        mask => format!("#{}-{}", mask.trailing_zeros(), 7 - mask.leading_zeros()),
+        mask if mask.is_power_of_two() => format!("#{}", mask.trailing_zeros()),
+        mask => format!("#{}-{}", mask.trailing_zeros(), mask.ilog2()),
     };
     format!("{}{joined}{slices}", placed.node)
 }
