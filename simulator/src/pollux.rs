@@ -5,18 +5,14 @@
 //!   workload                  who submitted what when; the authors' own results
 //!   world                     rounds, restart costs, and what a rule may see
 //!   tiresias                  the baseline whose published figures must come out
-//!   elastic, history          our rule: GPUs by marginal speed and rank of remaining work; sizes from ended runs
-//!   placing, ours             our rule in this world
+//!   engine                    the engine in this world
 //!   work                      the same jobs for the event-driven world
 //! ```
 //!
 //! The facts of the world are those of petuum/adaptdl, branch osdi21-artifact, `simulator/`.
 
 pub mod application;
-pub mod elastic;
-pub mod history;
-pub mod ours;
-pub mod placing;
+pub mod engine;
 mod table;
 #[cfg(test)]
 mod testing;

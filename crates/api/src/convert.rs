@@ -8,7 +8,7 @@ pub use queue::queue;
 
 use tidegate_core::names::QueueName;
 use tidegate_core::policy::Policy;
-use tidegate_core::state::{Group, JobSpec, ModelSpec, Spread};
+use tidegate_core::state::{Group, JobSpec, ModelSpec, SpeedPoint, Spread};
 
 use crate::control;
 use crate::kinds;
@@ -33,7 +33,8 @@ pub fn policy(spec: &kinds::PoolSpec) -> Policy {
 /// A job of this name as the engine sees it.
 pub fn job(name: &str, spec: &kinds::TrainingJobSpec) -> JobSpec {
     let spread = |wish: &kinds::SpreadWish| Spread { level: wish.level.clone(), required: wish.required };
-    let mut speedup: Vec<(u32, u32)> = spec.speedup.iter().map(|point| (point.workers, point.speed_milli)).collect();
+    let mut speedup: Vec<SpeedPoint> =
+        spec.speedup.iter().map(|point| SpeedPoint::new(point.workers, point.speed_milli)).collect();
     speedup.sort_unstable();
     let workers = Group {
         name: String::new(),

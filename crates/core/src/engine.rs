@@ -19,6 +19,7 @@ mod predict;
 mod reserve;
 mod rights;
 mod round;
+mod shares;
 mod wishes;
 
 pub use desk::Block;

@@ -55,6 +55,12 @@ impl Samples {
         (longer.len() >= ENOUGH_TO_RANK).then_some(best)
     }
 
+    /// The mean of those longer than `elapsed`.
+    fn mean(&self, elapsed: u64) -> Option<u64> {
+        let longer = self.sorted.get(self.sorted.partition_point(|ms| *ms <= elapsed)..)?;
+        longer.iter().fold(0_u64, |sum, ms| sum.saturating_add(*ms)).checked_div(longer.len() as u64)
+    }
+
     /// The quantile of those longer than `elapsed`.
     fn beyond(&self, elapsed: u64, percent: usize) -> Option<u64> {
         let longer = self.sorted.get(self.sorted.partition_point(|ms| *ms <= elapsed)..)?;
@@ -101,6 +107,14 @@ impl History {
         kinds(owner, recipe).iter().find_map(|kind| self.kinds.get(kind)?.rank(elapsed_ms))
     }
 
+    /// Mean whole run time of those runs of the owner's recipe that lasted longer than `elapsed_ms`; without any, of the
+    /// recipe's. `None` when there is none, or no recipe.
+    pub fn mean(&self, owner: &str, recipe: &str, elapsed_ms: u64) -> Option<u64> {
+        let of_recipe = format!("\n{recipe}");
+        let mut known = kinds(owner, recipe).into_iter().filter(|kind| !recipe.is_empty() && kind.ends_with(&of_recipe));
+        known.find_map(|kind| self.kinds.get(&kind)?.mean(elapsed_ms))
+    }
+
     /// The quantile (0 to 100 percent) of the whole run time, given that it has lasted `elapsed_ms`; `None` when nothing like it
     /// has finished yet.
     pub fn quantile(&self, owner: &str, recipe: &str, elapsed_ms: u64, percent: usize) -> Option<u64> {
@@ -123,6 +137,19 @@ mod tests {
         assert_eq!(history.quantile("bob", "bert", 0, 50), Some(100), "the recipe alone");
         assert_eq!(history.quantile("bob", "gpt", 0, 0), Some(10), "everything");
         assert_eq!(History::default().quantile("ann", "bert", 0, 50), None);
+    }
+
+    #[test]
+    fn a_run_is_expected_to_end_like_those_of_its_recipe_that_went_further() {
+        let mut history = History::default();
+        for ms in [10, 100, 300] {
+            history.add("ann", "bert", ms);
+        }
+        assert_eq!(history.mean("ann", "bert", 0), Some(410 / 3));
+        assert_eq!(history.mean("bob", "bert", 50), Some(200), "the recipe alone");
+        assert_eq!(history.mean("ann", "bert", 300), None);
+        assert_eq!(history.mean("ann", "gpt", 0), None);
+        assert_eq!(history.mean("ann", "", 0), None);
     }
 
     #[test]

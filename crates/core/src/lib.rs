@@ -25,6 +25,7 @@ pub mod claim;
 pub mod claims;
 pub mod cluster;
 pub mod demand;
+pub mod elastic;
 pub mod engine;
 pub mod eta;
 pub mod event;

@@ -40,6 +40,9 @@ pub enum ActionKind {
         job: JobName,
         attempt: u32,
         workers: Vec<Placed>,
+        /// Which of its own settings the job takes, if it offers a choice; see [`crate::state::JobSpec::choice`].
+        #[serde(default)]
+        choice: Option<u32>,
     },
     /// Ask every worker to checkpoint and end within the job's grace; it restarts with `resume_with` workers (0: it waits).
     StopJob {
@@ -152,6 +155,11 @@ pub enum Reason {
         from: u32,
         to: u32,
     },
+    /// Its share of what its queue's elastic jobs hold has changed: jobs end soonest on average with these sizes.
+    Share {
+        from: u32,
+        to: u32,
+    },
     /// The job restarts on what it kept.
     Resume {
         workers: u32,
@@ -226,6 +234,7 @@ impl Reason {
             Self::Turn { .. } => "turn",
             Self::Lent { .. } => "lend",
             Self::Grow { .. } => "grow",
+            Self::Share { .. } => "share",
             Self::Resume { .. } => "resume",
             Self::Reclaim { .. } => "reclaim",
             Self::Preempt { .. } => "preempt",
@@ -268,6 +277,9 @@ impl fmt::Display for Reason {
                 write!(f, "queue {owner} does not need its devices now; lent to {workers} worker(s) until it does")
             }
             Self::Grow { from, to } => write!(f, "devices are idle: grows from {from} to {to} workers"),
+            Self::Share { from, to } => {
+                write!(f, "jobs of its queue end soonest on average if it goes from {from} workers to {}", size(to))
+            }
             Self::Resume { workers } => write!(f, "continues from its checkpoint with {workers} worker(s)"),
             Self::Reclaim { by, from, to, lost_ms } => write!(
                 f,

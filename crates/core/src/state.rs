@@ -4,7 +4,7 @@ mod job;
 mod model;
 mod usage;
 
-pub use job::{End, Group, HOUR_MS, Job, JobSpec, Phase, Progress, Run, Seat, Spread, Stop};
+pub use job::{End, Group, HOUR_MS, Job, JobSpec, Phase, Progress, Run, Seat, SpeedPoint, Spread, Stop};
 pub use model::{Model, ModelSpec, Replica, ReplicaPhase, ReplicaStop};
 pub use usage::Usage;
 

@@ -253,7 +253,7 @@ impl Real {
                 }
                 true
             }
-            ActionKind::StartJob { job, attempt, workers } if !waits => {
+            ActionKind::StartJob { job, attempt, workers, .. } if !waits => {
                 let known = self.engine.state().jobs[job].clone();
                 if known.run().unwrap().stop.is_some() {
                     return false;

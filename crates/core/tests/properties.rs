@@ -22,7 +22,7 @@ mod steps;
 #[path = "properties/world.rs"]
 mod world;
 
-use genes::{Op, op, system};
+use genes::{Op, op, sharing_op, sharing_system, system};
 use proptest::prelude::*;
 use rebuilt::{is_running, rebuilt};
 use tidegate_core::plan::{ActionKind, Reason};
@@ -112,5 +112,21 @@ proptest! {
             world.step(op);
         }
         world.freeze();
+    }
+}
+
+proptest! {
+    #![proptest_config(cases(10, 4))]
+
+    /// The same where most jobs get their sizes by shares: all invariants, a fixed point, and rest.
+    #[test]
+    fn jobs_that_share_keep_every_promise(system in sharing_system(), ops in prop::collection::vec(sharing_op(), 1..60)) {
+        let mut world = World::new(&system);
+        for op in &ops {
+            world.step(op);
+        }
+        world.freeze();
+        world.settle();
+        prop_assert_eq!(world.settle(), 0);
     }
 }

@@ -55,7 +55,7 @@ impl World {
 
     fn perform(&mut self, action: &Action) {
         match &action.kind {
-            ActionKind::StartJob { job, attempt, workers } => self.perform_start_job(action.id, job, *attempt, workers),
+            ActionKind::StartJob { job, attempt, workers, .. } => self.perform_start_job(action.id, job, *attempt, workers),
             ActionKind::StopJob { job, attempt, .. } => self.perform_stop_job(action.id, job, *attempt),
             ActionKind::StartReplica { model, replica, place } => self.perform_start_replica(action.id, model, replica, place),
             ActionKind::StopReplica { replica, .. } => self.perform_stop_replica(action.id, replica),

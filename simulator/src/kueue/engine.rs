@@ -181,7 +181,7 @@ impl EngineScheduler {
                     None => orders.evict.push(index(job)),
                 }
             }
-            ActionKind::StartJob { job, attempt, workers } => {
+            ActionKind::StartJob { job, attempt, workers, .. } => {
                 self.attempts.insert(index(job), *attempt);
                 if !ready {
                     self.waiting.push(action);

@@ -1,6 +1,6 @@
 //! The study `pollux`: mean completion time of 8 workloads at 4 loads on 64 GPUs.
 //!
-//! Baseline: Tiresias' rule must come out as the authors of Pollux published it. Ours: the elastic rule once with each job's
+//! Baseline: Tiresias' rule must come out as the authors of Pollux published it. Ours: the engine once with each job's
 //! own batch size, once with the batch that is best by the data's efficiency curves; the latter stands beside Pollux, which
 //! does the same. Means are the authors': over workloads of the mean over jobs.
 
@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 
 use crate::Error;
 use crate::pollux::application::{Application, Facts};
-use crate::pollux::ours::{self, Alike, Batch, Ends, Ours, Profiles};
+use crate::pollux::engine::{self, Alike, Batch, Ends, EngineRule, Profiles};
 use crate::pollux::tiresias::Tiresias;
 use crate::pollux::workload::{self, Spec, Summary};
 use crate::pollux::world::{self, Outcome, Rule, Setting};
@@ -29,7 +29,7 @@ struct Settings {
     world: Setting,
     applications: BTreeMap<String, Facts>,
     tiresias: TiresiasSettings,
-    elastic: ours::Settings,
+    elastic: engine::Settings,
     goals: Goals,
 }
 
@@ -79,12 +79,12 @@ fn assumptions(settings: &Settings) -> Vec<String> {
              the authors' simulator",
             world.nodes, world.gpus_per_node, world.round_s, world.restart_s
         ),
-        "`own batch`: each job trains with the batch its user chose, on as many GPUs as the rule gives; `batch picked`: the rule \
+        "`own batch`: each job trains with the batch its user chose, on as many GPUs as the engine gives; `batch picked`: the engine \
          also picks the batch that is fastest by the job's measured efficiency, as Pollux does"
             .to_owned(),
-        "ours sees a job's progress, its speed at sizes that a job of the same application has been given before (larger ones, up \
-         to double, are taken to scale perfectly), its efficiency by batch in the present epoch, and totals of ended jobs of the \
-         same application; no declared end, no look-ahead"
+        "ours, the engine, sees a job's speed at sizes that a job of the same application has been given before (larger ones, up \
+         to double, are taken to scale perfectly), its efficiency by batch in the present epoch, and how long ended jobs of the \
+         same application ran; no declared end, no look-ahead"
             .to_owned(),
     ]
 }
@@ -118,8 +118,8 @@ impl Bench {
         let workloads = self.workloads(load)?;
         let (tiresias, pollux) = (self.published("tiresias", load)?, self.published("pollux", load)?);
         let rule = self.runs(&workloads, || Tiresias::new(self.settings.tiresias.demote_at_gpu_s));
-        let own = self.runs(&workloads, || Ours::new(ours::Settings { batch: Batch::Own, ..self.settings.elastic }));
-        let adapted = self.runs(&workloads, || Ours::new(ours::Settings { batch: Batch::Picked, ..self.settings.elastic }));
+        let own = self.runs(&workloads, || self.engine(engine::Settings { batch: Batch::Own, ..self.settings.elastic }));
+        let adapted = self.runs(&workloads, || self.engine(engine::Settings { batch: Batch::Picked, ..self.settings.elastic }));
         let goals = &self.settings.goals;
         let goal = |hours: f64| (load == GOAL_LOAD).then_some(Goal::AtMost(hours));
         study.rows.push(Row {
@@ -150,6 +150,10 @@ impl Bench {
         Ok(())
     }
 
+    fn engine(&self, settings: engine::Settings) -> EngineRule {
+        EngineRule::new(settings, &self.settings.world)
+    }
+
     fn runs<R: Rule>(&self, workloads: &[(String, Vec<Spec>)], rule: impl Fn() -> R) -> Runs {
         let run = |(_, specs): &(String, Vec<Spec>)| world::run(&self.settings.world, &self.applications, specs, &mut rule());
         Runs { outcomes: workloads.iter().map(run).collect() }
@@ -161,11 +165,11 @@ impl Bench {
         let mut found = serde_json::Map::new();
         for (batch_name, batch) in [("own_batch", Batch::Own), ("batch_picked", Batch::Picked)] {
             for (name, settings) in [
-                ("alike_only_with_the_same_batch", ours::Settings { alike: Alike::ApplicationAndBatch, ..base }),
-                ("each_job_explores_alone", ours::Settings { profiles: Profiles::Job, ..base }),
-                ("declared_epochs_are_believed", ours::Settings { ends: Ends::Declared, ..base }),
+                ("alike_only_with_the_same_batch", engine::Settings { alike: Alike::ApplicationAndBatch, ..base }),
+                ("each_job_explores_alone", engine::Settings { profiles: Profiles::Job, ..base }),
+                ("declared_epochs_are_believed", engine::Settings { ends: Ends::Declared, ..base }),
             ] {
-                let mean = self.runs(workloads, || Ours::new(ours::Settings { batch, ..settings })).mean_hours();
+                let mean = self.runs(workloads, || self.engine(engine::Settings { batch, ..settings })).mean_hours();
                 found.insert(format!("{batch_name}_{name}_h"), json!(mean));
             }
         }

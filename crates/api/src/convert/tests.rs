@@ -133,7 +133,7 @@ fn a_job_says_what_the_engine_acts_on() {
         backoff_limit: 1,
         gang_timeout_ms: 30_000,
         expected_ms: Some(3_600_000),
-        speedup: vec![(1, 1000), (4, 3000)],
+        speedup: vec![SpeedPoint::new(1, 1000), SpeedPoint::new(4, 3000)],
     };
     assert_eq!(job, expected);
 }

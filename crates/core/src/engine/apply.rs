@@ -267,7 +267,9 @@ impl Facts<'_> {
         // Whom it may be displaced by, and when, may have changed for everybody.
         self.desk.mark_all();
         let moved = job.spec.queue != spec.queue;
+        let now = self.state.now;
         if let Some(job) = self.state.jobs.at_mut(ix) {
+            bank(job, now);
             (job.spec, job.next_spec) = (spec, next);
         }
         if moved {
@@ -457,6 +459,17 @@ impl Facts<'_> {
     /// Forgets actions whose effect was observed.
     fn settle(&mut self, of: impl Fn(&ActionKind) -> bool) {
         self.state.actions.retain(|_, action| !of(&action.kind));
+    }
+}
+
+/// What the attempt ran so far counts by the curve that it had.
+fn bank(job: &mut Job, now: crate::time::At) {
+    let served = job.served_ms(now);
+    if let Phase::Running(run) = &mut job.phase
+        && run.observed
+    {
+        run.counted = now;
+        job.served_ms = served;
     }
 }
 

@@ -129,6 +129,8 @@ pub(super) struct Desk {
     pub model_retry: Option<At>,
     /// Claims of jobs of responsive queues, as of [`State::ranked_at`].
     pub claims: BTreeMap<u32, Claim>,
+    /// They were put in order in this very decision.
+    pub ranked: bool,
     /// Capacity by resource, for shares; absent until asked for.
     capacity: Option<[i64; 3]>,
 }
@@ -188,7 +190,8 @@ impl Desk {
                 let watched = !run.observed && run.stop.is_none();
                 timer = watched.then(|| run.since.plus(job.spec.gang_timeout_ms));
                 let large = run.kept().len() > job.spec.size().1 as usize;
-                if run.stop.is_none() && run.seats.len() < job.spec.size().1 as usize && job.spec.is_elastic() {
+                let may_grow = run.seats.len() < job.spec.size().1 as usize && job.spec.is_elastic();
+                if run.stop.is_none() && may_grow && !state.shares(&job.spec) {
                     self.growable.insert(ix);
                 }
                 if large {

@@ -290,7 +290,9 @@ impl Round<'_> {
                 let right = if due && rights::overstays(self.state, job) {
                     Some(Right::Overstayed)
                 } else if node == want.queue {
+                    let by_shares = self.state.shares(&job.spec) && self.state.takes_part(&want.spec);
                     let within = rights::within(want.spec.priority, job);
+                    let within = within.filter(|right| *right != Right::ShrinkOnly || !by_shares);
                     let yields = within == Some(Right::ShrinkOnly) && rights::yields(self.state, self.desk, want.job, *ix, job);
                     if yields { Some(Right::Yield) } else { within }
                 } else {
@@ -323,8 +325,8 @@ impl Round<'_> {
     fn may_give_inside(&self, want: &Want, lists: &Lists) -> bool {
         let lower = lists.priorities.keys().next().is_some_and(|lowest| *lowest < want.spec.priority);
         let claim = want.job.and_then(|ix| self.desk.claims.get(&ix));
-        let yields = self.state.ranked_at == self.state.now
-            && claim.zip(lists.weakest).is_some_and(|(waiter, weakest)| claim::outweighs(*waiter, weakest));
+        let yields =
+            self.desk.ranked && claim.zip(lists.weakest).is_some_and(|(waiter, weakest)| claim::outweighs(*waiter, weakest));
         lower || lists.elastic > 0 || yields || !lists.replicas.is_empty()
     }
 

@@ -57,7 +57,10 @@ pub(super) fn decide(round: &mut Round) {
                 order.advance(round, at, kind);
             }
             Err(refusal) => {
-                let is_first = refusal.lacks_devices && refusal.block != Block::EvictionCap && order.is_first_refused(at);
+                // Who shares gets what comes free by its share.
+                let shares = round.state.jobs.at(turn.2).is_some_and(|job| round.state.shares(&job.spec));
+                let may = refusal.lacks_devices && refusal.block != Block::EvictionCap && !shares;
+                let is_first = may && order.is_first_refused(at);
                 round.refused(turn.2, refusal, is_first);
                 order.refused(round, at, turn.2);
             }
@@ -222,7 +225,7 @@ impl Order {
 
 impl Round<'_> {
     /// Starts of jobs that are on their way.
-    fn starts_ordered(&self) -> usize {
+    pub(super) fn starts_ordered(&self) -> usize {
         if self.state.policy.max_starts == u32::MAX {
             return 0;
         }
@@ -323,7 +326,7 @@ impl Round<'_> {
     /// Jobs of a responsive queue have others moved when they are put in order, not between.
     fn may_consolidate(&self, queue: &QueueName) -> bool {
         let discipline = self.state.queues.get(queue).map(|queue| queue.discipline).unwrap_or_default();
-        self.state.policy.consolidate && (discipline != Discipline::Responsive || self.state.ranked_at == self.state.now)
+        self.state.policy.consolidate && (discipline != Discipline::Responsive || self.desk.ranked)
     }
 
     /// Remembers why, and promises the first of each queue that lacks only devices what will come free.

@@ -9,7 +9,7 @@ use crate::quota::Tree;
 use crate::state::{Discipline, Job, State};
 use crate::time::At;
 
-use super::desk::Desk;
+use super::desk::{Desk, Lists};
 
 /// The rank of a run of which nothing is known, at least.
 const UNKNOWN_RANK_MS: u64 = 1_800_000;
@@ -86,7 +86,8 @@ fn claim_of<'a>(state: &State, job: &'a Job, ranks: &mut Ranks<'a>) -> Claim {
 
 /// Puts the jobs of responsive queues in order, when it is time for that; everything is looked at again then.
 pub(super) fn rank(state: &mut State, desk: &mut Desk) {
-    if next_rank(state, desk).is_none_or(|at| at > state.now) {
+    desk.ranked = next_rank(state, desk).is_some_and(|at| at <= state.now);
+    if !desk.ranked {
         return;
     }
     state.ranked_at = state.now;
@@ -112,13 +113,20 @@ pub(super) fn rank(state: &mut State, desk: &mut Desk) {
     desk.mark_all();
 }
 
-/// When jobs are put in order next: only while some wait in a responsive queue.
+/// When jobs are put in order next: only while some wait in a responsive queue, or are elastic there.
 pub(super) fn next_rank(state: &State, desk: &Desk) -> Option<At> {
-    let waits = desk.queues.iter().any(|lists| !lists.waiting.is_empty() && is_responsive(state, &lists.name));
-    waits.then(|| state.ranked_at.plus(state.policy.rank_every_ms.max(1)))
+    let any = |lists: &Lists| (!lists.waiting.is_empty() || lists.elastic > 0) && is_responsive(state, &lists.name);
+    desk.queues.iter().any(any).then(|| state.ranked_at.plus(state.policy.rank_every_ms.max(1)))
 }
 
-fn is_responsive(state: &State, queue: &QueueName) -> bool {
+/// The first that waits after a time in which nobody did is put in order with those that come a little later.
+pub(super) fn begin_ranks(state: &mut State, desk: &Desk) {
+    if next_rank(state, desk).is_some_and(|at| at <= state.now) {
+        state.ranked_at = state.now;
+    }
+}
+
+pub(super) fn is_responsive(state: &State, queue: &QueueName) -> bool {
     state.queues.get(queue).is_some_and(|queue| queue.discipline == Discipline::Responsive)
 }
 

@@ -7,7 +7,7 @@ use crate::state::{EVICTION_WINDOW_MS, Job, Phase, ReplicaPhase, ReplicaStop, Ru
 use crate::time::At;
 
 use super::desk::{Desk, given_up};
-use super::{elastic, jobs, models, predict, reserve};
+use super::{elastic, jobs, models, predict, reserve, shares};
 
 /// A replica that is not ready by then is given up; far above any load seen, so that only a hung one meets it.
 pub(super) const LOAD_TIMEOUT_MS: u64 = 120_000;
@@ -41,13 +41,16 @@ pub(super) fn run(state: &mut State, desk: &mut Desk) -> Vec<Action> {
     round.settle_wishes();
     round.leave_devices();
     round.give_up_hung();
-    for _ in 0..MAX_PASSES {
+    for pass in 0..MAX_PASSES {
         let before = (round.actions.len(), round.dropped);
         // The last pass, in which nothing is ordered, says who waits because of the cap.
         round.state.eviction_cap_reached = false;
         // What is promised to waiting jobs is theirs before other jobs, not before requests.
         models::decide(&mut round);
         round.open_reservations();
+        if pass == 0 && round.desk.ranked {
+            shares::decide(&mut round);
+        }
         jobs::decide(&mut round);
         if (round.actions.len(), round.dropped) == before {
             elastic::grow(&mut round);
@@ -57,6 +60,7 @@ pub(super) fn run(state: &mut State, desk: &mut Desk) -> Vec<Action> {
             break;
         }
     }
+    predict::begin_ranks(round.state, round.desk);
     round.actions
 }
 
@@ -156,7 +160,7 @@ impl Round<'_> {
         after.extend(self.quota_releases(ix));
         after.sort_unstable();
         after.dedup();
-        let workers = seats.iter().map(|seat| placed(self.state, seat)).collect();
+        let workers: Vec<Placed> = seats.iter().map(|seat| placed(self.state, seat)).collect();
         let now = self.state.now;
         let Some(name) = self.state.jobs.name(ix).cloned() else { return };
         let expected_end = self.state.jobs.at(ix).map_or(now, |job| self.state.end_with(job, seats.len()));
@@ -164,11 +168,20 @@ impl Round<'_> {
         job.waited_ms = job.waited_ms(now);
         job.attempts += 1;
         let attempt = job.attempts;
+        let choice = job.spec.choice(u32::try_from(workers.len()).unwrap_or(u32::MAX));
         let queue = job.spec.queue.clone();
-        job.phase =
-            Phase::Running(Run { attempt, seats, since: now, expected_end, observed: false, stop: None, backfilled_until });
+        job.phase = Phase::Running(Run {
+            attempt,
+            seats,
+            since: now,
+            expected_end,
+            observed: false,
+            stop: None,
+            backfilled_until,
+            counted: now,
+        });
         let id = self.next_id();
-        self.emit(id, after, ActionKind::StartJob { job: name, attempt, workers }, reason);
+        self.emit(id, after, ActionKind::StartJob { job: name, attempt, workers, choice }, reason);
         self.forget_reservation(ix);
         self.desk.list(self.state, ix);
         self.desk.quota_was_used(&queue);
@@ -218,9 +231,14 @@ impl Round<'_> {
         if short { before } else { Vec::new() }
     }
 
+    /// Stops for others that the cap still allows in this minute.
+    pub fn evictions_left(&self) -> usize {
+        (self.state.policy.max_evictions_per_minute as usize).saturating_sub(self.state.evictions.len())
+    }
+
     /// Stops ordered by the engine for others in the last minute are below the cap by at least `more`.
     pub fn may_evict(&mut self, more: usize) -> bool {
-        let within = self.state.evictions.len() + more <= self.state.policy.max_evictions_per_minute as usize;
+        let within = more <= self.evictions_left();
         self.state.eviction_cap_reached |= !within;
         within
     }

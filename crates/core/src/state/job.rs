@@ -37,8 +37,26 @@ pub struct JobSpec {
     pub gang_timeout_ms: u64,
     /// The user's estimate of its run time at its smallest size.
     pub expected_ms: Option<u64>,
-    /// Speed by workers of all groups, in thousandths of one worker, ascending; empty: linear.
-    pub speedup: Vec<(u32, u32)>,
+    /// Speed by workers of all groups, ascending by workers; several choices may stand for one size. Empty: linear.
+    pub speedup: Vec<SpeedPoint>,
+}
+
+/// How fast a job is at one size.
+#[derive(Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct SpeedPoint {
+    pub workers: u32,
+    /// In thousandths of one worker.
+    pub speed_milli: u32,
+    /// Which of the job's own settings (a batch size, say) it needs for that: told to it when it starts.
+    #[serde(default)]
+    pub choice: Option<u32>,
+}
+
+impl SpeedPoint {
+    /// A point of a job that leaves no choice.
+    pub fn new(workers: u32, speed_milli: u32) -> Self {
+        Self { workers, speed_milli, choice: None }
+    }
 }
 
 /// Workers of one role.
@@ -108,16 +126,28 @@ impl JobSpec {
     /// Speed of this many workers, in thousandths of one; between two points of the curve it is a straight line.
     pub fn speed_milli(&self, workers: u32) -> u64 {
         let linear = u64::from(workers) * 1000;
-        let Some((last, speed)) = self.speedup.last() else { return linear };
-        if workers >= *last {
-            return u64::from(*speed);
+        let Some(last) = self.speedup.last() else { return linear };
+        let at = |size: u32| self.fastest(size).map_or(0, |point| u64::from(point.speed_milli));
+        if workers >= last.workers {
+            return at(last.workers);
         }
-        let above = self.speedup.iter().find(|(size, _)| *size >= workers);
-        let below = self.speedup.iter().rfind(|(size, _)| *size <= workers).copied().unwrap_or((0, 0));
-        let Some((size, speed)) = above else { return linear };
-        let span = u64::from(size.saturating_sub(below.0)).max(1);
-        let rise = u64::from(speed.saturating_sub(below.1));
-        u64::from(below.1) + rise * u64::from(workers - below.0) / span
+        let below = self.speedup.iter().rfind(|point| point.workers <= workers).map_or(0, |point| point.workers);
+        let Some(above) = self.speedup.iter().find(|point| point.workers >= workers) else { return linear };
+        let span = u64::from(above.workers.saturating_sub(below)).max(1);
+        let rise = at(above.workers).saturating_sub(at(below));
+        at(below) + rise * u64::from(workers - below) / span
+    }
+
+    /// What the job is told to choose with this many workers: as at the fastest point of the largest size that is not above.
+    pub fn choice(&self, workers: u32) -> Option<u32> {
+        let size = self.speedup.iter().rfind(|point| point.workers <= workers).or(self.speedup.first())?.workers;
+        self.fastest(size)?.choice
+    }
+
+    /// The fastest point of a size; of equals the smaller choice.
+    fn fastest(&self, workers: u32) -> Option<&SpeedPoint> {
+        let points = self.speedup.iter().filter(|point| point.workers == workers);
+        points.max_by_key(|point| (point.speed_milli, std::cmp::Reverse(point.choice)))
     }
 }
 
@@ -141,7 +171,7 @@ pub struct Job {
     pub disruptions: Vec<At>,
     /// How long it has waited before its attempts, the present wait left out.
     pub waited_ms: u64,
-    /// What its ended attempts ran, in milliseconds at its smallest size.
+    /// What its ended attempts ran, and the present one until its curve changed, in milliseconds at its smallest size.
     pub served_ms: u64,
     /// A person's wishes.
     pub paused: bool,
@@ -186,6 +216,9 @@ pub struct Run {
     pub stop: Option<Stop>,
     /// It was let in ahead of a job that has a reservation from then on; it goes first if it overstays.
     pub backfilled_until: Option<At>,
+    /// Up to when what it ran is in [`Job::served_ms`] already: its curve changed then. Before `since`: nothing is.
+    #[serde(default)]
+    pub counted: At,
 }
 
 /// An attempt that was told to end.
@@ -259,7 +292,7 @@ impl Job {
         let least = self.spec.speed_milli(self.spec.size().0).max(1);
         let running = self.run().filter(|run| run.observed).map_or(0, |run| {
             let workers = u32::try_from(run.seats.len()).unwrap_or(u32::MAX);
-            now.since(run.since).saturating_mul(self.spec.speed_milli(workers)) / least
+            now.since(run.since.max(run.counted)).saturating_mul(self.spec.speed_milli(workers)) / least
         });
         self.served_ms.saturating_add(running)
     }

@@ -2,14 +2,19 @@
 
 use std::collections::BTreeMap;
 
+use tidegate_core::event::Event;
 use tidegate_core::names::JobName;
 use tidegate_core::plan::ActionKind;
+use tidegate_core::policy::Policy;
 
+use super::setup::SELDOM_MS;
 use super::world::World;
 
 impl World {
     /// Lets everything that was ordered happen, and time pass, until the engine wants nothing more. Returns the stops.
     pub fn settle(&mut self) -> u64 {
+        // Nothing ends in a closed system: jobs would be put in order for ever.
+        self.tell(Event::PolicySet(Policy { rank_every_ms: SELDOM_MS, ..self.state().policy.clone() }));
         let (before, began) = (self.stops, self.now);
         for round in 0..400 {
             while self.carry_out(0) {

@@ -44,6 +44,8 @@ pub struct PolicyGene {
     pub max_reservations: u32,
     pub evictions: u32,
     pub consolidate: bool,
+    /// Responsive queues are put in order every few seconds, not practically never.
+    pub ranks: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -94,7 +96,8 @@ pub struct JobGene {
     pub max_disruptions: Option<u32>,
     pub expected_s: Option<u64>,
     pub restart_ms: u64,
-    pub curved: bool,
+    /// None, one, one with choices.
+    pub curve: u8,
 }
 
 /// What happens in the world.
@@ -119,6 +122,8 @@ pub enum Op {
         extra: u32,
     },
     Progress(usize),
+    /// Everything that runs has just made a checkpoint.
+    ProgressAll,
     Exit {
         job: usize,
         succeeded: bool,
@@ -203,13 +208,15 @@ fn queue() -> impl Strategy<Value = QueueGene> {
 
 fn policy() -> impl Strategy<Value = PolicyGene> {
     let evictions = prop_oneof![4 => Just(30_u32), 1 => 0_u32..3];
-    (often(0.7), prop::sample::select(vec![0_u32, 0, 50, 100]), 0_u32..5, evictions, any::<bool>()).prop_map(
-        |(topology, history_percent, max_reservations, evictions, consolidate)| PolicyGene {
+    let rest = (any::<bool>(), any::<bool>());
+    (often(0.7), prop::sample::select(vec![0_u32, 0, 50, 100]), 0_u32..5, evictions, rest).prop_map(
+        |(topology, history_percent, max_reservations, evictions, (consolidate, ranks))| PolicyGene {
             topology,
             history_percent,
             max_reservations,
             evictions,
             consolidate,
+            ranks,
         },
     )
 }
@@ -259,9 +266,9 @@ fn group() -> impl Strategy<Value = GroupGene> {
 pub fn job() -> impl Strategy<Value = JobGene> {
     let groups = prop_oneof![4 => prop::collection::vec(group(), 1), 1 => prop::collection::vec(group(), 2..4)];
     let limits = (prop_oneof![3 => Just(0_u64), 1 => prop::sample::select(vec![10_u64, 60])], some(0.2, 0_u32..3));
-    let rest = (some(0.6, 1_u64..900), prop::sample::select(vec![0_u64, 2_000]), any::<bool>());
+    let rest = (some(0.6, 1_u64..900), prop::sample::select(vec![0_u64, 2_000]), 0_u8..3);
     (0_usize..6, -2_i32..3, groups, some(0.2, spread()), often(0.8), limits, rest).prop_map(
-        |(queue, priority, groups, spread, preemptible, (min_runtime_s, max_disruptions), (expected_s, restart_ms, curved))| {
+        |(queue, priority, groups, spread, preemptible, (min_runtime_s, max_disruptions), (expected_s, restart_ms, curve))| {
             JobGene {
                 queue,
                 priority,
@@ -272,7 +279,7 @@ pub fn job() -> impl Strategy<Value = JobGene> {
                 max_disruptions,
                 expected_s,
                 restart_ms,
-                curved,
+                curve,
             }
         },
     )
@@ -307,5 +314,56 @@ pub fn op() -> impl Strategy<Value = Op> {
         6 => Just(Op::CarryOutAll),
         1 => at().prop_map(Op::FailStart),
         2 => some(0.5, at()).prop_map(|silent| Op::Crash { silent }),
+    ]
+}
+
+/// A system in which jobs share: one responsive queue, put in order often. Reclaim and reservations are left to the others.
+pub fn sharing_system() -> impl Strategy<Value = System> {
+    let share = |queue: QueueGene| QueueGene { discipline: 2, class: None, cpu: None, ..queue };
+    (prop::collection::vec(node(), 1..4), queue().prop_map(share), policy()).prop_map(|(nodes, queue, policy)| {
+        let policy = PolicyGene { ranks: true, max_reservations: 0, ..policy };
+        System { nodes, queues: vec![queue], policy, models: 0 }
+    })
+}
+
+/// A job that shares, if it may be stopped.
+fn sharer() -> impl Strategy<Value = JobGene> {
+    let priority = prop_oneof![3 => Just(0_i32), 1 => Just(1)];
+    let size = (1_u32..3, 1_u32..3, 0_u32..6);
+    (job(), size, priority, often(0.95)).prop_map(|(gene, (devices, min, extra), priority, preemptible)| {
+        let plain = GroupGene {
+            amount: AmountGene::Whole(devices),
+            min,
+            extra,
+            classes: 0,
+            cores: 0,
+            gib: 0,
+            zone: None,
+            tolerates: true,
+            spread: None,
+        };
+        JobGene { groups: vec![plain], spread: None, priority, preemptible, ..gene }
+    })
+}
+
+/// Something that happens to jobs that share.
+pub fn sharing_op() -> impl Strategy<Value = Op> {
+    let at = any::<usize>;
+    prop_oneof![
+        8 => sharer().prop_map(Op::Submit),
+        8 => (1_000_u64..10_000).prop_map(Op::Advance),
+        8 => Just(Op::ProgressAll),
+        8 => Just(Op::CarryOutAll),
+        4 => at().prop_map(Op::CarryOut),
+        4 => (at(), often(0.2)).prop_map(|(job, succeeded)| Op::Exit { job, succeeded }),
+        2 => (at(), sharer()).prop_map(|(job, gene)| Op::Respecify { job, gene }),
+        2 => (at(), 1_u32..4, 0_u32..3).prop_map(|(job, min, extra)| Op::Resize { job, min, extra }),
+        1 => (at(), any::<bool>()).prop_map(|(job, paused)| Op::Pause { job, paused }),
+        1 => at().prop_map(Op::Cancel),
+        1 => at().prop_map(Op::Remove),
+        1 => (at(), any::<bool>()).prop_map(|(device, drained)| Op::Drain { device, drained }),
+        1 => (at(), any::<bool>()).prop_map(|(node, dies)| Op::LoseNode { node, dies }),
+        1 => at().prop_map(Op::FailStart),
+        1 => some(0.5, at()).prop_map(|silent| Op::Crash { silent }),
     ]
 }

@@ -37,7 +37,7 @@ fn is_for_others(reason: &Reason) -> bool {
     matches!(
         reason,
         Reason::Reclaim { .. } | Reason::Preempt { .. } | Reason::Yield { .. } | Reason::Overstayed { .. } | Reason::Moved { .. }
-    )
+    ) || matches!(reason, Reason::Share { from, to } if to < from)
 }
 
 fn start(engine: &Engine, action: &Action, name: &JobName, workers: &[Placed], misplaced: bool) {

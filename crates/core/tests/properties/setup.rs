@@ -6,13 +6,16 @@ use tidegate_core::mig::Profile;
 use tidegate_core::names::{Class, ModelName, NodeName, QueueName};
 use tidegate_core::policy::Policy;
 use tidegate_core::state::{
-    Amount, Ask, ClassWish, Device, Discipline, Group, JobSpec, ModelSpec, NodeSpec, Queue, Quota, Resource, Spread, Taint,
+    Amount, Ask, ClassWish, Device, Discipline, Group, JobSpec, ModelSpec, NodeSpec, Queue, Quota, Resource, SpeedPoint, Spread,
+    Taint,
 };
 
 use super::genes::{AmountGene, GroupGene, JobGene, NodeGene, PolicyGene, QueueGene, QuotaGene, SpreadGene};
 
 const CLASSES: [(&str, u64); 2] = [("H100-80GB", 80_000), ("A100-40GB", 40_000)];
 const GIB: u64 = 1_024;
+/// Practically never.
+pub const SELDOM_MS: u64 = 40 * 86_400_000;
 
 pub fn node_name(index: usize) -> NodeName {
     NodeName(format!("node-{index}"))
@@ -79,8 +82,7 @@ pub fn policy(gene: &PolicyGene) -> Policy {
         history_percent: gene.history_percent,
         max_reservations: gene.max_reservations,
         max_evictions_per_minute: gene.evictions,
-        // Nothing ends in a closed system: waiting jobs would be put in order for ever.
-        rank_every_ms: 40 * 86_400_000,
+        rank_every_ms: if gene.ranks { 5_000 } else { SELDOM_MS },
         consolidate: gene.consolidate,
         ..Policy::default()
     }
@@ -129,9 +131,25 @@ fn group(number: usize, gene: &GroupGene) -> Group {
     }
 }
 
+/// Linear; bent; bent, with a choice at each size, the larger one better at larger sizes.
+fn curve(gene: u8) -> Vec<SpeedPoint> {
+    let bent = [(1, 1_000), (2, 1_800), (4, 3_000), (8, 4_000)].map(|(workers, speed)| SpeedPoint::new(workers, speed));
+    let choices = |point: SpeedPoint| {
+        [0, 1].map(|choice| SpeedPoint {
+            speed_milli: if choice == 1 { point.workers * 900 } else { point.speed_milli },
+            choice: Some(choice),
+            ..point
+        })
+    };
+    match gene {
+        0 => Vec::new(),
+        1 => bent.to_vec(),
+        _ => bent.into_iter().flat_map(choices).collect(),
+    }
+}
+
 pub fn job(gene: &JobGene, queues: usize) -> JobSpec {
     let plain = JobSpec::workers(queue_name(gene.queue % queues.max(1)), 1, 1, Ask::default());
-    let curve = vec![(1, 1_000), (2, 1_800), (4, 3_000), (8, 4_000)];
     JobSpec {
         priority: gene.priority,
         owner: format!("u{}", gene.priority.rem_euclid(2)),
@@ -144,7 +162,7 @@ pub fn job(gene: &JobGene, queues: usize) -> JobSpec {
         restart_ms: gene.restart_ms,
         backoff_limit: 3,
         expected_ms: gene.expected_s.map(|seconds| seconds * 1_000),
-        speedup: if gene.curved { curve } else { Vec::new() },
+        speedup: curve(gene.curve),
         ..plain
     }
 }

@@ -70,6 +70,12 @@ impl World {
                     self.tell(Event::JobProgress { name, attempt: run.number, step, checkpoint: Some(step), done_ppm: None });
                 }
             }
+            Op::ProgressAll => {
+                for (name, run) in self.real.jobs.clone() {
+                    let step = self.now.0 / 1_000;
+                    self.tell(Event::JobProgress { name, attempt: run.number, step, checkpoint: Some(step), done_ppm: None });
+                }
+            }
             Op::Exit { job, succeeded } => {
                 if let Some((name, run)) = self.running(*job) {
                     let exit = if *succeeded { JobExit::Succeeded } else { JobExit::Failed };

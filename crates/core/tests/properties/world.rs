@@ -150,7 +150,7 @@ impl World {
     /// Does what an action says, once however often it is asked; says so unless it dies before.
     pub fn perform(&mut self, action: &Action, tells: bool) {
         match &action.kind {
-            ActionKind::StartJob { job, attempt, workers } => self.start_job(action, job, *attempt, workers, tells),
+            ActionKind::StartJob { job, attempt, workers, .. } => self.start_job(action, job, *attempt, workers, tells),
             ActionKind::StopJob { job, attempt, .. } => self.stop_job(action, job, *attempt, tells),
             ActionKind::StartReplica { model, replica, place } => {
                 let state = self.engine.state();

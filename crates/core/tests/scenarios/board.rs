@@ -148,7 +148,16 @@ impl Board {
         let mut state = self.engine.state().clone();
         let seats = seats(&state, line);
         let expected_end = since.plus(line.spec.expected_ms.unwrap_or(24 * 3_600_000));
-        let run = Run { attempt: 1, seats, since, expected_end, observed: true, stop: None, backfilled_until: None };
+        let run = Run {
+            attempt: 1,
+            seats,
+            since,
+            expected_end,
+            observed: true,
+            stop: None,
+            backfilled_until: None,
+            counted: At::default(),
+        };
         let job = state.jobs.get_mut(&JobName::from(line.name.as_str())).unwrap();
         job.phase = Phase::Running(run);
         job.attempts = 1;
@@ -210,9 +219,9 @@ impl Board {
 fn seats(state: &State, line: &JobLine) -> Vec<Seat> {
     let mut groups = (0_u16..).zip(&line.spec.groups).flat_map(|(number, group)| vec![number; group.min as usize]);
     let places = line.places.iter().map(|place| {
-        let (place, slices) = place.split_once('#').map_or((place.as_str(), 0), |(place, slices)| {
-            (place, range(slices).map(|at| 1_u8 << at).sum())
-        });
+        let (place, slices) = place
+            .split_once('#')
+            .map_or((place.as_str(), 0), |(place, slices)| (place, range(slices).map(|at| 1_u8 << at).sum()));
         let (node, devices) = place.split_once(':').map_or((place, None), |(node, devices)| (node, Some(devices)));
         let mask = devices.map_or(0, |devices| range(devices).map(|at| 1_u64 << at).sum());
         let node = state.nodes.ix(&NodeName::from(node)).unwrap_or_else(|| panic!("no node `{node}`"));
@@ -292,8 +301,8 @@ fn place(placed: &Placed) -> String {
     };
     let slices = match placed.slices {
         0 => String::new(),
-        mask if mask.count_ones() == 1 => format!("#{}", mask.trailing_zeros()),
-        mask => format!("#{}-{}", mask.trailing_zeros(), 7 - mask.leading_zeros()),
+        mask if mask.is_power_of_two() => format!("#{}", mask.trailing_zeros()),
+        mask => format!("#{}-{}", mask.trailing_zeros(), mask.ilog2()),
     };
     format!("{}{joined}{slices}", placed.node)
 }

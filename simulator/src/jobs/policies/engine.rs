@@ -134,7 +134,7 @@ impl EnginePolicy {
                 }
                 self.ended.push(job);
             }
-            ActionKind::StartJob { job, attempt, workers } => {
+            ActionKind::StartJob { job, attempt, workers, .. } => {
                 let (job_ix, held) = (index(&job), held(&workers));
                 match self.moving.remove(&job_ix) {
                     Some(at) => self.put(at, Order::Resize { job: job_ix, held }, orders),

@@ -7,6 +7,8 @@
 //! policy (heSRPT, Berg et al. 2020: shares follow the rank, not the size); with curves that end at one GPU it is shortest
 //! remaining time first. No job is shut out for long: whoever is last still outbids others' steps that bring little.
 //!
+//! **Source.** Ours; chosen on the study `pollux` (8 workloads of the Pollux artifact, OSDI 2021) beside the optimum named above.
+//!
 //! **Size.** From ended runs of the same recipe; without any, a multiple of the furthest that a run of the recipe has got,
 //! so that what nobody has seen the end of waits behind what is known, and of two such runs the further one goes first.
 //!
@@ -67,6 +69,14 @@ pub struct Rules {
     pub unknown_factor: u64,
     /// And at least so much, milliseconds at speed 1000.
     pub unknown_ms: u64,
+}
+
+impl Default for Rules {
+    /// As chosen on the study `pollux`: shares swing with less stickiness and follow new jobs too slowly with more; the order
+    /// of jobs, and so the result, hardly depends on what is assumed of unknown ones (factors of 4 to 100 differ by 1 %).
+    fn default() -> Self {
+        Self { stickiness_permille: 1500, horizon_restarts: 10, unknown_factor: 4, unknown_ms: 3_600_000 }
+    }
 }
 
 /// What a job should hold.
@@ -286,7 +296,6 @@ mod tests {
 
     use super::*;
 
-    const RULES: Rules = Rules { stickiness_permille: 1500, horizon_restarts: 10, unknown_factor: 4, unknown_ms: 3_600_000 };
     const HOUR_MS: u64 = 3_600_000;
 
     fn curve(speeds: &[(u32, u64)]) -> Vec<Point> {
@@ -298,7 +307,7 @@ mod tests {
     }
 
     fn gpus(jobs: &[Job<'_>], capacity: u32) -> Vec<u32> {
-        share(jobs, capacity, &RULES).iter().map(|share| share.gpus).collect()
+        share(jobs, capacity, &Rules::default()).iter().map(|share| share.gpus).collect()
     }
 
     #[test]
@@ -329,7 +338,7 @@ mod tests {
     fn the_fastest_choice_is_told_with_the_size() {
         let points: Vec<Point> =
             [(1, 7, 1000), (2, 7, 1500), (2, 9, 1800)].map(|(gpus, choice, speed)| Point { gpus, choice, speed }).into();
-        assert_eq!(share(&[job(0, &points, 1, 0)], 2, &RULES), [Share { gpus: 2, choice: 9 }]);
+        assert_eq!(share(&[job(0, &points, 1, 0)], 2, &Rules::default()), [Share { gpus: 2, choice: 9 }]);
     }
 
     #[test]
@@ -405,9 +414,9 @@ mod tests {
         fn the_order_of_the_input_does_not_matter((system, capacity) in systems()) {
             let held = vec![0; system.len()];
             let mut list = jobs(&system, &held);
-            let forwards = share(&list, capacity, &RULES);
+            let forwards = share(&list, capacity, &Rules::default());
             list.reverse();
-            let mut backwards = share(&list, capacity, &RULES);
+            let mut backwards = share(&list, capacity, &Rules::default());
             backwards.reverse();
             prop_assert_eq!(forwards, backwards);
         }
