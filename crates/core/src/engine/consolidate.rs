@@ -164,7 +164,7 @@ impl Round<'_> {
         let mut later: Option<At> = None;
         for ix in self.desk.queues.iter().flat_map(|lists| lists.holders.iter().copied()) {
             let Some(job) = self.state.jobs.at(ix).filter(|job| want.job != Some(ix) && job.spec.preemptible) else { continue };
-            let Some(run) = job.run().filter(|run| run.observed && run.stop.is_none()) else { continue };
+            let Some(run) = job.run().filter(|run| run.stop.is_none()) else { continue };
             let Some(first) = run.seats.first() else { continue };
             let whole = job.spec.groups.iter().all(|group| matches!(group.ask.amount, Amount::Whole(_)));
             if !whole || run.seats.iter().any(|seat| seat.node != first.node) || job.disruptions.last() == Some(&now) {

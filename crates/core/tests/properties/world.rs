@@ -74,15 +74,17 @@ impl World {
         dirty.mark_all_dirty();
         let everything = dirty.decide(self.now);
         let plan = self.engine.decide(self.now);
+        // Who looks at what changed alone may look again for a reason that has gone; never too late.
+        let in_time = everything.wake_at.is_none_or(|at| plan.wake_at.is_some_and(|wake| wake <= at));
         assert!(
-            plan == everything,
+            plan.actions == everything.actions && in_time,
             "a decision that looks at everything is the same decision: {:?} / {:?} but {:?} / {:?}",
             plan.actions,
             plan.wake_at,
             everything.actions,
             everything.wake_at
         );
-        same_state(&self.engine, &dirty, "a decision over everything leaves the same state");
+        same_state(&self.engine, &dirty, "wake_at", "a decision over everything leaves the same state");
         dirty.mark_all_dirty();
         let again = dirty.decide(self.now);
         assert!(again.actions.is_empty(), "a second decision at the same moment has nothing to add: {again:?}");
