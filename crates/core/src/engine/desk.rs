@@ -523,13 +523,14 @@ impl Desk {
         let Some(node) = self.queues.get(queue as usize).and_then(|lists| lists.node) else { return shares };
         let level = |node: NodeIx| {
             let borrows = (0..tree.resources()).any(|resource| tree.borrowing(node, resource));
-            let ratio = |resource: u16, all: i64| i128::from(tree.usage(node, resource)) * 1_000_000 / i128::from(all.max(1));
+            let ratio = |resource: u16, all: i64| tree.usage(node, resource).saturating_mul(1_000_000) / all.max(1);
             let most = ratio(GPU, capacity[0]).max(ratio(CPU, capacity[1])).max(ratio(MEMORY, capacity[2]));
             let queue = tree.queue(node);
             let past = queue.map_or(0, |queue| state.past_share_ppm(&queue.name, capacity[0]));
             let weight = queue.map_or(1000, |queue| queue.weight_milli).max(1);
-            let share = (most + i128::from(past)) * 1000 / i128::from(weight);
-            u64::from(borrows) << 63 | u64::try_from(share).unwrap_or(0).min(u64::MAX >> 1)
+            let most = u64::try_from(most).unwrap_or(0);
+            let share = most.saturating_add(past).saturating_mul(1000) / u64::from(weight);
+            u64::from(borrows) << 63 | share.min(u64::MAX >> 1)
         };
         let depth = tree.path(node).filter(|node| *node != tree.root()).count();
         for (height, node) in tree.path(node).filter(|node| *node != tree.root()).enumerate() {
