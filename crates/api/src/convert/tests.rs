@@ -44,7 +44,7 @@ fn the_short_form_is_a_quota_of_devices() {
 #[test]
 fn quotas_are_counted_in_thousandths_of_devices_and_cores_and_in_mib() {
     let queue = queue_of(
-        "{parent: org, weight: 3, discipline: StrictFifo, quotas: [{resource: gpu, nominal: 4, borrowingLimit: 2, lendingLimit: 1}, \
+        "{parent: org, weight: 3, budgetGpuHours: 2, discipline: StrictFifo, quotas: [{resource: gpu, nominal: 4, borrowingLimit: 2, lendingLimit: 1}, \
          {resource: gpu/H100-80GB, nominal: 2}, {resource: cpu, nominal: 64}, {resource: memory, nominal: 1024}]}",
     );
     let gpu = Quota { nominal: 4_000, borrowing_limit: Some(2_000), lending_limit: Some(1_000) };
@@ -54,7 +54,7 @@ fn quotas_are_counted_in_thousandths_of_devices_and_cores_and_in_mib() {
         [(Resource::Gpu, gpu), (class, own(2_000)), (Resource::Cpu, own(64_000)), (Resource::Memory, own(1_024))].into()
     );
     assert_eq!(queue.parent, Some(QueueName::from("org")));
-    assert_eq!((queue.weight_milli, queue.discipline, queue.budget_ms), (3_000, Discipline::StrictFifo, None));
+    assert_eq!((queue.weight_milli, queue.discipline, queue.budget_ms), (3_000, Discipline::StrictFifo, Some(7_200_000)));
 }
 
 #[test]

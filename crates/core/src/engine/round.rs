@@ -76,6 +76,7 @@ pub(super) fn next_wake(state: &State, desk: &Desk) -> Option<At> {
         .chain(elastic::next_growth(state, desk))
         .chain(reserve::next_due(state))
         .chain(predict::next_rank(state, desk))
+        .chain(predict::next_within_budget(state, desk))
         .filter(|at| *at > now)
         .min()
 }
