@@ -1,6 +1,6 @@
 //! Taking devices from running work: whom, and how few of them.
 //!
-//! Victims in order: work that is ending anyway, then what overstays its welcome, then elastic jobs above their minimum, then
+//! Victims in order: replicas that nothing needs, then work that is ending anyway, then what overstays its welcome, then elastic jobs above their minimum, then
 //! whole jobs, then replicas; among equals the least lost work, the lower priority, the younger. The shortest prefix of that
 //! order after which the claimant fits is found by doubling and halving, then every victim that turns out not to be needed
 //! is let go again. All of it is tried on the books and kept or undone whole.
@@ -61,11 +61,12 @@ enum Give {
 /// Order of victims, cheapest first: tier, lost work, priority, youth; `Give` for determinism.
 type Rank = (u8, u64, i32, Reverse<At>, Reverse<usize>);
 
-const ENDING: u8 = 0;
-const OVERSTAYED: u8 = 1;
-const SHRINK: u8 = 2;
-const EVICT: u8 = 3;
-const REPLICA: u8 = 4;
+const SURPLUS: u8 = 0;
+const ENDING: u8 = 1;
+const OVERSTAYED: u8 = 2;
+const SHRINK: u8 = 3;
+const EVICT: u8 = 4;
+const REPLICA: u8 = 5;
 
 #[derive(Clone, Copy, Debug)]
 struct Unit {
@@ -94,7 +95,7 @@ impl Round<'_> {
         let units = self.needed(want, units.into_iter().take(count).collect());
         let trial = self.give(&units);
         let placed = self.desk.books.place_gang(want.gang());
-        let victims = trial.given.iter().filter(|unit| unit.rank.0 != ENDING);
+        let victims = trial.given.iter().filter(|unit| unit.rank.0 > ENDING);
         let mut named: Vec<Give> = victims.map(|unit| whole(unit.give)).collect();
         named.sort_unstable();
         named.dedup();
@@ -189,8 +190,7 @@ impl Round<'_> {
             Give::Replica(ix) => {
                 loosen_replica(self.state, self.desk, ix);
                 let replica = self.state.replicas.at(ix)?;
-                let model = self.state.models.get(&replica.model)?;
-                return Some(vec![self.desk.books.amounts(&model.spec.ask, replica.seat.node, replica.seat.mask)]);
+                return Some(vec![self.desk.books.amounts(&replica.ask, replica.seat.node, replica.seat.mask)]);
             }
             Give::Job(ix) => (ix, Vec::new()),
             Give::Worker { job: ix, seat } => {
@@ -242,7 +242,8 @@ impl Round<'_> {
         }
         for unit in &trial.given {
             if let Give::Replica(ix) = unit.give {
-                self.note_replica_stop(ix, reason(want, unit, 1, 0));
+                let surplus = (unit.right == Right::Surplus).then(|| self.surplus_reason(ix)).flatten();
+                self.note_replica_stop(ix, surplus.unwrap_or_else(|| reason(want, unit, 1, 0)));
             }
         }
     }
@@ -250,7 +251,7 @@ impl Round<'_> {
     /// All that may be taken, cheapest first.
     fn units(&mut self, want: &Want) -> Vec<Unit> {
         let need = self.need(want);
-        let mut units = Vec::new();
+        let mut units: Vec<Unit> = self.desk.surplus.iter().filter_map(|ix| self.unit_of_surplus(want, *ix)).collect();
         let mut later: Option<At> = None;
         let due = want.job.is_some_and(|by| self.is_reserved(by));
         for lists in &self.desk.queues {
@@ -341,9 +342,21 @@ impl Round<'_> {
         }
     }
 
+    /// What a model does not need is anybody's, whatever the queue.
+    fn unit_of_surplus(&self, want: &Want, ix: u32) -> Option<Unit> {
+        let replica = self.state.replicas.at(ix).filter(|replica| replica.stop.is_none())?;
+        let mut devices = self.state.devices_of(&replica.seat);
+        let suits = devices.any(|device| want.spec.groups.iter().any(|group| group.ask.class_suits(&device.class)));
+        let priority = self.state.models.get(&replica.model)?.spec.priority;
+        let rank = (SURPLUS, 0, priority, Reverse(replica.since), Reverse(ix as usize));
+        let own = want.by == Claimant::Model(replica.model.clone());
+        (suits && !own).then_some(Unit { rank, give: Give::Replica(ix), right: Right::Surplus, lost_ms: 0 })
+    }
+
     /// A drained replica loses no work.
     fn unit_of_replica(&self, want: &Want, ix: u32, right: Option<Right>) -> Option<Unit> {
-        let replica = self.state.replicas.at(ix).filter(|replica| replica.stop.is_none())?;
+        let spare = self.desk.surplus.contains(&ix);
+        let replica = self.state.replicas.at(ix).filter(|replica| replica.stop.is_none() && !spare)?;
         let model = self.state.models.get(&replica.model)?;
         let own = want.by == Claimant::Model(replica.model.clone());
         let lower = want.spec.priority > model.spec.priority;
@@ -365,7 +378,7 @@ fn reason(want: &Want, unit: &Unit, from: u32, to: u32) -> Reason {
     let (by, lost_ms) = (want.by.clone(), unit.lost_ms);
     match unit.right {
         Right::Quota(_) => Reason::Reclaim { by, from, to, lost_ms },
-        Right::Priority | Right::ShrinkOnly => Reason::Preempt { by, from, to, lost_ms },
+        Right::Priority | Right::ShrinkOnly | Right::Surplus => Reason::Preempt { by, from, to, lost_ms },
         Right::Overstayed => Reason::Overstayed { by, lost_ms },
         Right::Yield => Reason::Yield { by, lost_ms },
     }

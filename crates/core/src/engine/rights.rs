@@ -26,6 +26,8 @@ pub(super) enum Right {
     Overstayed,
     /// The claimant is expected to be done much sooner, and the stop is cheap.
     Yield,
+    /// A replica that its model does not need.
+    Surplus,
 }
 
 impl Right {

@@ -82,6 +82,8 @@ pub fn policy(gene: &PolicyGene) -> Policy {
         // Nothing ends in a closed system: waiting jobs would be put in order for ever.
         rank_every_ms: 40 * 86_400_000,
         consolidate: gene.consolidate,
+        keep_surplus: gene.keep_surplus,
+        burst_sigmas_percent: gene.sigmas_percent,
         ..Policy::default()
     }
 }
@@ -92,7 +94,7 @@ fn spread(gene: SpreadGene) -> Spread {
 }
 
 fn classes(gene: u8) -> Vec<ClassWish> {
-    let wish = |at: usize, speed_milli: u32| ClassWish { class: Class::from(CLASSES[at].0), speed_milli };
+    let wish = |at: usize, speed_milli: u32| ClassWish { class: Class::from(CLASSES[at].0), speed_milli, devices: 0 };
     match gene {
         0 => Vec::new(),
         1 => vec![wish(0, 1_000)],
@@ -160,6 +162,7 @@ pub fn model(index: usize, generation: u64, queues: usize) -> ModelSpec {
         max: 4,
         zero_after_ms: 20_000,
         max_rows: 16,
+        max_sharers: if index == 0 { 3 } else { 1 },
         generation,
     }
 }
