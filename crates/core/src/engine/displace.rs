@@ -12,7 +12,7 @@ use crate::books::Amounts;
 use crate::claim;
 use crate::plan::{Claimant, Reason};
 use crate::quota::NodeIx;
-use crate::state::{HOUR_MS, Job, JobSpec, Phase, Seat};
+use crate::state::{Discipline, HOUR_MS, Job, JobSpec, Phase, Seat};
 use crate::time::At;
 
 use super::desk::Lists;
@@ -67,6 +67,9 @@ const OVERSTAYED: u8 = 2;
 const SHRINK: u8 = 3;
 const EVICT: u8 = 4;
 const REPLICA: u8 = 5;
+
+/// Costs of victims whose stop is not cheap begin here.
+const LEAST_DEAR: u64 = 1 << 62;
 
 #[derive(Clone, Copy, Debug)]
 struct Unit {
@@ -338,7 +341,23 @@ impl Round<'_> {
         }
         if right.may_end() {
             let whole = if right == Right::Overstayed { OVERSTAYED } else { EVICT };
-            units.push(Unit { rank: rank(tier(whole), 0), give: Give::Job(ix), right, lost_ms });
+            let mut rank = rank(tier(whole), 0);
+            rank.1 = self.evict_cost(job, lost_ms);
+            units.push(Unit { rank, give: Give::Job(ix), right, lost_ms });
+        }
+    }
+
+    /// Orders whole jobs among victims: the least lost work. Of those of responsive queues whose stop is cheap, before all others,
+    /// the farthest from its end: a wait costs it least in proportion, and few jobs wait rather than many.
+    fn evict_cost(&self, job: &Job, lost_ms: u64) -> u64 {
+        let now = self.state.now;
+        let discipline = self.state.queues.get(&job.spec.queue).map(|queue| queue.discipline);
+        let cheap = job.run().is_some_and(|run| claim::is_cheap(now.since(run.since), job.stop_cost_ms(now)));
+        if cheap && lost_ms > 0 && discipline == Some(Discipline::Responsive) {
+            let devices: u64 = job.run().map_or(1, |run| run.seats.iter().map(|seat| u64::from(seat.mask.count_ones().max(1))).sum());
+            LEAST_DEAR - 1 - self.state.expected_left_ms(job, 50).saturating_mul(devices).min(LEAST_DEAR - 1)
+        } else {
+            lost_ms.saturating_add(LEAST_DEAR)
         }
     }
 

@@ -36,15 +36,15 @@ fn active(round: &Round, name: &ModelName, model: &Model, ask: &Ask) -> Vec<u32>
         .filter(|(_, replica)| replica.stop.is_none())
         .map(|(ix, replica)| {
             let ready = replica.phase == ReplicaPhase::Ready;
-            (!is_what(replica, model, ask), !ready, replica.since, round.state.replicas.name(ix), ix)
+            (!is_what(replica, model, ask), !ready, replica.since, ix)
         })
         .collect();
-    all.sort();
+    all.sort_unstable();
     all.into_iter().map(|(.., ix)| ix).collect()
 }
 
 fn is_what(replica: &Replica, model: &Model, ask: &Ask) -> bool {
-    replica.generation == model.spec.generation && replica.ask == *ask
+    replica.generation == model.spec.generation && replica.ask.amount == ask.amount
 }
 
 fn is_current(round: &Round, ix: u32, model: &Model, ask: &Ask) -> bool {
@@ -138,31 +138,34 @@ pub(super) fn yield_to_growth(round: &mut Round) {
 }
 
 fn place(round: &mut Round, name: &ModelName) {
-    loop {
-        let Some(model) = round.state.models.get(name) else { return };
-        let (now, policy) = (round.state.now, &round.state.policy);
-        let (target, ask) = (model.target(now, policy), model.ask(now, policy));
-        let waits = model.not_before.is_some_and(|at| at > now);
-        if waits || target == 0 {
-            return;
-        }
-        let active = active(round, name, model, &ask);
-        let have = active.iter().filter(|ix| is_current(round, **ix, model, &ask)).count();
-        if have >= target as usize {
-            return;
-        }
-        let model = model.clone();
-        // What only the hysteresis keeps takes no device from others; nor does a slice whose model has something larger.
-        let serving = if ask == model.spec.ask { have } else { active.len() };
+    let (now, policy) = (round.state.now, &round.state.policy);
+    let Some(model) = round.state.models.get(name) else { return };
+    let target = model.target(now, policy) as usize;
+    if target == 0 || model.not_before.is_some_and(|at| at > now) {
+        return;
+    }
+    let ask = model.ask(now, policy);
+    let active = active(round, name, model, &ask);
+    let mut have = active.iter().filter(|ix| is_current(round, **ix, model, &ask)).count();
+    if have >= target {
+        return;
+    }
+    let model = model.clone();
+    let older = |ix: &u32| round.state.replicas.at(*ix).is_some_and(|of| of.generation != model.spec.generation);
+    let mut older = active.iter().copied().filter(older).collect::<Vec<_>>().into_iter();
+    // What is larger than a slice serves until that is loaded.
+    let mut serving = if ask.amount == model.spec.ask.amount { have } else { active.len() };
+    while have < target {
+        // What only the hysteresis keeps takes no device from others.
         let needed = serving < model.want.max(model.spec.min) as usize;
-        let Some(seat) = seat_for(round, name, &model, &ask, needed) else {
+        if let Some(seat) = seat_for(round, name, &model, &ask, needed) {
+            start(round, name, &model, ask.clone(), seat, have, target);
+            (have, serving) = (have + 1, serving + 1);
+        } else {
             // No room beside those of an older generation: the first of them makes place.
-            let older = |ix: &&u32| round.state.replicas.at(**ix).is_some_and(|of| of.generation != model.spec.generation);
-            let Some(ix) = active.iter().find(older) else { return };
-            round.stop_replica(*ix, Reason::Replaced { generation: model.spec.generation });
-            continue;
-        };
-        start(round, name, &model, ask, seat, u32::try_from(have).unwrap_or(u32::MAX), target);
+            let Some(ix) = older.next() else { return };
+            round.stop_replica(ix, Reason::Replaced { generation: model.spec.generation });
+        }
     }
 }
 
@@ -181,7 +184,8 @@ fn seat_for(round: &mut Round, name: &ModelName, model: &Model, ask: &Ask, neede
     round.displace(&want).ok()?.first().copied()
 }
 
-fn start(round: &mut Round, name: &ModelName, model: &Model, ask: Ask, seat: Seat, have: u32, target: u32) {
+fn start(round: &mut Round, name: &ModelName, model: &Model, ask: Ask, seat: Seat, have: usize, target: usize) {
+    let (have, target) = (u32::try_from(have).unwrap_or(u32::MAX), u32::try_from(target).unwrap_or(u32::MAX));
     let id = round.next_id();
     let replica = ReplicaId(format!("{name}-{}", round.state.next_replica));
     round.state.next_replica += 1;
