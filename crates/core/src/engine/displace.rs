@@ -304,7 +304,7 @@ impl Round<'_> {
         let lower = lists.priorities.keys().next().is_some_and(|lowest| *lowest < want.spec.priority);
         let claim = want.job.and_then(|ix| self.desk.claims.get(&ix));
         let yields = self.state.ranked_at == self.state.now
-            && claim.zip(lists.weakest).is_some_and(|(waiter, weakest)| claim::outweighs(*waiter, weakest));
+            && claim.zip(lists.weakest).is_some_and(|(waiter, weakest)| claim::outweighs(*waiter, false, weakest));
         lower || lists.elastic > 0 || yields || !lists.replicas.is_empty()
     }
 

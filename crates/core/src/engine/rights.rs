@@ -90,8 +90,9 @@ pub(super) fn within(priority: i32, job: &Job) -> Option<Right> {
 /// order, not between.
 pub(super) fn yields(state: &State, desk: &Desk, claimant: Option<u32>, ix: u32, job: &Job) -> bool {
     let now = state.now;
+    let again = claimant.and_then(|ix| state.jobs.at(ix)).is_some_and(|waiter| waiter.served_ms > 0);
     let claims = claimant.and_then(|claimant| desk.claims.get(&claimant)).zip(desk.claims.get(&ix));
-    let outweighs = state.ranked_at == now && claims.is_some_and(|(waiter, runner)| claim::outweighs(*waiter, *runner));
+    let outweighs = state.ranked_at == now && claims.is_some_and(|(waiter, runner)| claim::outweighs(*waiter, again, *runner));
     outweighs && job.run().is_some_and(|run| claim::is_cheap(now.since(run.since), job.stop_cost_ms(now)))
 }
 
