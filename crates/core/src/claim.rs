@@ -24,6 +24,8 @@ const PATIENCE_MS: u64 = 600_000;
 const POWER: i64 = 12;
 /// How many doublings smaller the claim must be to which a running job yields.
 const MARGIN: i64 = 4;
+/// The same where the waiting one has run before: what was stopped does not come back by stopping another like it.
+const AGAIN_MARGIN: i64 = 12;
 /// A job runs that many times the cost of a stop before it yields.
 const THRIFT: u64 = 4;
 const UNIT: i64 = 1024;
@@ -37,9 +39,9 @@ pub fn claim(ran_ms: u64, waited_ms: u64, left_ms: u64) -> Claim {
     log2(left_ms) - POWER * (log2(ran.saturating_add(waited_ms)) - log2(ran))
 }
 
-/// Whether the claim of a waiting job is smaller than that of a running one by the margin.
-pub fn outweighs(waiter: Claim, runner: Claim) -> bool {
-    waiter + MARGIN * UNIT <= runner
+/// Whether the claim of a waiting job is smaller than that of a running one by the margin; `again`: it has run before.
+pub fn outweighs(waiter: Claim, again: bool, runner: Claim) -> bool {
+    waiter + if again { AGAIN_MARGIN } else { MARGIN } * UNIT <= runner
 }
 
 /// Whether a job that started so long ago may be stopped at this cost, whoever asks.
@@ -87,7 +89,7 @@ mod tests {
     proptest! {
         #[test]
         fn no_two_jobs_yield_to_each_other(one in -100_000_i64..100_000, other in -100_000_i64..100_000) {
-            prop_assert!(!(outweighs(one, other) && outweighs(other, one)));
+            prop_assert!(!(outweighs(one, false, other) && outweighs(other, false, one)));
         }
 
         #[test]

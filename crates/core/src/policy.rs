@@ -7,6 +7,15 @@ use serde::{Deserialize, Serialize};
 pub struct Policy {
     /// Capacity above the forecast demand, in percent of it.
     pub headroom_percent: u32,
+    /// ... but at least so many standard deviations of the load, in hundredths; see `demand`.
+    #[serde(default)]
+    pub burst_sigmas_percent: u32,
+    /// Rows of a model that may be late, in millionths: head-room follows what is spent of it, where routers count late rows.
+    #[serde(default = "late_ppm")]
+    pub late_ppm: u64,
+    /// What a model does not need stays loaded until somebody wants the device; else it ends after `lend_after_ms`.
+    #[serde(default = "keep_surplus")]
+    pub keep_surplus: bool,
     /// A model's target falls only after its demand asked for less this long.
     pub lend_after_ms: u64,
     /// A device must be free this long before a running job restarts to grow onto it.
@@ -32,10 +41,21 @@ pub struct Policy {
     pub consolidate: bool,
 }
 
+fn late_ppm() -> u64 {
+    1000
+}
+
+fn keep_surplus() -> bool {
+    true
+}
+
 impl Default for Policy {
     fn default() -> Self {
         Self {
             headroom_percent: 25,
+            burst_sigmas_percent: 0,
+            late_ppm: late_ppm(),
+            keep_surplus: keep_surplus(),
             lend_after_ms: 10_000,
             grow_after_ms: 5_000,
             max_evictions_per_minute: 30,

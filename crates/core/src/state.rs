@@ -27,7 +27,7 @@ use crate::time::At;
 pub const EVICTION_WINDOW_MS: u64 = 60_000;
 
 /// Version of the snapshot's format.
-pub const VERSION: u32 = 2;
+pub const VERSION: u32 = 3;
 
 /// The whole state. Serialised, it is the snapshot.
 #[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]

@@ -90,7 +90,7 @@ fn an_ask_says_how_much_in_one_of_five_ways() {
 
 #[test]
 fn classes_have_equal_speeds_unless_these_are_given() {
-    let wish = |class: &str, speed_milli| ClassWish { class: class.into(), speed_milli };
+    let wish = |class: &str, speed_milli| ClassWish { class: class.into(), speed_milli, devices: 0 };
     let ask =
         job_of("x", "gpu: {classes: [A100-40GB], classSpeeds: [{class: H100-80GB, speedMilli: 2500}]}").groups[0].ask.clone();
     assert_eq!(ask.classes, [wish("A100-40GB", 1000), wish("H100-80GB", 2500)]);

@@ -128,6 +128,8 @@ pub(super) struct Desk {
     retries: BTreeMap<u32, At>,
     /// The same for models, which every decision looks at.
     pub model_retry: Option<At>,
+    /// Replicas that their models do not need, as of the last pass.
+    pub surplus: BTreeSet<u32>,
     /// Claims of jobs of responsive queues, as of [`State::ranked_at`].
     pub claims: BTreeMap<u32, Claim>,
     /// They were put in order in this very decision.

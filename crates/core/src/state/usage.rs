@@ -87,8 +87,7 @@ impl State {
             }
         }
         for replica in self.replicas.values() {
-            let Some(model) = self.models.get(&replica.model) else { continue };
-            let milli = model.seat_milli(self, &replica.seat);
+            let milli = replica.milli(self);
             *held.entry(format!("model/{}", replica.model)).or_default() += milli * self.now.since(replica.since) / 1000;
         }
         held
