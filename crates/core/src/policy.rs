@@ -34,6 +34,11 @@ pub struct Policy {
     pub predict_percent: u32,
     /// How often jobs of responsive queues are put in order anew, and running ones may yield to waiting ones.
     pub rank_every_ms: u64,
+    /// By how many doublings more than usual the claim of a waiting job of a responsive queue must be smaller than that of the
+    /// running one that yields to it, if the waiting one has run before: what was stopped does not come back by stopping another
+    /// like it.
+    #[serde(default)]
+    pub again_doublings: u32,
     /// Starts of jobs that are ordered and not yet carried out, at most: what comes meanwhile and goes first is not kept
     /// behind a long list of orders.
     pub max_starts: u32,
@@ -65,6 +70,7 @@ impl Default for Policy {
             max_reservations: 4,
             predict_percent: 75,
             rank_every_ms: 120_000,
+            again_doublings: 0,
             max_starts: u32::MAX,
             consolidate: false,
         }

@@ -6,7 +6,7 @@
 //! end of a round is told to the world once.
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BinaryHeap};
+use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 
 use serde::Deserialize;
 use tidegate_core::demand::{Demand, ServiceTime};
@@ -44,6 +44,8 @@ pub struct Rules {
     pub grow_after_s: u64,
     pub max_reservations: u32,
     pub rank_every_s: u64,
+    /// How many doublings more the claim of a waiting job must be stronger that has run before.
+    pub again_doublings: u32,
     /// A job that was started is not stopped for others for so many seconds.
     pub min_runtime_s: u64,
     /// Every team has a queue of its own.
@@ -96,7 +98,8 @@ pub struct EngineCapacity {
     checkpoints: BinaryHeap<Reverse<(Ms, u32, u32)>>,
     /// Replicas that get ready: when, and how long they loaded.
     loading: BinaryHeap<Reverse<(Ms, ReplicaId, Ms)>>,
-    teams: BTreeMap<u32, ()>,
+    /// Teams that have a queue.
+    teams: BTreeSet<u32>,
 }
 
 /// What a round changed: what a job held before, and whether its work since the checkpoint is lost.
@@ -136,7 +139,7 @@ impl EngineCapacity {
             held: BTreeMap::new(),
             checkpoints: BinaryHeap::new(),
             loading: BinaryHeap::new(),
-            teams: BTreeMap::new(),
+            teams: BTreeSet::new(),
         };
         this.tell(0, Event::PolicySet(this.policy()));
         this.add_nodes();
@@ -157,6 +160,7 @@ impl EngineCapacity {
             grow_after_ms: rules.grow_after_s * 1000,
             max_reservations: rules.max_reservations,
             rank_every_ms: rules.rank_every_s * 1000,
+            again_doublings: rules.again_doublings,
             // The world charges every stop: nothing but what it costs holds it back.
             max_evictions_per_minute: u32::MAX,
             ..Policy::default()
@@ -399,7 +403,7 @@ impl CapacityPolicy for EngineCapacity {
     }
 
     fn submitted(&mut self, now: Ms, ask: &Ask) {
-        if self.rules.team_queues && self.teams.insert(ask.team, ()).is_none() {
+        if self.rules.team_queues && self.teams.insert(ask.team) {
             let queue = Queue { discipline: Discipline::Responsive, parent: Some(QueueName::from(TRAINING)), ..Queue::default() };
             self.tell(now, Event::QueueSet { name: QueueName(format!("{TRAINING}/{}", ask.team)), queue });
         }

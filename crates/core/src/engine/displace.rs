@@ -329,9 +329,8 @@ impl Round<'_> {
     fn may_give_inside(&self, want: &Want, lists: &Lists) -> bool {
         let lower = lists.priorities.keys().next().is_some_and(|lowest| *lowest < want.spec.priority);
         let claim = want.job.and_then(|ix| self.desk.claims.get(&ix));
-        let doublings = self.state.policy.yield_doublings;
         let yields = self.desk.ranked
-            && claim.zip(lists.weakest).is_some_and(|(waiter, weakest)| claim::outweighs(*waiter, weakest, doublings));
+            && claim.zip(lists.weakest).is_some_and(|(waiter, weakest)| claim::outweighs(*waiter, weakest, 0));
         lower || lists.elastic > 0 || yields || !lists.replicas.is_empty()
     }
 
@@ -375,8 +374,7 @@ impl Round<'_> {
         let discipline = self.state.queues.get(&job.spec.queue).map(|queue| queue.discipline);
         let cheap = job.run().is_some_and(|run| claim::is_cheap(now.since(run.since), job.stop_cost_ms(now)));
         if cheap && lost_ms > 0 && discipline == Some(Discipline::Responsive) {
-            let devices: u64 = job.run().map_or(1, |run| run.seats.iter().map(|seat| u64::from(seat.mask.count_ones().max(1))).sum());
-            LEAST_DEAR - 1 - self.state.expected_left_ms(job, 50).saturating_mul(devices).min(LEAST_DEAR - 1)
+            LEAST_DEAR - 1 - self.state.expected_left_ms(job, 50).min(LEAST_DEAR - 1)
         } else {
             lost_ms.saturating_add(LEAST_DEAR)
         }

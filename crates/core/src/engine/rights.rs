@@ -92,9 +92,9 @@ pub(super) fn within(priority: i32, job: &Job) -> Option<Right> {
 pub(super) fn yields(state: &State, desk: &Desk, claimant: Option<u32>, ix: u32, job: &Job) -> bool {
     let now = state.now;
     let again = claimant.and_then(|ix| state.jobs.at(ix)).is_some_and(|waiter| waiter.served_ms > 0);
+    let more = if again { state.policy.again_doublings } else { 0 };
     let claims = claimant.and_then(|claimant| desk.claims.get(&claimant)).zip(desk.claims.get(&ix));
-    let doublings = state.policy.yield_doublings + if again { state.policy.again_doublings } else { 0 };
-    let outweighs = desk.ranked && claims.is_some_and(|(waiter, runner)| claim::outweighs(*waiter, *runner, doublings));
+    let outweighs = desk.ranked && claims.is_some_and(|(waiter, runner)| claim::outweighs(*waiter, *runner, more));
     outweighs && job.run().is_some_and(|run| claim::is_cheap(now.since(run.since), job.stop_cost_ms(now)))
 }
 
