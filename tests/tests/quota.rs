@@ -1,5 +1,5 @@
 //! What the kinds say about quota, devices and progress is acted on by a running `up`.
-#![expect(clippy::unwrap_used, reason = "tests")]
+#![expect(clippy::unwrap_used, clippy::panic, reason = "tests")]
 
 use std::time::Duration;
 
@@ -41,7 +41,8 @@ async fn log_with(up: &Up, job: &str, words: &str) -> String {
 
 #[tokio::test]
 async fn a_worker_of_several_devices_sees_them_all_and_one_of_none_sees_none() {
-    let yaml = manifests::queues() + &job("wide", "research", "  gpu: {count: 2}\n") + &job("bare", "research", "  gpu: {count: 0}\n");
+    let yaml =
+        manifests::queues() + &job("wide", "research", "  gpu: {count: 2}\n") + &job("bare", "research", "  gpu: {count: 0}\n");
     let up = Up::start(Options::with_manifest(&yaml, 4).unwrap()).await.unwrap();
     in_phase(&up, "wide", "running").await;
     in_phase(&up, "bare", "running").await;
@@ -58,7 +59,8 @@ async fn a_worker_of_several_devices_sees_them_all_and_one_of_none_sees_none() {
 #[tokio::test]
 async fn shares_of_one_device_stand_side_by_side() {
     let small = |name: &str, gpu: &str| job(name, "research", &format!("  gpu: {gpu}\n"));
-    let yaml = manifests::queue("research", 1) + &small("a", "{milli: 500}") + &small("b", "{mig: 3g}") + &small("c", "{milli: 600}");
+    let yaml =
+        manifests::queue("research", 1) + &small("a", "{milli: 500}") + &small("b", "{mig: 3g}") + &small("c", "{milli: 600}");
     let up = Up::start(Options::with_manifest(&yaml, 2).unwrap()).await.unwrap();
     for name in ["a", "b", "c"] {
         in_phase(&up, name, "running").await;

@@ -91,7 +91,11 @@ fn a_wrong_manifest_is_refused_with_file_field_value_and_remedy() {
             manifests::document("Queue", "a", "  parent: b\n") + &manifests::document("Queue", "b", "  parent: a\n"),
             &["Queue/", "spec.parent", "is below itself", "give one of these another parent"],
         ),
-        case("weight of zero", manifests::document("Queue", "a", "  weight: 0\n"), &["Queue/a", "spec.weight", "(0)", "at least 1"]),
+        case(
+            "weight of zero",
+            manifests::document("Queue", "a", "  weight: 0\n"),
+            &["Queue/a", "spec.weight", "(0)", "at least 1"],
+        ),
         case(
             "quota twice",
             manifests::document("Queue", "a", "  nominal: 1\n  quotas: [{resource: gpu, nominal: 1}]\n"),

@@ -94,6 +94,7 @@ impl Ask {
     }
 
     /// The same ask on one class alone.
+    #[must_use]
     pub fn on_class(&self, class: &Class) -> Self {
         let known = self.classes.iter().find(|wish| wish.class == *class).cloned();
         let wish = known.unwrap_or_else(|| ClassWish::from(class.clone()));

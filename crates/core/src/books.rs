@@ -89,7 +89,15 @@ pub struct Books {
 impl Default for Books {
     fn default() -> Self {
         let (tree, broken) = build(&BTreeMap::new(), &BTreeMap::new());
-        Self { cluster: Cluster::default(), tree, classes: BTreeMap::new(), counted: Vec::new(), shared: Vec::new(), broken, log: Vec::new() }
+        Self {
+            cluster: Cluster::default(),
+            tree,
+            classes: BTreeMap::new(),
+            counted: Vec::new(),
+            shared: Vec::new(),
+            broken,
+            log: Vec::new(),
+        }
     }
 }
 
@@ -119,7 +127,8 @@ impl Books {
         self.classes = classes.into_iter().cloned().zip(CLASSES..).collect();
         (self.tree, self.broken) = build(&state.queues, &self.classes);
         let tree = &self.tree;
-        let given = |resource| tree.bottom_up().iter().any(|node| *node != tree.root() && tree.quota(*node, resource).nominal > 0);
+        let given =
+            |resource| tree.bottom_up().iter().any(|node| *node != tree.root() && tree.quota(*node, resource).nominal > 0);
         self.counted = (0..tree.resources()).map(given).collect();
         self.shared = vec![false; tree.len() * usize::from(tree.resources())];
         for parent in tree.bottom_up() {

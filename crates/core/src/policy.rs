@@ -39,6 +39,10 @@ pub struct Policy {
     /// like it.
     #[serde(default)]
     pub again_doublings: u32,
+    /// Of work of responsive queues whose stop is cheap not what loses least goes first but the farthest from its end: a wait
+    /// costs it least in proportion, and few jobs wait rather than many. Mean completion times fall, the longest waits grow.
+    #[serde(default)]
+    pub evict_longest: bool,
     /// Starts of jobs that are ordered and not yet carried out, at most: what comes meanwhile and goes first is not kept
     /// behind a long list of orders.
     pub max_starts: u32,
@@ -71,6 +75,7 @@ impl Default for Policy {
             predict_percent: 75,
             rank_every_ms: 120_000,
             again_doublings: 0,
+            evict_longest: false,
             max_starts: u32::MAX,
             consolidate: false,
         }

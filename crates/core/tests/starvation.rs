@@ -8,13 +8,13 @@
 use std::collections::BTreeMap;
 
 use proptest::prelude::*;
+use tidegate_core::Engine;
 use tidegate_core::event::{Event, JobExit, Outcome};
 use tidegate_core::names::{JobName, NodeName, QueueName};
 use tidegate_core::plan::{ActionKind, Reason};
 use tidegate_core::policy::Policy;
 use tidegate_core::state::{Ask, Device, JobSpec, NodeSpec, Phase, Queue};
 use tidegate_core::time::At;
-use tidegate_core::Engine;
 
 /// Kinds of runs by how long they last, in seconds.
 const KINDS: [u64; 5] = [10, 35, 90, 240, 700];
@@ -31,7 +31,12 @@ struct Job {
 
 fn job() -> impl Strategy<Value = Job> {
     let after_s = prop_oneof![2 => Just(0_u64), 3 => 0_u64..60];
-    (after_s, 1_u32..4, 1_u32..5, 0..KINDS.len()).prop_map(|(after_s, workers, devices, kind)| Job { after_s, workers, devices, kind })
+    (after_s, 1_u32..4, 1_u32..5, 0..KINDS.len()).prop_map(|(after_s, workers, devices, kind)| Job {
+        after_s,
+        workers,
+        devices,
+        kind,
+    })
 }
 
 struct World {
@@ -64,7 +69,8 @@ impl World {
                 world.tell(Event::DeviceSeen(Device::new(format!("n{node}:{device}"), name.clone(), "H100", 80_000)));
             }
         }
-        let discipline = if strict { tidegate_core::state::Discipline::StrictFifo } else { tidegate_core::state::Discipline::BestEffort };
+        let discipline =
+            if strict { tidegate_core::state::Discipline::StrictFifo } else { tidegate_core::state::Discipline::BestEffort };
         let queue = Queue { discipline, ..Queue::devices(64, None) };
         world.tell(Event::QueueSet { name: QueueName::from("q"), queue });
         world.teach();

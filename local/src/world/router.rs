@@ -171,5 +171,7 @@ fn as_core(demand: &ModelDemand) -> Demand {
         held: rows(demand.held),
         in_flight: rows(demand.in_flight),
         service: known.then_some(ServiceTime { base_us: demand.fit_base_us, per_row_us: demand.fit_per_row_us }),
+        // The router's report names neither yet: arrivals count as random, and no budget is spent.
+        ..Demand::default()
     }
 }

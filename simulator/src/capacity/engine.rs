@@ -15,7 +15,7 @@ use tidegate_core::names::{Class, JobName, ModelName, QueueName, ReplicaId};
 use tidegate_core::node::Device;
 use tidegate_core::plan::{Action, ActionKind, Placed};
 use tidegate_core::policy::Policy;
-use tidegate_core::state::{self, Amount, ClassWish, Discipline, Group, JobSpec, Queue, Quota, Resource};
+use tidegate_core::state::{self, Amount, ClassWish, Discipline, Group, JobSpec, Queue, Quota, Resource, SpeedPoint};
 use tidegate_core::{At, Engine};
 
 use super::{Ask, CapacityPolicy, Costs, GpuClass, ModelSpec, Ms, Observed, Order, ceil, to_ms};
@@ -46,6 +46,7 @@ pub struct Rules {
     pub rank_every_s: u64,
     /// How many doublings more the claim of a waiting job must be stronger that has run before.
     pub again_doublings: u32,
+    pub evict_longest: bool,
     /// A job that was started is not stopped for others for so many seconds.
     pub min_runtime_s: u64,
     /// Every team has a queue of its own.
@@ -161,6 +162,7 @@ impl EngineCapacity {
             max_reservations: rules.max_reservations,
             rank_every_ms: rules.rank_every_s * 1000,
             again_doublings: rules.again_doublings,
+            evict_longest: rules.evict_longest,
             // The world charges every stop: nothing but what it costs holds it back.
             max_evictions_per_minute: u32::MAX,
             ..Policy::default()
@@ -241,7 +243,8 @@ impl EngineCapacity {
             speed_milli: 1000 + index,
             devices: whole(1.0 / class.speed).try_into().unwrap_or(1),
         };
-        let worker = state::Ask { amount: Amount::Whole(1), classes: (0..).zip(classes).map(wish).collect(), ..state::Ask::default() };
+        let worker =
+            state::Ask { amount: Amount::Whole(1), classes: (0..).zip(classes).map(wish).collect(), ..state::Ask::default() };
         let group = Group { name: String::new(), min, max, ask: worker.clone(), spread: None };
         JobSpec {
             owner: format!("t{}", ask.team),
@@ -255,7 +258,7 @@ impl EngineCapacity {
     }
 
     /// Speed by workers, at sizes between which a straight line is near the curve.
-    fn speedup(&self, min: u32, max: u32) -> Vec<(u32, u32)> {
+    fn speedup(&self, min: u32, max: u32) -> Vec<SpeedPoint> {
         if min == max {
             return Vec::new();
         }
@@ -263,7 +266,7 @@ impl EngineCapacity {
         let step = ((max - min) / 8).max(1);
         let mut sizes: Vec<u32> = (min..max).step_by(step as usize).chain([max]).collect();
         sizes.dedup();
-        sizes.into_iter().map(|workers| (workers, speed(workers))).collect()
+        sizes.into_iter().map(|workers| SpeedPoint::new(workers, speed(workers))).collect()
     }
 
     fn exited(&mut self, now: Ms, job: u32, exit: JobExit) -> Option<Held> {
@@ -274,16 +277,13 @@ impl EngineCapacity {
 
     /// What has happened since the last round: checkpoints, and replicas that got ready.
     fn catch_up(&mut self, now: Ms) {
-        while let Some(Reverse((when, job, attempt))) = self.checkpoints.peek().copied().filter(|Reverse((when, ..))| *when <= now) {
+        while let Some(Reverse((when, job, attempt))) =
+            self.checkpoints.peek().copied().filter(|Reverse((when, ..))| *when <= now)
+        {
             self.checkpoints.pop();
             if self.held.get(&job).is_some_and(|held| held.attempt == attempt) {
-                let event = Event::JobProgress {
-                    name: job_name(job),
-                    attempt,
-                    step: when,
-                    checkpoint: Some(when),
-                    done_ppm: None,
-                };
+                let event =
+                    Event::JobProgress { name: job_name(job), attempt, step: when, checkpoint: Some(when), done_ppm: None };
                 self.tell(now, event);
                 self.expect_checkpoint(when, job, attempt);
             }
@@ -314,7 +314,7 @@ impl EngineCapacity {
                 let (_, lost) = changes.entry(index).or_insert((held, false));
                 *lost |= resume_with == 0;
             }
-            ActionKind::StartJob { job, attempt, workers } => {
+            ActionKind::StartJob { job, attempt, workers, .. } => {
                 let index = job_of(&job);
                 changes.entry(index).or_insert((None, false));
                 self.held.insert(index, Self::placed(attempt, &workers));

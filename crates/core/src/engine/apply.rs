@@ -380,9 +380,8 @@ impl Facts<'_> {
         let ready = replicas.filter(|replica| replica.stop.is_none() && replica.phase == ReplicaPhase::Ready).count();
         let policy = &self.state.policy;
         let Some(model) = self.state.models.get_mut(name) else { return };
-        let asks = |model: &Model| {
-            (model.want, model.target(now, policy), model.next_change(now, policy), model.sharers(now, policy))
-        };
+        let asks =
+            |model: &Model| (model.want, model.target(now, policy), model.next_change(now, policy), model.sharers(now, policy));
         let former = asks(model);
         let lead_ms = model.load_ms + stop_ms;
         model.observe(now, demand, policy, lead_ms, u32::try_from(ready).unwrap_or(u32::MAX));

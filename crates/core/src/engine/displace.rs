@@ -109,9 +109,9 @@ impl Round<'_> {
         let mut named: Vec<Give> = victims.map(|unit| whole(unit.give)).collect();
         named.sort_unstable();
         named.dedup();
-        let allowed = placed.map_err(|_| Denied::TooFew).and_then(|seats| {
-            if self.may_evict(named.len()) { Ok(seats) } else { Err(Denied::Cap) }
-        });
+        let allowed = placed
+            .map_err(|_| Denied::TooFew)
+            .and_then(|seats| if self.may_evict(named.len()) { Ok(seats) } else { Err(Denied::Cap) });
         if allowed.is_err() {
             self.desk.books.rollback(mark);
             return allowed;
@@ -329,8 +329,8 @@ impl Round<'_> {
     fn may_give_inside(&self, want: &Want, lists: &Lists) -> bool {
         let lower = lists.priorities.keys().next().is_some_and(|lowest| *lowest < want.spec.priority);
         let claim = want.job.and_then(|ix| self.desk.claims.get(&ix));
-        let yields = self.desk.ranked
-            && claim.zip(lists.weakest).is_some_and(|(waiter, weakest)| claim::outweighs(*waiter, weakest, 0));
+        let yields =
+            self.desk.ranked && claim.zip(lists.weakest).is_some_and(|(waiter, weakest)| claim::outweighs(*waiter, weakest, 0));
         lower || lists.elastic > 0 || yields || !lists.replicas.is_empty()
     }
 
@@ -367,9 +367,11 @@ impl Round<'_> {
         }
     }
 
-    /// Orders whole jobs among victims: the least lost work. Of those of responsive queues whose stop is cheap, before all others,
-    /// the farthest from its end: a wait costs it least in proportion, and few jobs wait rather than many.
+    /// Orders whole jobs among victims: the least lost work, or what [`crate::policy::Policy::evict_longest`] says.
     fn evict_cost(&self, job: &Job, lost_ms: u64) -> u64 {
+        if !self.state.policy.evict_longest {
+            return lost_ms;
+        }
         let now = self.state.now;
         let discipline = self.state.queues.get(&job.spec.queue).map(|queue| queue.discipline);
         let cheap = job.run().is_some_and(|run| claim::is_cheap(now.since(run.since), job.stop_cost_ms(now)));

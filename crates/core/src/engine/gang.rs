@@ -381,7 +381,12 @@ impl Books {
 
     fn refusal(&mut self, gang: Gang<'_>, index: usize, spread: Option<&Spread>) -> Refusal {
         let Some(group) = gang.spec.groups.get(index) else {
-            return Refusal { block: Block::Capacity { group: index, fit: 0, need: 0 }, binding: None, lacks_devices: true, lacks_victims: false };
+            return Refusal {
+                block: Block::Capacity { group: index, fit: 0, need: 0 },
+                binding: None,
+                lacks_devices: true,
+                lacks_victims: false,
+            };
         };
         let ask = self.cluster.intern(&group.ask);
         let fit = self.cluster.candidates(ask).total();

@@ -249,7 +249,8 @@ impl Round<'_> {
 
     /// The claim of a job.
     fn want(&self, ix: u32) -> Result<Want, Refusal> {
-        let missing = |text: String| Refusal { block: Block::Queue(text), binding: None, lacks_devices: false, lacks_victims: false };
+        let missing =
+            |text: String| Refusal { block: Block::Queue(text), binding: None, lacks_devices: false, lacks_victims: false };
         let (Some(job), Some(name)) = (self.state.jobs.at(ix), self.state.jobs.name(ix)) else {
             return Err(missing("the job is gone".to_owned()));
         };
@@ -336,9 +337,7 @@ impl Round<'_> {
     /// Remembers why, and promises the first of each queue that lacks only devices what will come free.
     fn refused(&mut self, ix: u32, refusal: Refusal, is_first: bool) {
         self.desk.refuse(ix, refusal);
-        if is_first
-            && let Ok(want) = self.want(ix)
-        {
+        if is_first && let Ok(want) = self.want(ix) {
             self.reserve(ix, &want);
         }
     }

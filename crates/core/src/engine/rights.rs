@@ -74,7 +74,8 @@ fn upto(books: &Books, queue: NodeIx, side: NodeIx) -> impl Iterator<Item = Node
 pub(super) fn holds_after(books: &Books, right: Right, taken: &[Amounts]) -> bool {
     let Right::Quota { queue, side } = right else { return true };
     let tree = &books.tree;
-    let holds = |node, resource| !books.is_shared(node, resource) || tree.usage(node, resource) >= tree.guaranteed(node, resource);
+    let holds =
+        |node, resource| !books.is_shared(node, resource) || tree.usage(node, resource) >= tree.guaranteed(node, resource);
     upto(books, queue, side).all(|node| taken.iter().flat_map(Amounts::as_slice).all(|(resource, _)| holds(node, *resource)))
 }
 

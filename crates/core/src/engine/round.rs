@@ -37,7 +37,8 @@ pub(super) fn run(state: &mut State, desk: &mut Desk) -> Vec<Action> {
         desk.list(state, *ix);
     }
     predict::rank(state, desk);
-    let mut round = Round { state, desk, actions: Vec::new(), due, holds: reserve::Holds::default(), displaced: false, dropped: 0 };
+    let mut round =
+        Round { state, desk, actions: Vec::new(), due, holds: reserve::Holds::default(), displaced: false, dropped: 0 };
     round.settle_wishes();
     round.leave_devices();
     round.give_up_hung();

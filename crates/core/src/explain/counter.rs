@@ -91,8 +91,7 @@ fn quotas(engine: &Engine, name: &JobName, block: Option<&Block>) -> Vec<Raise> 
     let Some(job) = engine.state().jobs.get(name) else { return Vec::new() };
     let books = engine.books();
     let own = &job.spec.queue;
-    let needs: Vec<(Resource, i64)> =
-        books.need(&job.spec).into_iter().map(|(ix, need)| (books.resource(ix), need)).collect();
+    let needs: Vec<(Resource, i64)> = books.need(&job.spec).into_iter().map(|(ix, need)| (books.resource(ix), need)).collect();
     let raise = |queue: &QueueName, resource: &Resource, lacking: i64| {
         let step = if *resource == Resource::Memory { 1024 } else { 1000 };
         let most = u32::try_from(lacking.max(1).saturating_add(step - 1) / step).unwrap_or(MOST_ADDED).min(MOST_ADDED);

@@ -66,7 +66,7 @@ pub(super) fn limit(books: &Books, node: NodeIx, resource: ResourceIx, limit: Li
 /// The queue, or the one above it, whose budget is spent.
 pub(super) fn spent(state: &State, books: &Books, queue: &QueueName) -> Option<String> {
     let node = books.tree.node(queue)?;
-    let path = books.tree.path(node).filter_map(|node| books.tree.queue(node)).map(|queue| &queue.name);
+    let mut path = books.tree.path(node).filter_map(|node| books.tree.queue(node)).map(|queue| &queue.name);
     let told = |name: &QueueName| {
         let (budget, used) = (state.queues.get(name)?.budget_ms?, state.usage.decayed_ms.get(name).copied().unwrap_or(0));
         let hours = |ms: u64| ms / 3_600_000;
@@ -78,7 +78,7 @@ pub(super) fn spent(state: &State, books: &Books, queue: &QueueName) -> Option<S
             )
         })
     };
-    path.filter_map(told).next()
+    path.find_map(told)
 }
 
 /// What a queue uses beyond its own, in thousandths of devices.

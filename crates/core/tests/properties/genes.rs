@@ -37,6 +37,7 @@ pub struct QueueGene {
     pub discipline: u8,
 }
 
+#[expect(clippy::struct_excessive_bools, reason = "each is a switch of its own")]
 #[derive(Clone, Debug)]
 pub struct PolicyGene {
     pub topology: bool,
@@ -215,15 +216,17 @@ fn policy() -> impl Strategy<Value = PolicyGene> {
     let rest = (any::<bool>(), any::<bool>());
     let serving = (often(0.7), prop::sample::select(vec![0_u32, 150]));
     (often(0.7), prop::sample::select(vec![0_u32, 0, 50, 100]), 0_u32..5, evictions, rest, serving).prop_map(
-        |(topology, history_percent, max_reservations, evictions, (consolidate, ranks), (keep_surplus, sigmas_percent))| PolicyGene {
-            topology,
-            history_percent,
-            max_reservations,
-            evictions,
-            consolidate,
-            ranks,
-            keep_surplus,
-            sigmas_percent,
+        |(topology, history_percent, max_reservations, evictions, (consolidate, ranks), (keep_surplus, sigmas_percent))| {
+            PolicyGene {
+                topology,
+                history_percent,
+                max_reservations,
+                evictions,
+                consolidate,
+                ranks,
+                keep_surplus,
+                sigmas_percent,
+            }
         },
     )
 }

@@ -6,15 +6,14 @@ use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
 
 use super::backfill::Backfill;
+use super::engine::EnginePolicy;
 use super::fair::Fair;
 use super::floor::{Floor, Locality};
 use super::history::History;
 use super::ordered::Ordered;
-use super::engine::EnginePolicy;
 use super::tiresias::Tiresias;
 use crate::jobs::world::{Job, Outcome, Setup, run};
 use crate::jobs::{Costs, Fixed, Policy, Wish};
-
 
 /// Submitted at (s), runs for (s), GPUs, queue.
 type Line = (u64, u32, u32, &'static str);
