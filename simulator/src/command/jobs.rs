@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use clap::ValueEnum;
 use serde::Serialize;
 
-use super::line::Line;
+use super::line::{Line, word};
 use super::span::Span;
 use super::trace::{Jobs, Source, Tally, nodes, seconds};
 use super::{json, print, save};
@@ -201,11 +201,6 @@ impl Args {
         }
         notes
     }
-}
-
-/// A value as it is written on the command line.
-fn word(value: &impl ValueEnum) -> String {
-    value.to_possible_value().map(|value| value.get_name().to_owned()).unwrap_or_default()
 }
 
 /// What a reader sees first.

@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use clap::ValueEnum;
+
 /// Words of a command line.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Line(Vec<String>);
@@ -41,6 +43,11 @@ impl fmt::Display for Line {
         let words: Vec<String> = self.0.iter().map(|word| quoted(word)).collect();
         f.write_str(&words.join(" "))
     }
+}
+
+/// A value as it is written on the command line.
+pub(super) fn word(value: &impl ValueEnum) -> String {
+    value.to_possible_value().map(|value| value.get_name().to_owned()).unwrap_or_default()
 }
 
 fn quoted(word: &str) -> String {
