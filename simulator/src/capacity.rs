@@ -5,16 +5,16 @@
 //!   world      carries out orders; counts waits, run times, lost work, requests inside the SLO
 //!   outcome    what came out, in figures
 //!   fifo       today's rule: first come first served, every model keeps its GPUs
-//!   rule       ours: forecast, head-room, lending, yielding, order and elastic sizes
+//!   engine     the engine: head-room, lending, yielding, order and elastic sizes
 //! ```
 //!
 //! GPUs are counted per class, not per node: a gang needs GPUs, not whole nodes (the same for every policy).
 //! A policy sees what a live system sees: asks, past request rates, starts and ends. Never a duration or a future rate.
 
+pub mod engine;
 pub mod fifo;
 pub mod outcome;
 pub mod philly;
-pub mod rule;
 pub mod world;
 
 use serde::Deserialize;
@@ -113,7 +113,7 @@ pub enum Order {
     Serve { model: usize, replicas: u32, sharers: u32 },
 }
 
-/// The decisions under test. The engine takes this place through an adapter.
+/// The decisions under test.
 pub trait CapacityPolicy {
     /// A model's traffic over the round that ended at `now`.
     fn observe(&mut self, now: Ms, model: usize, observed: Observed);

@@ -78,6 +78,7 @@ pub fn model(spec: &kinds::ModelSpec, generation: u64) -> ModelSpec {
         max: spec.replicas.max,
         zero_after_ms: u64::from(spec.scale_to_zero_after_seconds) * 1000,
         max_rows: spec.batching.max_rows,
+        max_sharers: 1,
         generation,
     }
 }

@@ -29,6 +29,9 @@ pub struct ClassWish {
     pub class: Class,
     /// Throughput on it, in thousandths of the reference; faster is preferred.
     pub speed_milli: u32,
+    /// Whole devices of it that do what the ask wants of others (three T4 for one V100); 0: as many as the ask says.
+    #[serde(default)]
+    pub devices: u32,
 }
 
 /// How much GPU.
@@ -90,6 +93,17 @@ impl Ask {
         self.classes.iter().find(|wish| wish.class == *class).map_or(1000, |wish| wish.speed_milli)
     }
 
+    /// The same ask on one class alone.
+    pub fn on_class(&self, class: &Class) -> Self {
+        let known = self.classes.iter().find(|wish| wish.class == *class).cloned();
+        let wish = known.unwrap_or_else(|| ClassWish::from(class.clone()));
+        let amount = match self.amount {
+            Amount::Whole(_) if wish.devices > 0 => Amount::Whole(wish.devices),
+            amount => amount,
+        };
+        Self { amount, classes: vec![wish], ..self.clone() }
+    }
+
     /// Devices that it touches.
     pub fn devices(&self) -> u32 {
         match self.amount {
@@ -131,6 +145,6 @@ impl Ask {
 
 impl From<Class> for ClassWish {
     fn from(class: Class) -> Self {
-        Self { class, speed_milli: 1000 }
+        Self { class, speed_milli: 1000, devices: 0 }
     }
 }

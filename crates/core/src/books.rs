@@ -79,6 +79,8 @@ pub struct Books {
     classes: BTreeMap<Class, ResourceIx>,
     /// By resource: whether some queue has a quota of it.
     counted: Vec<bool>,
+    /// By node and resource: whether the node or a sibling of it has some guaranteed.
+    shared: Vec<bool>,
     /// Queues that cannot be used, and why.
     pub broken: BTreeMap<QueueName, String>,
     log: Vec<Entry>,
@@ -87,7 +89,7 @@ pub struct Books {
 impl Default for Books {
     fn default() -> Self {
         let (tree, broken) = build(&BTreeMap::new(), &BTreeMap::new());
-        Self { cluster: Cluster::default(), tree, classes: BTreeMap::new(), counted: Vec::new(), broken, log: Vec::new() }
+        Self { cluster: Cluster::default(), tree, classes: BTreeMap::new(), counted: Vec::new(), shared: Vec::new(), broken, log: Vec::new() }
     }
 }
 
@@ -119,6 +121,16 @@ impl Books {
         let tree = &self.tree;
         let given = |resource| tree.bottom_up().iter().any(|node| *node != tree.root() && tree.quota(*node, resource).nominal > 0);
         self.counted = (0..tree.resources()).map(given).collect();
+        self.shared = vec![false; tree.len() * usize::from(tree.resources())];
+        for parent in tree.bottom_up() {
+            let children = tree.children(*parent);
+            for resource in (0..tree.resources()).filter(|r| children.iter().any(|node| tree.guaranteed(*node, *r) > 0)) {
+                for node in children {
+                    let at = node.0 as usize * usize::from(tree.resources()) + usize::from(resource);
+                    self.shared.iter_mut().skip(at).take(1).for_each(|shared| *shared = true);
+                }
+            }
+        }
     }
 
     /// Enters every firm claim of the state into the quota tree alone (after [`Self::set_queues`]).
@@ -245,6 +257,12 @@ impl Books {
     pub fn fits_own(&self, queue: NodeIx, amounts: &[(ResourceIx, i64)]) -> Result<(), Binding> {
         let mut counted = amounts.iter().filter(|(resource, _)| self.counts(*resource));
         counted.try_for_each(|amount| self.tree.fits_nominal(queue, std::slice::from_ref(amount)))
+    }
+
+    /// Whether some of the resource is guaranteed to the node or a sibling of it: else nobody is owed any there.
+    pub fn is_shared(&self, node: NodeIx, resource: ResourceIx) -> bool {
+        let at = node.0 as usize * usize::from(self.tree.resources()) + usize::from(resource);
+        self.shared.get(at).is_some_and(|shared| *shared)
     }
 
     /// Whether some queue has a quota of the resource.

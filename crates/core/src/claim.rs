@@ -9,11 +9,12 @@
 //! ```
 //!
 //! So who is nearly done goes first (least mean completion time), and nobody falls behind: a job that never ran counts its
-//! wait in units of `PATIENCE`. A running job yields to a waiting one when the claim of the latter is `2^MARGIN` times smaller
-//! *and* the stop is cheap: it ran, since its last start, for `THRIFT` times what the stop would cost it.
+//! wait in units of `PATIENCE`. A running job yields to a waiting one when the claim of the latter is `2^MARGIN` times
+//! smaller (by the policy's `again_doublings` more, if that one has run before) *and* the stop is cheap: it ran, since its last
+//! start, for `THRIFT` times what the stop would cost it.
 //!
 //! **Guarantees.** Of the time that a job holds devices at most `1 / THRIFT` is lost to yielding. With time frozen, who
-//! yields has a claim `2^MARGIN > 1` times that of whom it yields to, so no chain of yields leads back.
+//! yields has a claim at least `2^MARGIN > 1` times that of whom it yields to, so no chain of yields leads back.
 //!
 //! Integers: a claim is a logarithm to base 2 in 1/1024, so that powers are products and the margin is a difference. The
 //! constants were chosen on the study `philly` (`simulator/settings/philly.yaml` has the sensitivity).
@@ -37,9 +38,9 @@ pub fn claim(ran_ms: u64, waited_ms: u64, left_ms: u64) -> Claim {
     log2(left_ms) - POWER * (log2(ran.saturating_add(waited_ms)) - log2(ran))
 }
 
-/// Whether the claim of a waiting job is smaller than that of a running one by the margin.
-pub fn outweighs(waiter: Claim, runner: Claim) -> bool {
-    waiter + MARGIN * UNIT <= runner
+/// Whether the claim of a waiting job is smaller than that of a running one by the margin and `more` doublings.
+pub fn outweighs(waiter: Claim, runner: Claim, more: u32) -> bool {
+    waiter + (MARGIN + i64::from(more)) * UNIT <= runner
 }
 
 /// Whether a job that started so long ago may be stopped at this cost, whoever asks.
@@ -87,7 +88,7 @@ mod tests {
     proptest! {
         #[test]
         fn no_two_jobs_yield_to_each_other(one in -100_000_i64..100_000, other in -100_000_i64..100_000) {
-            prop_assert!(!(outweighs(one, other) && outweighs(other, one)));
+            prop_assert!(!(outweighs(one, other, 0) && outweighs(other, one, 0)));
         }
 
         #[test]

@@ -27,7 +27,7 @@ pub fn each<'a>(state: &'a State, mut visit: impl FnMut(StateClaim<'a>)) {
         visit(StateClaim {
             holder: Holder::Replica(ix),
             queue: &model.spec.queue,
-            ask: &model.spec.ask,
+            ask: &replica.ask,
             seat: &replica.seat,
             releasing: replica.stop.as_ref().map(|stop| stop.action),
         });

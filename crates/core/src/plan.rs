@@ -137,6 +137,10 @@ pub enum Reason {
     Asleep {
         after_ms: u64,
     },
+    /// A replica that takes so much of a device, in thousandths, has taken its place.
+    Reshaped {
+        milli: u64,
+    },
     /// A newer version of the model is ready, or needs the device.
     Replaced {
         generation: u64,
@@ -230,6 +234,7 @@ impl Reason {
             Self::Minimum { .. } => "minimum",
             Self::Surplus { .. } => "surplus",
             Self::Asleep { .. } => "asleep",
+            Self::Reshaped { .. } => "reshaped",
             Self::Replaced { .. } => "replaced",
             Self::Turn { .. } => "turn",
             Self::Lent { .. } => "lend",
@@ -271,6 +276,7 @@ impl fmt::Display for Reason {
                 write!(f, "for {} s it needed {wanted} device(s), it has {have}", for_ms / 1000)
             }
             Self::Asleep { after_ms } => write!(f, "no request for {} s", after_ms / 1000),
+            Self::Reshaped { milli } => write!(f, "replaced by one that takes {milli}/1000 of a device"),
             Self::Replaced { generation } => write!(f, "replaced by generation {generation}"),
             Self::Turn { workers } => write!(f, "its turn, inside its own quota, with {workers} worker(s)"),
             Self::Lent { workers, owner } => {

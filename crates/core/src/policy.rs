@@ -7,6 +7,15 @@ use serde::{Deserialize, Serialize};
 pub struct Policy {
     /// Capacity above the forecast demand, in percent of it.
     pub headroom_percent: u32,
+    /// ... but at least so many standard deviations of the load, in hundredths; see `demand`.
+    #[serde(default)]
+    pub burst_sigmas_percent: u32,
+    /// Rows of a model that may be late, in millionths: head-room follows what is spent of it, where routers count late rows.
+    #[serde(default = "late_ppm")]
+    pub late_ppm: u64,
+    /// What a model does not need stays loaded until somebody wants the device; else it ends after `lend_after_ms`.
+    #[serde(default = "keep_surplus")]
+    pub keep_surplus: bool,
     /// A model's target falls only after its demand asked for less this long.
     pub lend_after_ms: u64,
     /// A device must be free this long before a running job restarts to grow onto it.
@@ -25,6 +34,11 @@ pub struct Policy {
     pub predict_percent: u32,
     /// How often jobs of responsive queues are put in order anew, and running ones may yield to waiting ones.
     pub rank_every_ms: u64,
+    /// By how many doublings more than usual the claim of a waiting job of a responsive queue must be smaller than that of the
+    /// running one that yields to it, if the waiting one has run before: what was stopped does not come back by stopping another
+    /// like it.
+    #[serde(default)]
+    pub again_doublings: u32,
     /// Starts of jobs that are ordered and not yet carried out, at most: what comes meanwhile and goes first is not kept
     /// behind a long list of orders.
     pub max_starts: u32,
@@ -32,10 +46,21 @@ pub struct Policy {
     pub consolidate: bool,
 }
 
+fn late_ppm() -> u64 {
+    1000
+}
+
+fn keep_surplus() -> bool {
+    true
+}
+
 impl Default for Policy {
     fn default() -> Self {
         Self {
             headroom_percent: 25,
+            burst_sigmas_percent: 0,
+            late_ppm: late_ppm(),
+            keep_surplus: keep_surplus(),
             lend_after_ms: 10_000,
             grow_after_ms: 5_000,
             max_evictions_per_minute: 30,
@@ -45,6 +70,7 @@ impl Default for Policy {
             max_reservations: 4,
             predict_percent: 75,
             rank_every_ms: 120_000,
+            again_doublings: 0,
             max_starts: u32::MAX,
             consolidate: false,
         }

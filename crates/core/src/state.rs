@@ -27,7 +27,7 @@ use crate::time::At;
 pub const EVICTION_WINDOW_MS: u64 = 60_000;
 
 /// Version of the snapshot's format.
-pub const VERSION: u32 = 2;
+pub const VERSION: u32 = 3;
 
 /// The whole state. Serialised, it is the snapshot.
 #[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
@@ -122,7 +122,8 @@ pub struct Queue {
     /// Share of what is left over among siblings, in thousandths.
     pub weight_milli: u32,
     pub discipline: Discipline,
-    /// GPU-milliseconds that its work may use within [`Policy::half_life_ms`]; above, it waits for others. Absent: no limit.
+    /// GPU-milliseconds that work of it and of those below may have used (what is as old as [`Policy::half_life_ms`] counts
+    /// half); above, it waits for others and takes from nobody. Absent: no limit.
     pub budget_ms: Option<u64>,
 }
 

@@ -92,6 +92,7 @@ impl Real {
             max: 2,
             zero_after_ms: 60_000,
             max_rows: 16,
+            max_sharers: 1,
             generation: 1,
         };
         this.tell(Event::ModelSet { name: ModelName::from("m"), spec });

@@ -27,6 +27,11 @@ fn ask(story: &Story, name: &str) -> Explanation {
     answer
 }
 
+fn end(story: &mut Story, name: &str) {
+    let attempt = story.engine.state().jobs[&JobName::from(name)].attempts;
+    story.tell(Event::JobExited { name: JobName::from(name), attempt, exit: JobExit::Succeeded });
+}
+
 fn of_class(class: &str, gpus: u32) -> Ask {
     Ask { classes: vec![ClassWish::from(Class::from(class))], ..Ask::whole(gpus) }
 }
@@ -85,6 +90,25 @@ fn each_level_of_the_quota_that_refuses_is_told_and_what_would_open_it() {
     tells(&answer.because, "queue research uses 4 of its limit of 5 device(s)");
     tells(&answer.because, "it needs 4 device(s), and queue vision may never use more than 3: it cannot start as it is");
     tells(&answer.would_change, "would start now if queue vision had 3 more device(s)");
+}
+
+#[test]
+fn a_queue_that_has_spent_its_budget_goes_last_takes_from_nobody_and_is_told() {
+    let mut story = Story::new();
+    let vision = Queue { budget_ms: Some(8 * HOUR), ..Queue::devices(8, None) };
+    story.queue("vision", vision).queue("speech", Queue::devices(0, None)).node("n1", "H100", 8);
+    story.job("a", workers("vision", 8, 1)).settle().later(2 * HOUR);
+    end(&mut story, "a");
+    story.job("guest", workers("speech", 8, 1)).settle();
+    story.job("b", workers("vision", 8, 1)).settle();
+    let answer = ask(&story, "b");
+    tells(&answer.because, "queue vision has used 16 of its budget of 8 GPU-hour(s): it waits for others and takes from nobody");
+    story.job("c", workers("speech", 8, 1)).settle();
+    end(&mut story, "guest");
+    story.settle();
+    assert!(story.engine.state().jobs[&JobName::from("c")].run().is_some(), "c is younger, but of a queue that has its budget");
+    story.later(24 * HOUR).settle();
+    assert!(story.engine.state().jobs[&JobName::from("b")].run().is_some(), "the past has faded: what is its own is reclaimed");
 }
 
 #[test]

@@ -39,6 +39,7 @@ impl Box4 {
             max: 4,
             zero_after_ms: 10_000,
             max_rows: 16,
+            max_sharers: 1,
             generation: 1,
         };
         this.tell(Event::ModelSet { name: ModelName::from("digits"), spec });
@@ -230,4 +231,83 @@ fn a_stale_attempt_changes_nothing() {
     tide.tell(Event::JobProgress { name: JobName::from("a"), attempt: 7, step: 99, checkpoint: Some(99), done_ppm: None });
     tide.tell(Event::JobExited { name: JobName::from("a"), attempt: 7, exit: JobExit::Succeeded });
     assert_eq!(tide.engine.state().jobs, before);
+}
+
+#[test]
+fn what_nothing_needs_stays_loaded_until_somebody_wants_the_device() {
+    let mut tide = Box4::new();
+    tide.demand(500);
+    tide.after(0);
+    tide.happen();
+    tide.demand(100);
+    assert_eq!(tide.after(60_000), Vec::<String>::new(), "nobody waits");
+    tide.submit("a", 1, 1);
+    assert_eq!(tide.after(0), ["digits-4 stops (surplus)", "a starts on 1 (lend)"]);
+    tide.happen();
+    tide.demand(500);
+    assert_eq!(tide.after(0), ["a stops, goes on with 0 (reclaim)", "digits-5 starts (demand)"]);
+}
+
+#[test]
+fn without_the_choice_to_keep_it_surplus_ends_after_the_hysteresis() {
+    let mut tide = Box4::new();
+    let policy = tide.engine.state().policy.clone();
+    tide.tell(Event::PolicySet(Policy { keep_surplus: false, ..policy }));
+    tide.demand(500);
+    tide.after(0);
+    tide.happen();
+    tide.demand(300);
+    assert_eq!(tide.after(5_999), Vec::<String>::new());
+    assert_eq!(tide.after(1), ["digits-3 stops (surplus)", "digits-4 stops (surplus)"]);
+}
+
+#[test]
+fn surplus_goes_before_any_job_is_disturbed_and_is_no_eviction() {
+    let mut tide = Box4::new();
+    tide.submit("small", 1, 1);
+    tide.after(0);
+    tide.happen();
+    tide.demand(450);
+    tide.after(0);
+    tide.happen();
+    tide.demand(100);
+    tide.after(10_000);
+    let other = ModelSpec { priority: 1, ..tide.engine.state().models[&ModelName::from("digits")].spec.clone() };
+    tide.tell(Event::ModelSet { name: ModelName::from("other"), spec: other });
+    let demand = Demand { milli_rows_per_s: 1_000, ..Demand::default() };
+    tide.tell(Event::Demand { model: ModelName::from("other"), demand });
+    assert_eq!(tide.after(0), ["digits-3 stops (surplus)", "other-4 starts (demand)"]);
+    assert!(tide.engine.state().evictions.is_empty());
+}
+
+#[test]
+fn a_small_model_moves_into_a_slice_beside_another_and_out_again() {
+    let mut tide = Box4::new();
+    let spec = tide.engine.state().models[&ModelName::from("digits")].spec.clone();
+    for name in ["digits", "words"] {
+        let spec = ModelSpec { max_sharers: 4, ..spec.clone() };
+        tide.tell(Event::ModelSet { name: ModelName::from(name), spec });
+    }
+    let words = |tide: &mut Box4, rows_per_s: u64| {
+        let service = Some(ServiceTime { base_us: 20_000, per_row_us: 5_000 });
+        let demand = Demand { milli_rows_per_s: rows_per_s * 1000, service, ..Demand::default() };
+        tide.tell(Event::Demand { model: ModelName::from("words"), demand });
+    };
+    tide.demand(10);
+    words(&mut tide, 160);
+    assert_eq!(tide.after(0), ["digits-1 starts (demand)", "words-2 starts (demand)"]);
+    tide.happen();
+    words(&mut tide, 10);
+    assert_eq!(tide.after(5_999), Vec::<String>::new(), "the hysteresis");
+    assert_eq!(tide.after(1), ["words-3 starts (demand)"]);
+    tide.happen();
+    let state = tide.engine.state();
+    let seat = |id: &str| state.replicas[&ReplicaId(id.to_owned())].seat;
+    assert_eq!(seat("words-3").mask, seat("digits-1").mask, "both are on one device");
+    assert_eq!(tide.after(0), ["words-2 stops (reshaped)"]);
+    tide.happen();
+    words(&mut tide, 160);
+    assert_eq!(tide.after(0), ["words-4 starts (demand)"]);
+    tide.happen();
+    assert_eq!(tide.after(0), ["words-3 stops (reshaped)"]);
 }

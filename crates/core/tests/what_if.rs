@@ -154,7 +154,7 @@ fn changes_that_make_no_sense_name_the_field_and_the_remedy() {
     let policy = |field: &str, value: serde_json::Value| said(Change::Policy { field: field.to_owned(), value });
     assert!(
         policy("headrom", 1.into())
-            .starts_with("change 0: `field` is `headrom`, which the policy does not have; it has: consolidate, ")
+            .starts_with("change 0: `field` is `headrom`, which the policy does not have; it has: burst_sigmas_percent, ")
     );
     assert!(policy("headroom_percent", "much".into()).contains("`value` of `headroom_percent` is \"much\""));
     assert_eq!(what_if::run(&story.engine, &[], story.now, 0).unwrap_err().category(), "no_horizon");

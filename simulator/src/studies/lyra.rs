@@ -7,10 +7,10 @@ use std::path::Path;
 use serde::Deserialize;
 
 use crate::Error;
+use crate::capacity::engine::{EngineCapacity, Parts, Rules};
 use crate::capacity::fifo::Fifo;
 use crate::capacity::outcome::Outcome;
 use crate::capacity::philly::{self, Flexibility};
-use crate::capacity::rule::{Parts, Rule, Tidal};
 use crate::capacity::world::{self, Setup};
 use crate::capacity::{Costs, GpuClass, Job, Model, ModelSpec};
 use crate::cluster::Shape;
@@ -31,7 +31,7 @@ pub struct Settings {
     pub training: Training,
     pub costs: Costs,
     pub inference: Inference,
-    pub rule: Rule,
+    pub rules: Rules,
 }
 
 /// How the trace becomes jobs.
@@ -83,11 +83,11 @@ pub struct World {
 pub fn run(data: &Path, settings: &Settings) -> Result<Study, Error> {
     let world = world(data, settings)?;
     let fifo = world::run(&world.setup, &world.jobs, &world.models, &mut Fifo::new(world.training_gpus, world.fixed.clone()))?;
-    let ours = world.tidal(&settings.rule, true, true)?;
+    let ours = world.ours(&settings.rules, true, true)?;
     let mut study = report(settings, &world, &fifo, &ours);
     let parts = [("order alone", false, false), ("order and elasticity", false, true), ("order and lending", true, false)];
     for (name, lending, elasticity) in parts {
-        let outcome = world.tidal(&settings.rule, lending, elasticity)?;
+        let outcome = world.ours(&settings.rules, lending, elasticity)?;
         study.details.insert(format!("ours, {name}"), outcome.figures());
     }
     Ok(study)
@@ -164,10 +164,10 @@ fn scaled_to(series: &Series, server: &Server, replicas: u32, target: f64) -> Se
 }
 
 impl World {
-    fn tidal(&self, rule: &Rule, lending: bool, elasticity: bool) -> Result<Outcome, Error> {
+    fn ours(&self, rules: &Rules, lending: bool, elasticity: bool) -> Result<Outcome, Error> {
         let parts = Parts { lending, fixed: self.fixed.clone(), elasticity, multiplexing: false };
         let specs: Vec<ModelSpec> = self.models.iter().map(|model| model.spec.clone()).collect();
-        let mut policy = Tidal::new(rule, parts, &self.setup.classes, &specs, self.setup.costs, self.setup.round_ms);
+        let mut policy = EngineCapacity::new(rules, parts, &self.setup.classes, &specs, self.setup.costs);
         world::run(&self.setup, &self.jobs, &self.models, &mut policy)
     }
 }

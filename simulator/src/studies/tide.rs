@@ -13,8 +13,8 @@ use std::path::Path;
 use serde::Deserialize;
 
 use crate::Error;
+use crate::capacity::engine::Rules;
 use crate::capacity::philly::{self, Flexibility};
-use crate::capacity::rule::Rule;
 use crate::capacity::{Costs, Job};
 use crate::report::Study;
 use sizes::{Order, Sized, Sizing};
@@ -30,7 +30,7 @@ pub struct Settings {
     pub training: Training,
     pub costs: Costs,
     pub inference: demand::Inference,
-    pub rule: Rule,
+    pub rules: Rules,
     pub pool_gpus: (u32, u32),
     pub cluster_gpus: (u32, u32),
     pub step_gpus: u32,
@@ -63,8 +63,8 @@ pub fn run(data: &Path, settings: &Settings) -> Result<Study, Error> {
     let part_limit_s = jct_limit_s * (1.0 + settings.part_jct_slack);
     let sizes = Sizes {
         jct_limit_s,
-        teams_ours: sizing.teams(&teams, Order::Tidal)?.plus(inference),
-        pool_ours: sizing.pool(Order::Tidal, part_limit_s)?.plus(inference),
+        teams_ours: sizing.teams(&teams, Order::Ours)?.plus(inference),
+        pool_ours: sizing.pool(Order::Ours, part_limit_s)?.plus(inference),
         teams: fifo.0.plus(inference),
         pool: fifo.1.plus(inference),
         lending: sizing.cluster(false, false, part_limit_s)?,

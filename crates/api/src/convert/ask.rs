@@ -8,7 +8,7 @@ use crate::kinds::{ClassSpeed, GpuAsk, MigProfile, TrainingJobSpec};
 
 /// What it asks of devices.
 pub fn ask(gpu: &GpuAsk) -> Ask {
-    let fast = |speed: &ClassSpeed| ClassWish { class: Class(speed.class.clone()), speed_milli: speed.speed_milli };
+    let fast = |speed: &ClassSpeed| ClassWish { class: Class(speed.class.clone()), speed_milli: speed.speed_milli, devices: 0 };
     let plain = gpu.classes.iter().map(|class| ClassWish::from(Class(class.clone())));
     Ask { amount: amount(gpu), classes: plain.chain(gpu.class_speeds.iter().map(fast)).collect(), ..Ask::default() }
 }

@@ -24,7 +24,7 @@ pub fn queue(spec: &kinds::QueueSpec) -> Queue {
             kinds::Discipline::BestEffort => Discipline::BestEffort,
             kinds::Discipline::Responsive => Discipline::Responsive,
         },
-        ..Queue::default()
+        budget_ms: spec.budget_gpu_hours.map(|hours| hours.saturating_mul(3_600_000)),
     }
 }
 

@@ -44,7 +44,7 @@ fn the_short_form_is_a_quota_of_devices() {
 #[test]
 fn quotas_are_counted_in_thousandths_of_devices_and_cores_and_in_mib() {
     let queue = queue_of(
-        "{parent: org, weight: 3, discipline: StrictFifo, quotas: [{resource: gpu, nominal: 4, borrowingLimit: 2, lendingLimit: 1}, \
+        "{parent: org, weight: 3, budgetGpuHours: 2, discipline: StrictFifo, quotas: [{resource: gpu, nominal: 4, borrowingLimit: 2, lendingLimit: 1}, \
          {resource: gpu/H100-80GB, nominal: 2}, {resource: cpu, nominal: 64}, {resource: memory, nominal: 1024}]}",
     );
     let gpu = Quota { nominal: 4_000, borrowing_limit: Some(2_000), lending_limit: Some(1_000) };
@@ -54,7 +54,7 @@ fn quotas_are_counted_in_thousandths_of_devices_and_cores_and_in_mib() {
         [(Resource::Gpu, gpu), (class, own(2_000)), (Resource::Cpu, own(64_000)), (Resource::Memory, own(1_024))].into()
     );
     assert_eq!(queue.parent, Some(QueueName::from("org")));
-    assert_eq!((queue.weight_milli, queue.discipline, queue.budget_ms), (3_000, Discipline::StrictFifo, None));
+    assert_eq!((queue.weight_milli, queue.discipline, queue.budget_ms), (3_000, Discipline::StrictFifo, Some(7_200_000)));
 }
 
 #[test]
@@ -90,7 +90,7 @@ fn an_ask_says_how_much_in_one_of_five_ways() {
 
 #[test]
 fn classes_have_equal_speeds_unless_these_are_given() {
-    let wish = |class: &str, speed_milli| ClassWish { class: class.into(), speed_milli };
+    let wish = |class: &str, speed_milli| ClassWish { class: class.into(), speed_milli, devices: 0 };
     let ask =
         job_of("x", "gpu: {classes: [A100-40GB], classSpeeds: [{class: H100-80GB, speedMilli: 2500}]}").groups[0].ask.clone();
     assert_eq!(ask.classes, [wish("A100-40GB", 1000), wish("H100-80GB", 2500)]);

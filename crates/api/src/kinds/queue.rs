@@ -39,6 +39,11 @@ pub struct QueueSpec {
     /// In which order jobs of equal priority are let in.
     #[serde(default)]
     pub discipline: Discipline,
+    /// GPU-hours that work of it and of those below may use before it waits for others and takes from nobody. What was used
+    /// counts half after a day. Absent: no limit.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 1_000_000_000))]
+    pub budget_gpu_hours: Option<u64>,
 }
 
 /// What a queue brings in, may borrow and may lend of one resource: in devices for `gpu` and `gpu/CLASS`, in cores for

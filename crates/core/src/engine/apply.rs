@@ -361,13 +361,7 @@ impl Facts<'_> {
                     model.failures = 0;
                     model.not_before = None;
                 }
-                // What replicas of it hold is counted as it was placed.
-                let ask = if self.desk.by_model.get(name).is_some_and(|all| !all.is_empty()) {
-                    model.spec.ask.clone()
-                } else {
-                    spec.ask.clone()
-                };
-                model.spec = ModelSpec { ask, ..spec };
+                model.spec = spec;
                 model.removed = false;
             }
             None => drop(self.state.models.insert(name.clone(), Model::new(spec))),
@@ -386,10 +380,13 @@ impl Facts<'_> {
         let ready = replicas.filter(|replica| replica.stop.is_none() && replica.phase == ReplicaPhase::Ready).count();
         let policy = &self.state.policy;
         let Some(model) = self.state.models.get_mut(name) else { return };
-        let former = (model.want, model.target(now, policy), model.next_change(now, policy));
+        let asks = |model: &Model| {
+            (model.want, model.target(now, policy), model.next_change(now, policy), model.sharers(now, policy))
+        };
+        let former = asks(model);
         let lead_ms = model.load_ms + stop_ms;
         model.observe(now, demand, policy, lead_ms, u32::try_from(ready).unwrap_or(u32::MAX));
-        self.state.dirty |= former != (model.want, model.target(now, policy), model.next_change(now, policy));
+        self.state.dirty |= former != asks(model);
     }
 
     fn replica_ready(&mut self, id: &ReplicaId, load_ms: u64) {
@@ -411,14 +408,14 @@ impl Facts<'_> {
         let Some(ix) = self.state.replicas.ix(id) else { return };
         let Some(replica) = self.state.replicas.remove(id) else { return };
         if let Some(model) = self.state.models.get(&replica.model) {
-            let (ask, queue) = (model.spec.ask.clone(), model.spec.queue.clone());
-            let milli = model.seat_milli(self.state, &replica.seat);
+            let queue = model.spec.queue.clone();
+            let milli = replica.milli(self.state);
             let books = &mut self.desk.books;
             if replica.stop.is_some() {
-                books.settle(&ask, &replica.seat, Holder::Replica(ix));
+                books.settle(&replica.ask, &replica.seat, Holder::Replica(ix));
             } else {
                 let node = books.tree.node(&queue);
-                books.free(node, &ask, &replica.seat);
+                books.free(node, &replica.ask, &replica.seat);
             }
             self.state.book(format!("model/{}", replica.model), milli, replica.since);
             self.desk.quota_came_free(&queue);

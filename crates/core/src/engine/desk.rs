@@ -17,6 +17,7 @@ use crate::state::{JobSpec, Phase, Resource, Seat, State};
 use crate::time::At;
 
 use super::gang::Refusal;
+use super::predict;
 
 /// Why a kind of job was not let in.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -127,6 +128,8 @@ pub(super) struct Desk {
     retries: BTreeMap<u32, At>,
     /// The same for models, which every decision looks at.
     pub model_retry: Option<At>,
+    /// Replicas that their models do not need, as of the last pass.
+    pub surplus: BTreeSet<u32>,
     /// Claims of jobs of responsive queues, as of [`State::ranked_at`].
     pub claims: BTreeMap<u32, Claim>,
     /// They were put in order in this very decision.
@@ -514,7 +517,8 @@ impl Desk {
         })
     }
 
-    /// How far the queue is into what is shared, from the top level down to itself: first those within their own, then by
+    /// How far the queue is into what is shared, from the top level down to itself: first those within their own, last those
+    /// whose budget is spent, then by
     /// `max over resources of usage / capacity`, over the weight, in millionths, with what it used in the past.
     pub fn share(&mut self, state: &State, queue: u32) -> Share {
         let capacity = self.capacity();
@@ -522,6 +526,7 @@ impl Desk {
         let mut shares = Share::default();
         let Some(node) = self.queues.get(queue as usize).and_then(|lists| lists.node) else { return shares };
         let level = |node: NodeIx| {
+            let over = predict::is_over_budget(state, tree, node);
             let borrows = (0..tree.resources()).any(|resource| tree.borrowing(node, resource));
             let ratio = |resource: u16, all: i64| tree.usage(node, resource).saturating_mul(1_000_000) / all.max(1);
             let most = ratio(GPU, capacity[0]).max(ratio(CPU, capacity[1])).max(ratio(MEMORY, capacity[2]));
@@ -530,7 +535,7 @@ impl Desk {
             let weight = queue.map_or(1000, |queue| queue.weight_milli).max(1);
             let most = u64::try_from(most).unwrap_or(0);
             let share = most.saturating_add(past).saturating_mul(1000) / u64::from(weight);
-            u64::from(borrows) << 63 | share.min(u64::MAX >> 1)
+            u64::from(over) << 63 | u64::from(borrows) << 62 | share.min(u64::MAX >> 2)
         };
         let depth = tree.path(node).filter(|node| *node != tree.root()).count();
         for (height, node) in tree.path(node).filter(|node| *node != tree.root()).enumerate() {

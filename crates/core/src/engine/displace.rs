@@ -1,6 +1,6 @@
 //! Taking devices from running work: whom, and how few of them.
 //!
-//! Victims in order: work that is ending anyway, then what overstays its welcome, then elastic jobs above their minimum, then
+//! Victims in order: replicas that nothing needs, then work that is ending anyway, then what overstays its welcome, then elastic jobs above their minimum, then
 //! whole jobs, then replicas; among equals the least lost work, the lower priority, the younger. The shortest prefix of that
 //! order after which the claimant fits is found by doubling and halving, then every victim that turns out not to be needed
 //! is let go again. All of it is tried on the books and kept or undone whole.
@@ -12,7 +12,7 @@ use crate::books::Amounts;
 use crate::claim;
 use crate::plan::{Claimant, Reason};
 use crate::quota::NodeIx;
-use crate::state::{HOUR_MS, Job, JobSpec, Phase, Seat};
+use crate::state::{Discipline, HOUR_MS, Job, JobSpec, Phase, Seat};
 use crate::time::At;
 
 use super::desk::Lists;
@@ -63,11 +63,15 @@ enum Give {
 /// Order of victims, cheapest first: tier, lost work, priority, youth; `Give` for determinism.
 type Rank = (u8, u64, i32, Reverse<At>, Reverse<usize>);
 
-const ENDING: u8 = 0;
-const OVERSTAYED: u8 = 1;
-const SHRINK: u8 = 2;
-const EVICT: u8 = 3;
-const REPLICA: u8 = 4;
+const SURPLUS: u8 = 0;
+const ENDING: u8 = 1;
+const OVERSTAYED: u8 = 2;
+const SHRINK: u8 = 3;
+const EVICT: u8 = 4;
+const REPLICA: u8 = 5;
+
+/// Costs of victims whose stop is not cheap begin here.
+const LEAST_DEAR: u64 = 1 << 62;
 
 #[derive(Clone, Copy, Debug)]
 struct Unit {
@@ -101,7 +105,7 @@ impl Round<'_> {
         let units = self.needed(want, units.into_iter().take(count).collect());
         let mut trial = self.give(&units);
         let placed = self.desk.books.place_gang(want.gang());
-        let victims = trial.given.iter().filter(|unit| unit.rank.0 != ENDING);
+        let victims = trial.given.iter().filter(|unit| unit.rank.0 > ENDING);
         let mut named: Vec<Give> = victims.map(|unit| whole(unit.give)).collect();
         named.sort_unstable();
         named.dedup();
@@ -210,8 +214,7 @@ impl Round<'_> {
             Give::Replica(ix) => {
                 loosen_replica(self.state, self.desk, ix);
                 let replica = self.state.replicas.at(ix)?;
-                let model = self.state.models.get(&replica.model)?;
-                return Some(vec![self.desk.books.amounts(&model.spec.ask, replica.seat.node, replica.seat.mask)]);
+                return Some(vec![self.desk.books.amounts(&replica.ask, replica.seat.node, replica.seat.mask)]);
             }
             Give::Job(ix) => (ix, Vec::new()),
             Give::Worker { job: ix, seat } => {
@@ -266,7 +269,8 @@ impl Round<'_> {
         }
         for unit in &trial.given {
             if let Give::Replica(ix) = unit.give {
-                self.note_replica_stop(ix, reason(want, unit, 1, 0));
+                let surplus = (unit.right == Right::Surplus).then(|| self.surplus_reason(ix)).flatten();
+                self.note_replica_stop(ix, surplus.unwrap_or_else(|| reason(want, unit, 1, 0)));
             }
         }
     }
@@ -274,7 +278,7 @@ impl Round<'_> {
     /// All that may be taken, cheapest first.
     fn units(&mut self, want: &Want) -> Vec<Unit> {
         let need = self.desk.books.need(&want.spec);
-        let mut units = Vec::new();
+        let mut units: Vec<Unit> = self.desk.surplus.iter().filter_map(|ix| self.unit_of_surplus(want, *ix)).collect();
         let mut later: Option<At> = None;
         let due = want.job.is_some_and(|by| self.is_reserved(by));
         for lists in &self.desk.queues {
@@ -325,8 +329,8 @@ impl Round<'_> {
     fn may_give_inside(&self, want: &Want, lists: &Lists) -> bool {
         let lower = lists.priorities.keys().next().is_some_and(|lowest| *lowest < want.spec.priority);
         let claim = want.job.and_then(|ix| self.desk.claims.get(&ix));
-        let yields =
-            self.desk.ranked && claim.zip(lists.weakest).is_some_and(|(waiter, weakest)| claim::outweighs(*waiter, weakest));
+        let yields = self.desk.ranked
+            && claim.zip(lists.weakest).is_some_and(|(waiter, weakest)| claim::outweighs(*waiter, weakest, 0));
         lower || lists.elastic > 0 || yields || !lists.replicas.is_empty()
     }
 
@@ -357,13 +361,40 @@ impl Round<'_> {
         }
         if right.may_end() {
             let whole = if right == Right::Overstayed { OVERSTAYED } else { EVICT };
-            units.push(Unit { rank: rank(tier(whole), 0), give: Give::Job(ix), right, lost_ms });
+            let mut rank = rank(tier(whole), 0);
+            rank.1 = self.evict_cost(job, lost_ms);
+            units.push(Unit { rank, give: Give::Job(ix), right, lost_ms });
         }
+    }
+
+    /// Orders whole jobs among victims: the least lost work. Of those of responsive queues whose stop is cheap, before all others,
+    /// the farthest from its end: a wait costs it least in proportion, and few jobs wait rather than many.
+    fn evict_cost(&self, job: &Job, lost_ms: u64) -> u64 {
+        let now = self.state.now;
+        let discipline = self.state.queues.get(&job.spec.queue).map(|queue| queue.discipline);
+        let cheap = job.run().is_some_and(|run| claim::is_cheap(now.since(run.since), job.stop_cost_ms(now)));
+        if cheap && lost_ms > 0 && discipline == Some(Discipline::Responsive) {
+            LEAST_DEAR - 1 - self.state.expected_left_ms(job, 50).min(LEAST_DEAR - 1)
+        } else {
+            lost_ms.saturating_add(LEAST_DEAR)
+        }
+    }
+
+    /// What a model does not need is anybody's, whatever the queue.
+    fn unit_of_surplus(&self, want: &Want, ix: u32) -> Option<Unit> {
+        let replica = self.state.replicas.at(ix).filter(|replica| replica.stop.is_none())?;
+        let mut devices = self.state.devices_of(&replica.seat);
+        let suits = devices.any(|device| want.spec.groups.iter().any(|group| group.ask.class_suits(&device.class)));
+        let priority = self.state.models.get(&replica.model)?.spec.priority;
+        let rank = (SURPLUS, 0, priority, Reverse(replica.since), Reverse(ix as usize));
+        let own = want.by == Claimant::Model(replica.model.clone());
+        (suits && !own).then_some(Unit { rank, give: Give::Replica(ix), right: Right::Surplus, lost_ms: 0 })
     }
 
     /// A drained replica loses no work.
     fn unit_of_replica(&self, want: &Want, ix: u32, right: Option<Right>) -> Option<Unit> {
-        let replica = self.state.replicas.at(ix).filter(|replica| replica.stop.is_none())?;
+        let spare = self.desk.surplus.contains(&ix);
+        let replica = self.state.replicas.at(ix).filter(|replica| replica.stop.is_none() && !spare)?;
         let model = self.state.models.get(&replica.model)?;
         let own = want.by == Claimant::Model(replica.model.clone());
         let lower = want.spec.priority > model.spec.priority;
@@ -385,7 +416,7 @@ fn reason(want: &Want, unit: &Unit, from: u32, to: u32) -> Reason {
     let (by, lost_ms) = (want.by.clone(), unit.lost_ms);
     match unit.right {
         Right::Quota { .. } => Reason::Reclaim { by, from, to, lost_ms },
-        Right::Priority | Right::ShrinkOnly => Reason::Preempt { by, from, to, lost_ms },
+        Right::Priority | Right::ShrinkOnly | Right::Surplus => Reason::Preempt { by, from, to, lost_ms },
         Right::Overstayed => Reason::Overstayed { by, lost_ms },
         Right::Yield => Reason::Yield { by, lost_ms },
     }

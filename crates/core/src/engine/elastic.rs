@@ -153,6 +153,32 @@ pub(super) fn grow(round: &mut Round) {
     }
 }
 
+/// Where running jobs would grow onto `spare`, which is held, once they have had all that is free. The books are as before.
+pub(super) fn would_take(round: &mut Round, spare: &[(u32, Seat)]) -> Vec<Seat> {
+    let mut bidders = BTreeMap::new();
+    add_running(round, &mut bidders);
+    let state = &round.state;
+    let ripe = |ix: &u32| {
+        let job = state.jobs.at(*ix);
+        job.and_then(|job| Some((job, job.run()?))).is_some_and(|(job, run)| settled_at(state, job, run) <= state.now)
+    };
+    bidders.retain(|ix, _| ripe(ix));
+    if bidders.is_empty() {
+        return Vec::new();
+    }
+    let mark = round.desk.books.mark();
+    auction(round, &mut bidders);
+    let had: Vec<usize> = bidders.values().map(|bidder| bidder.added.len()).collect();
+    for (ix, seat) in spare {
+        let Some(replica) = round.state.replicas.at(*ix) else { continue };
+        let queue = round.state.models.get(&replica.model).and_then(|model| round.desk.books.tree.node(&model.spec.queue));
+        round.desk.books.free(queue, &replica.ask, seat);
+    }
+    auction(round, &mut bidders);
+    round.desk.books.rollback(mark);
+    bidders.values().zip(had).flat_map(|(bidder, had)| bidder.added.iter().skip(had).copied()).collect()
+}
+
 /// Whether the seat's devices were free for as long as the policy asks.
 fn was_free(state: &State, seat: &Seat) -> bool {
     let long = |since: Option<At>| since.is_some_and(|since| state.now.since(since) >= state.policy.grow_after_ms);
@@ -170,7 +196,7 @@ pub(super) fn next_growth(state: &State, desk: &Desk) -> Option<At> {
         groups.iter().any(|group| group.max > group.min && group.ask.devices() == 0)
     };
     let healthy = state.devices().filter(|device| device.health == Health::Ok);
-    let mut any = desk.growable.iter().any(on_cpu);
+    let mut any = desk.growable.iter().any(on_cpu) || !desk.surplus.is_empty();
     let ripe =
         healthy.filter_map(|device| device.free_since).inspect(|_| any = true).map(|at| at.plus(state.policy.grow_after_ms));
     let first = ripe.filter(|at| *at > state.now).min();

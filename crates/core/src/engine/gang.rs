@@ -290,7 +290,7 @@ impl Books {
         let group = gang.spec.groups.get(index)?;
         let class = beside.iter().find(|seat| usize::from(seat.group) == index).and_then(|seat| self.class_of(seat));
         let ask = match class.filter(|_| group.ask.devices() > 0) {
-            Some(class) => of_class(&group.ask, &class),
+            Some(class) => group.ask.on_class(&class),
             None => group.ask.clone(),
         };
         let ask = self.cluster.intern_as(&ask, self.needs_island(gang, index));
@@ -352,8 +352,11 @@ impl Books {
 
     /// The asks to try in turn: as it is for one worker, else each class by itself, the fastest first.
     pub(super) fn variants(&mut self, ask: &Ask, count: u32, island: bool) -> Vec<AskIx> {
-        let one = ask.amount == Amount::None || ask.classes.len() == 1 || (count == 1 && !self.counts_classes());
-        if one {
+        if let ([wish], true) = (ask.classes.as_slice(), ask.amount != Amount::None) {
+            return vec![self.cluster.intern_as(&ask.on_class(&wish.class), island)];
+        }
+        let alike = ask.classes.iter().all(|wish| wish.devices == 0);
+        if ask.amount == Amount::None || (count == 1 && alike && !self.counts_classes()) {
             return vec![self.cluster.intern_as(ask, island)];
         }
         let classes: Vec<ClassWish> = if ask.classes.is_empty() {
@@ -366,7 +369,7 @@ impl Books {
         if classes.len() <= 1 {
             return vec![self.cluster.intern_as(ask, island)];
         }
-        classes.iter().map(|wish| of_class(ask, &wish.class)).map(|ask| self.cluster.intern_as(&ask, island)).collect()
+        classes.iter().map(|wish| ask.on_class(&wish.class)).map(|ask| self.cluster.intern_as(&ask, island)).collect()
     }
 
     fn by_quota(&self, binding: Binding) -> Refusal {
@@ -404,10 +407,4 @@ impl Books {
         };
         seats.sort_by_cached_key(|seat| (seat.group, place(&self.cluster, seat.node), seat.node, seat.mask, seat.slices));
     }
-}
-
-/// The same ask on one class.
-fn of_class(ask: &Ask, class: &Class) -> Ask {
-    let speed_milli = ask.speed_milli(class);
-    Ask { classes: vec![ClassWish { class: class.clone(), speed_milli }], ..ask.clone() }
 }

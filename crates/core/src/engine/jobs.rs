@@ -13,7 +13,7 @@ use super::desk::{Block, Share, Turn};
 use super::displace::{Denied, Want};
 use super::gang::Refusal;
 use super::round::Round;
-use super::{elastic, round};
+use super::{elastic, predict, round};
 
 /// A gang that was chosen in this round. Its seats are kept in its own state.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -107,7 +107,8 @@ fn resume(round: &mut Round) -> Vec<Chosen> {
 fn standing(round: &mut Round, queue: u32, turn: Turn, kind: u32) -> Standing {
     let share = round.desk.share(round.state, queue);
     let node = round.desk.queues.get(queue as usize).and_then(|lists| lists.node);
-    let own = node.is_some_and(|node| round.desk.books.fits_own(node, round.desk.need(kind)).is_ok());
+    let over = |node| predict::is_over_budget(round.state, &round.desk.books.tree, node);
+    let own = node.is_some_and(|node| round.desk.books.fits_own(node, round.desk.need(kind)).is_ok() && !over(node));
     // Turns of one queue are not those of another: a date here, a claim there.
     let age = round.state.jobs.at(turn.2).map_or(0, |job| job.submitted.0);
     (!own, turn.0, share, age, turn.2)
@@ -301,6 +302,9 @@ impl Round<'_> {
         }
         // Who was displaced at this very moment does not displace others: nobody goes in a circle.
         let displaced = self.state.jobs.at(ix).is_some_and(|job| job.disruptions.last() == Some(&self.state.now));
+        if predict::is_over_budget(self.state, &self.desk.books.tree, want.queue) {
+            return Err(refusal);
+        }
         if displaced {
             self.desk.retry(&want.spec.queue, self.state.now.plus(1));
         } else {

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use crate::books::GPU;
 use crate::claim::{self, Claim};
 use crate::names::QueueName;
-use crate::quota::Tree;
+use crate::quota::{NodeIx, Tree};
 use crate::state::{Discipline, Job, State};
 use crate::time::At;
 
@@ -55,6 +55,26 @@ impl State {
         let all = u64::try_from(capacity_milli).unwrap_or(0).saturating_mul(self.policy.half_life_ms) / 1000;
         used.saturating_mul(1_000_000).checked_div(all).unwrap_or(0) * u64::from(self.policy.history_percent) / 100
     }
+}
+
+/// Whether a queue, or one above it, has used more than its budget: it waits for others, and takes from nobody.
+pub(super) fn is_over_budget(state: &State, tree: &Tree, node: NodeIx) -> bool {
+    let spent = |name: &QueueName| {
+        let budget = state.queues.get(name).and_then(|queue| queue.budget_ms);
+        budget.is_some_and(|budget| state.usage.decayed_ms.get(name).copied().unwrap_or(0) > budget)
+    };
+    tree.path(node).filter_map(|node| tree.queue(node)).any(|queue| spent(&queue.name))
+}
+
+/// When a queue in which somebody waits may be within its budget again: the past fades in steps. Whether it is over it now does
+/// not matter, since that comes with time alone.
+pub(super) fn next_within_budget(state: &State, desk: &Desk) -> Option<At> {
+    let tree = &desk.books.tree;
+    let has_budget = |name: &QueueName| state.queues.get(name).is_some_and(|queue| queue.budget_ms.is_some());
+    let counted = |node: NodeIx| tree.path(node).filter_map(|node| tree.queue(node)).any(|queue| has_budget(&queue.name));
+    let waits = state.queues.values().any(|queue| queue.budget_ms.is_some())
+        && desk.queues.iter().any(|lists| !lists.waiting.is_empty() && lists.node.is_some_and(counted));
+    waits.then(|| state.next_fade())
 }
 
 /// Where a job that begins to wait stands among those of its queue and priority: lower goes first.

@@ -70,6 +70,9 @@ impl Round<'_> {
 
     /// Lets go of what is held for one job.
     pub(super) fn lift(&mut self, ix: u32) {
+        if self.holds.claims.iter().all(|(of, ..)| *of != ix) {
+            return;
+        }
         let (lifted, rest) = std::mem::take(&mut self.holds.claims).into_iter().partition(|(of, _, _)| *of == ix);
         self.holds.claims = rest;
         for (_, node, claim) in lifted {

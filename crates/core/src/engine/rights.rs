@@ -8,7 +8,7 @@
 
 use crate::books::{Amounts, Books};
 use crate::claim;
-use crate::quota::{NodeIx, ResourceIx};
+use crate::quota::{NodeIx, ResourceIx, Tree};
 use crate::state::{Job, State};
 
 use super::desk::Desk;
@@ -26,6 +26,8 @@ pub(super) enum Right {
     Overstayed,
     /// The claimant is expected to be done much sooner, and the stop is cheap.
     Yield,
+    /// A replica that its model does not need.
+    Surplus,
 }
 
 impl Right {
@@ -36,28 +38,28 @@ impl Right {
 }
 
 /// Sides of two queues right below their lowest common ancestor; `None` for one queue, or one above the other.
-fn sides(books: &Books, claimant: NodeIx, victim: NodeIx) -> Option<(NodeIx, NodeIx)> {
-    let up = |node| -> Vec<NodeIx> { books.tree.path(node).collect() };
-    let (mut mine, mut theirs) = (up(claimant), up(victim));
-    while mine.last().is_some() && mine.last() == theirs.last() {
-        mine.pop();
-        theirs.pop();
-    }
-    Some((*mine.last()?, *theirs.last()?))
+fn sides(tree: &Tree, claimant: NodeIx, victim: NodeIx) -> Option<(NodeIx, NodeIx)> {
+    let below = |node: NodeIx, of: NodeIx| tree.path(node).find(|node| tree.parent(*node) == Some(of));
+    let common = tree.path(victim).find(|node| tree.path(claimant).any(|other| other == *node))?;
+    Some((below(claimant, common)?, below(victim, common)?))
 }
 
 /// Whether `claimant` may take from some work of queue `victim`, which is another one.
 pub(super) fn across(books: &Books, claimant: NodeIx, victim: NodeIx, need: &[(ResourceIx, i64)]) -> Option<Right> {
-    let (mine, theirs) = sides(books, claimant, victim)?;
     let tree = &books.tree;
+    let lends = |node, resource| !books.is_shared(node, resource) || tree.borrowing(node, resource);
+    // Most queues owe nothing: no need to know where they stand.
+    if !need.iter().any(|(resource, _)| lends(victim, *resource)) {
+        return None;
+    }
+    let (mine, theirs) = sides(tree, claimant, victim)?;
     let owed = need.iter().all(|(resource, amount)| {
         tree.usage(mine, *resource).saturating_add(*amount) <= tree.guaranteed(mine, *resource)
-            || !is_shared(books, theirs, *resource)
+            || !books.is_shared(theirs, *resource)
     });
     // Of what nobody was given quota, nobody has more than is theirs.
-    let lends = |node, resource| !is_shared(books, node, resource) || tree.borrowing(node, resource);
     let over = need.iter().any(|(resource, _)| {
-        is_shared(books, theirs, *resource) && upto(books, victim, theirs).all(|node| lends(node, *resource))
+        books.is_shared(theirs, *resource) && upto(books, victim, theirs).all(|node| lends(node, *resource))
     });
     (owed && over).then_some(Right::Quota { queue: victim, side: theirs })
 }
@@ -68,18 +70,11 @@ fn upto(books: &Books, queue: NodeIx, side: NodeIx) -> impl Iterator<Item = Node
     books.tree.path(queue).take_while(move |node| Some(*node) != above)
 }
 
-/// Whether anybody was given quota of the resource on that side or its siblings: otherwise nobody is owed any.
-fn is_shared(books: &Books, side: NodeIx, resource: ResourceIx) -> bool {
-    let tree = &books.tree;
-    let siblings = tree.parent(side).map_or(&[][..], |parent| tree.children(parent));
-    siblings.iter().any(|node| tree.guaranteed(*node, resource) > 0)
-}
-
 /// Whether the victim's side still uses at least what is guaranteed to it, of all that was taken.
 pub(super) fn holds_after(books: &Books, right: Right, taken: &[Amounts]) -> bool {
     let Right::Quota { queue, side } = right else { return true };
     let tree = &books.tree;
-    let holds = |node, resource| !is_shared(books, node, resource) || tree.usage(node, resource) >= tree.guaranteed(node, resource);
+    let holds = |node, resource| !books.is_shared(node, resource) || tree.usage(node, resource) >= tree.guaranteed(node, resource);
     upto(books, queue, side).all(|node| taken.iter().flat_map(Amounts::as_slice).all(|(resource, _)| holds(node, *resource)))
 }
 
@@ -96,8 +91,10 @@ pub(super) fn within(priority: i32, job: &Job) -> Option<Right> {
 /// order, not between.
 pub(super) fn yields(state: &State, desk: &Desk, claimant: Option<u32>, ix: u32, job: &Job) -> bool {
     let now = state.now;
+    let again = claimant.and_then(|ix| state.jobs.at(ix)).is_some_and(|waiter| waiter.served_ms > 0);
+    let more = if again { state.policy.again_doublings } else { 0 };
     let claims = claimant.and_then(|claimant| desk.claims.get(&claimant)).zip(desk.claims.get(&ix));
-    let outweighs = desk.ranked && claims.is_some_and(|(waiter, runner)| claim::outweighs(*waiter, *runner));
+    let outweighs = desk.ranked && claims.is_some_and(|(waiter, runner)| claim::outweighs(*waiter, *runner, more));
     outweighs && job.run().is_some_and(|run| claim::is_cheap(now.since(run.since), job.stop_cost_ms(now)))
 }
 

@@ -54,6 +54,7 @@ pub(super) fn run(state: &mut State, desk: &mut Desk) -> Vec<Action> {
         jobs::decide(&mut round);
         if (round.actions.len(), round.dropped) == before {
             elastic::grow(&mut round);
+            models::yield_to_growth(&mut round);
         }
         round.close_reservations();
         if (round.actions.len(), round.dropped) == before {
@@ -76,6 +77,7 @@ pub(super) fn next_wake(state: &State, desk: &Desk) -> Option<At> {
         .chain(elastic::next_growth(state, desk))
         .chain(reserve::next_due(state))
         .chain(predict::next_rank(state, desk))
+        .chain(predict::next_within_budget(state, desk))
         .filter(|at| *at > now)
         .min()
 }
@@ -316,5 +318,5 @@ pub(super) fn loosen_replica(state: &State, desk: &mut Desk, ix: u32) {
     let Some(replica) = state.replicas.at(ix).filter(|replica| replica.stop.is_none()) else { return };
     let Some(model) = state.models.get(&replica.model) else { return };
     let queue = desk.books.tree.node(&model.spec.queue);
-    desk.books.loosen(queue, &model.spec.ask, &replica.seat, Holder::Replica(ix));
+    desk.books.loosen(queue, &replica.ask, &replica.seat, Holder::Replica(ix));
 }

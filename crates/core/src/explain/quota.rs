@@ -3,7 +3,7 @@
 use crate::books::Books;
 use crate::names::QueueName;
 use crate::quota::{Limit, NodeIx, ResourceIx};
-use crate::state::JobSpec;
+use crate::state::{JobSpec, State};
 
 use super::words;
 
@@ -61,6 +61,24 @@ pub(super) fn limit(books: &Books, node: NodeIx, resource: ResourceIx, limit: Li
     let most = own.saturating_add(borrowed);
     let which = if name.0.is_empty() { "the pool".to_owned() } else { format!("queue {name}") };
     format!("{which} uses {} of its limit of {} {}", words::number(&what, used), words::number(&what, most), words::unit(&what))
+}
+
+/// The queue, or the one above it, whose budget is spent.
+pub(super) fn spent(state: &State, books: &Books, queue: &QueueName) -> Option<String> {
+    let node = books.tree.node(queue)?;
+    let path = books.tree.path(node).filter_map(|node| books.tree.queue(node)).map(|queue| &queue.name);
+    let told = |name: &QueueName| {
+        let (budget, used) = (state.queues.get(name)?.budget_ms?, state.usage.decayed_ms.get(name).copied().unwrap_or(0));
+        let hours = |ms: u64| ms / 3_600_000;
+        (used > budget).then(|| {
+            format!(
+                "queue {name} has used {} of its budget of {} GPU-hour(s): it waits for others and takes from nobody",
+                hours(used),
+                hours(budget)
+            )
+        })
+    };
+    path.filter_map(told).next()
 }
 
 /// What a queue uses beyond its own, in thousandths of devices.

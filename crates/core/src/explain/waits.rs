@@ -39,6 +39,7 @@ pub(super) fn explain(engine: &Engine, name: &JobName, now: At) -> Explanation {
         answer.because.extend(waiting.details(now));
         answer.would_change.extend(counter::of_job(engine, name, waiting.block.as_ref(), now));
     }
+    answer.because.extend(quota::spent(engine.state(), engine.books(), &waiting.spec().queue));
     answer.because.extend(stops(waiting.job, now));
     if !waiting.job.is_unwanted()
         && let Some(eta) = eta::of(engine, name, now)

@@ -3,8 +3,8 @@
 use serde::{Deserialize, Serialize};
 
 use super::{Seat, State};
-use crate::ask::Ask;
-use crate::demand::{self, Demand, Promise};
+use crate::ask::{Amount, Ask};
+use crate::demand::{self, Budget, Demand, Margin, Need, Promise};
 use crate::names::{ModelName, QueueName};
 use crate::plan::{ActionId, Reason};
 use crate::policy::Policy;
@@ -22,8 +22,16 @@ pub struct ModelSpec {
     /// With `min` 0: idle time after which the last replica is stopped.
     pub zero_after_ms: u64,
     pub max_rows: u32,
+    /// While its need fits such a slice, its one replica has a device together with as many as `max_sharers - 1` others; 1: it
+    /// never shares. Only for models whose replica asks for one whole device.
+    #[serde(default = "one")]
+    pub max_sharers: u32,
     /// Rises when replicas must be replaced because what they serve changed.
     pub generation: u64,
+}
+
+fn one() -> u32 {
+    1
 }
 
 /// A model.
@@ -35,8 +43,14 @@ pub struct Model {
     pub demand: Demand,
     /// Devices that the last demand asks for, within the model's limits.
     pub want: u32,
+    /// Above 1: it asks for one slice of a device that so many models share.
+    #[serde(default = "one")]
+    pub want_sharers: u32,
     /// Higher wants of the past, each with the moment until which it held, falling in height.
-    pub past_wants: Vec<(At, u32)>,
+    pub past_wants: Vec<(At, Need)>,
+    /// Late rows, which decide on its head-room.
+    #[serde(default)]
+    pub budget: Budget,
     /// The highest want ever.
     pub peak_want: u32,
     pub last_request: Option<At>,
@@ -60,7 +74,9 @@ impl Model {
             paused: false,
             removed: false,
             demand: Demand::default(),
+            want_sharers: 1,
             past_wants: Vec::new(),
+            budget: Budget::default(),
             last_request: None,
             load_ms: FIRST_LOAD_MS,
             failures: 0,
@@ -79,15 +95,25 @@ impl Model {
             headroom_percent: policy.headroom_percent,
             lead_ms,
         };
-        let asked = demand::devices(&demand, promise, ready);
-        self.peak_want = self.peak_want.max(asked);
-        let want = asked.clamp(self.spec.min, self.spec.max);
-        if want < self.want {
-            self.past_wants.retain(|(_, height)| *height > self.want);
-            self.past_wants.push((at, self.want));
+        if let Some(late_ppm) = demand.late_ppm {
+            self.budget.observe(at, demand.milli_rows_per_s, late_ppm);
         }
-        self.want = want;
-        self.past_wants.retain(|(until, height)| *height > want && at.since(*until) < policy.lend_after_ms);
+        let margin = Margin {
+            sigmas_percent: policy.burst_sigmas_percent,
+            factor_milli: self.budget.factor_milli(policy.late_ppm),
+            max_sharers: if self.spec.ask.amount == Amount::Whole(1) { self.spec.max_sharers } else { 1 },
+        };
+        let asked = demand::need(&demand, promise, margin, ready);
+        self.peak_want = self.peak_want.max(asked.devices);
+        let devices = asked.devices.clamp(self.spec.min, self.spec.max);
+        let want = Need { devices, sharers: if devices > 1 { 1 } else { asked.sharers } };
+        let former = Need { devices: self.want, sharers: self.want_sharers };
+        if want.milli() < former.milli() {
+            self.past_wants.retain(|(_, past)| past.milli() > former.milli());
+            self.past_wants.push((at, former));
+        }
+        (self.want, self.want_sharers) = (want.devices, want.sharers);
+        self.past_wants.retain(|(until, past)| past.milli() > want.milli() && at.since(*until) < policy.lend_after_ms);
         self.demand = demand;
     }
 
@@ -96,20 +122,35 @@ impl Model {
         if self.paused || self.removed {
             return 0;
         }
-        let past = self.past_wants.iter().filter(|(until, _)| now.since(*until) < policy.lend_after_ms).map(|(_, want)| *want);
+        let past = self.past(now, policy).map_or(0, |past| past.devices);
         let awake = u32::from(self.awake_until().is_some_and(|until| now < until));
-        past.fold(self.want.max(awake), u32::max).clamp(self.spec.min, self.spec.max)
+        past.max(self.want).max(awake).clamp(self.spec.min, self.spec.max)
+    }
+
+    /// The highest want of the last `lend_after_ms`, if it was higher than that of now.
+    fn past(&self, now: At, policy: &Policy) -> Option<Need> {
+        let past = self.past_wants.iter().filter(|(until, _)| now.since(*until) < policy.lend_after_ms);
+        past.map(|(_, want)| *want).max_by_key(|want| want.milli())
+    }
+
+    /// Above 1: what it wanted for `lend_after_ms` fits the slice of a device that so many share.
+    pub fn sharers(&self, now: At, policy: &Policy) -> u32 {
+        self.past(now, policy).map_or(self.want_sharers, |past| past.sharers)
+    }
+
+    /// What a new replica asks for.
+    pub fn ask(&self, now: At, policy: &Policy) -> Ask {
+        let sharers = self.sharers(now, policy);
+        match u16::try_from(1000 / sharers.max(1)) {
+            Ok(milli) if sharers > 1 => Ask { amount: Amount::Milli(milli), ..self.spec.ask.clone() },
+            _ => self.spec.ask.clone(),
+        }
     }
 
     /// The next moment at which [`Self::target`] may fall by itself.
     pub fn next_change(&self, now: At, policy: &Policy) -> Option<At> {
         let past = self.past_wants.iter().map(|(until, _)| until.plus(policy.lend_after_ms));
         past.chain(self.awake_until()).chain(self.not_before).filter(|at| *at > now).min()
-    }
-
-    /// Thousandths of devices that a replica's seat takes.
-    pub fn seat_milli(&self, state: &State, seat: &Seat) -> u64 {
-        state.devices_of(seat).map(|device| u64::from(self.spec.ask.milli_on(device))).sum()
     }
 
     /// Until when the last request keeps one replica.
@@ -122,6 +163,8 @@ impl Model {
 #[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
 pub struct Replica {
     pub model: ModelName,
+    /// What it holds: the model may ask for something else by now.
+    pub ask: Ask,
     /// Where it is; the group is 0.
     pub seat: Seat,
     pub generation: u64,
@@ -130,6 +173,13 @@ pub struct Replica {
     pub stop: Option<ReplicaStop>,
     /// The action that starts it; it may still wait for others.
     pub start: ActionId,
+}
+
+impl Replica {
+    /// Thousandths of devices that it holds.
+    pub fn milli(&self, state: &State) -> u64 {
+        state.devices_of(&self.seat).map(|device| u64::from(self.ask.milli_on(device))).sum()
+    }
 }
 
 /// How far a replica is.

@@ -66,6 +66,12 @@ impl State {
         }
     }
 
+    /// The next moment at which the past fades.
+    pub(crate) fn next_fade(&self) -> At {
+        let step = (self.policy.half_life_ms / FADES).max(1);
+        At((self.now.0 / step + 1) * step)
+    }
+
     /// Books what a holder held from `since` until now.
     pub(crate) fn book(&mut self, holder: String, milli: u64, since: At) {
         *self.usage.held_ms.entry(holder).or_default() += milli * self.now.since(since) / 1000;
@@ -81,8 +87,7 @@ impl State {
             }
         }
         for replica in self.replicas.values() {
-            let Some(model) = self.models.get(&replica.model) else { continue };
-            let milli = model.seat_milli(self, &replica.seat);
+            let milli = replica.milli(self);
             *held.entry(format!("model/{}", replica.model)).or_default() += milli * self.now.since(replica.since) / 1000;
         }
         held

@@ -46,6 +46,8 @@ pub struct PolicyGene {
     pub consolidate: bool,
     /// Responsive queues are put in order every few seconds, not practically never.
     pub ranks: bool,
+    pub keep_surplus: bool,
+    pub sigmas_percent: u32,
 }
 
 #[derive(Clone, Debug)]
@@ -108,6 +110,8 @@ pub enum Op {
         model: usize,
         rate: u64,
         held: u64,
+        burst_milli: Option<u64>,
+        late_ppm: Option<u64>,
     },
     Submit(JobGene),
     /// The object of a job is written anew.
@@ -209,16 +213,26 @@ fn queue() -> impl Strategy<Value = QueueGene> {
 fn policy() -> impl Strategy<Value = PolicyGene> {
     let evictions = prop_oneof![4 => Just(30_u32), 1 => 0_u32..3];
     let rest = (any::<bool>(), any::<bool>());
-    (often(0.7), prop::sample::select(vec![0_u32, 0, 50, 100]), 0_u32..5, evictions, rest).prop_map(
-        |(topology, history_percent, max_reservations, evictions, (consolidate, ranks))| PolicyGene {
+    let serving = (often(0.7), prop::sample::select(vec![0_u32, 150]));
+    (often(0.7), prop::sample::select(vec![0_u32, 0, 50, 100]), 0_u32..5, evictions, rest, serving).prop_map(
+        |(topology, history_percent, max_reservations, evictions, (consolidate, ranks), (keep_surplus, sigmas_percent))| PolicyGene {
             topology,
             history_percent,
             max_reservations,
             evictions,
             consolidate,
             ranks,
+            keep_surplus,
+            sigmas_percent,
         },
     )
+}
+
+fn demand() -> impl Strategy<Value = Op> {
+    let rate = prop_oneof![2 => 0_u64..600, 1 => 0_u64..40];
+    let late = some(0.4, prop::sample::select(vec![0_u64, 700, 50_000]));
+    (0_usize..3, rate, 0_u64..4, some(0.4, 0_u64..30_000), late)
+        .prop_map(|(model, rate, held, burst_milli, late_ppm)| Op::Demand { model, rate, held, burst_milli, late_ppm })
 }
 
 /// A cluster, queues and a policy.
@@ -291,7 +305,7 @@ pub fn op() -> impl Strategy<Value = Op> {
     prop_oneof![
         8 => (1_u64..20_000).prop_map(Op::Advance),
         1 => (20_000_u64..4_000_000).prop_map(Op::Advance),
-        5 => (0_usize..3, 0_u64..600, 0_u64..4).prop_map(|(model, rate, held)| Op::Demand { model, rate, held }),
+        5 => demand(),
         14 => job().prop_map(Op::Submit),
         2 => (at(), job()).prop_map(|(job, gene)| Op::Respecify { job, gene }),
         2 => (at(), 1_u32..4, 0_u32..3).prop_map(|(job, min, extra)| Op::Resize { job, min, extra }),

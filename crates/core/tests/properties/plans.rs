@@ -127,7 +127,7 @@ fn used(engine: &Engine, action: &Action) -> Vec<u16> {
             let groups = &state.jobs[job].spec.groups;
             (workers.iter().map(|worker| &groups[usize::from(worker.group)].ask).collect(), workers.iter().collect())
         }
-        ActionKind::StartReplica { model, place, .. } => (vec![&state.models[model].spec.ask], vec![place]),
+        ActionKind::StartReplica { replica, place, .. } => (vec![&state.replicas[replica].ask], vec![place]),
         ActionKind::StopJob { .. } | ActionKind::StopReplica { .. } => (Vec::new(), Vec::new()),
     };
     let mut used = BTreeSet::new();
@@ -247,8 +247,7 @@ fn guarantees_hold(before: &Engine, after: &Engine, plan: &Plan) {
             ActionKind::StopReplica { model, replica } => {
                 let replica = &was.replicas.get(replica);
                 let Some(replica) = replica else { continue };
-                let ask = &was.models[model].spec.ask;
-                (&was.models[model].spec.queue, resources(before, ask, &replica.seat))
+                (&was.models[model].spec.queue, resources(before, &replica.ask, &replica.seat))
             }
             ActionKind::StartJob { .. } | ActionKind::StartReplica { .. } => continue,
         };

@@ -84,6 +84,8 @@ pub fn policy(gene: &PolicyGene) -> Policy {
         max_evictions_per_minute: gene.evictions,
         rank_every_ms: if gene.ranks { 5_000 } else { SELDOM_MS },
         consolidate: gene.consolidate,
+        keep_surplus: gene.keep_surplus,
+        burst_sigmas_percent: gene.sigmas_percent,
         ..Policy::default()
     }
 }
@@ -94,7 +96,7 @@ fn spread(gene: SpreadGene) -> Spread {
 }
 
 fn classes(gene: u8) -> Vec<ClassWish> {
-    let wish = |at: usize, speed_milli: u32| ClassWish { class: Class::from(CLASSES[at].0), speed_milli };
+    let wish = |at: usize, speed_milli: u32| ClassWish { class: Class::from(CLASSES[at].0), speed_milli, devices: 0 };
     match gene {
         0 => Vec::new(),
         1 => vec![wish(0, 1_000)],
@@ -178,6 +180,7 @@ pub fn model(index: usize, generation: u64, queues: usize) -> ModelSpec {
         max: 4,
         zero_after_ms: 20_000,
         max_rows: 16,
+        max_sharers: if index == 0 { 3 } else { 1 },
         generation,
     }
 }

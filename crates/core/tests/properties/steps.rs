@@ -16,9 +16,17 @@ impl World {
     pub fn step(&mut self, op: &Op) {
         match op {
             Op::Advance(ms) => self.now = self.now.plus(*ms),
-            Op::Demand { model, rate, held } if *model < self.models => {
+            Op::Demand { model, rate, held, burst_milli, late_ppm } if *model < self.models => {
                 let service = Some(ServiceTime { base_us: 20_000, per_row_us: 5_000 });
-                let demand = Demand { milli_rows_per_s: rate * 1_000, queued: *held, held: *held, service, ..Demand::default() };
+                let demand = Demand {
+                    milli_rows_per_s: rate * 1_000,
+                    queued: *held,
+                    held: *held,
+                    service,
+                    burst_milli: *burst_milli,
+                    late_ppm: *late_ppm,
+                    ..Demand::default()
+                };
                 self.tell(Event::Demand { model: setup::model_name(*model), demand });
             }
             Op::PauseModel { model, paused } if *model < self.models => {

@@ -154,14 +154,14 @@ impl World {
         match &action.kind {
             ActionKind::StartJob { job, attempt, workers, .. } => self.start_job(action, job, *attempt, workers, tells),
             ActionKind::StopJob { job, attempt, .. } => self.stop_job(action, job, *attempt, tells),
-            ActionKind::StartReplica { model, replica, place } => {
+            ActionKind::StartReplica { replica, place, .. } => {
                 let state = self.engine.state();
                 if !state.replicas.contains_key(replica) {
                     return if tells {
                         self.close(action.id, Outcome::Dropped);
                     };
                 }
-                let taken = taken(state, &state.models[model].spec.ask, place);
+                let taken = taken(state, &state.replicas[replica].ask, place);
                 self.real.replicas.insert(replica.clone(), taken);
                 if tells {
                     self.close(action.id, Outcome::Done);

@@ -106,7 +106,7 @@ fn groups(shape: &str) -> Vec<Group> {
 fn classes(text: &str) -> Vec<ClassWish> {
     let wish = |text: &str| {
         let (class, speed) = text.split_once(':').unwrap_or((text, "1000"));
-        ClassWish { class: class.into(), speed_milli: number(speed) }
+        ClassWish { class: class.into(), speed_milli: number(speed), devices: 0 }
     };
     text.split(',').map(wish).collect()
 }

@@ -175,17 +175,14 @@ fn share(sharers: u32) -> f64 {
     if sharers > 1 { 1.0 / f64::from(sharers) } else { 0.0 }
 }
 
-/// GPUs of a class held by models: whole replicas, and GPUs shared by slices of equal sharers.
+/// GPUs of a class held by models: whole replicas, and at least as many shared ones as the slices fill.
 pub fn held(all: &[Serving], class: usize) -> u32 {
-    let mut slices = [0_u32; 17];
-    let mut gpus = 0;
+    let (mut gpus, mut milli) = (0, 0);
     for serving in all.iter().filter(|serving| serving.class == class) {
         gpus += serving.replicas() * serving.gpus;
-        if let Some(count) = slices.get_mut(serving.slice() as usize).filter(|_| serving.slice() > 1) {
-            *count += 1;
-        }
+        milli += if serving.slice() > 1 { 1000 / serving.slice() } else { 0 };
     }
-    gpus + (0_u32..).zip(slices).skip(2).map(|(sharers, count)| count.div_ceil(sharers)).sum::<u32>()
+    gpus + milli.div_ceil(1000)
 }
 
 #[cfg(test)]
@@ -210,14 +207,14 @@ mod tests {
     }
 
     #[test]
-    fn slices_of_equal_sharers_share_a_gpu() {
+    fn slices_share_a_gpu() {
         let sliced = |sharers| {
             let mut serving = Serving::new(&spec(4));
             serving.order(0, 0, sharers, 0.0);
             serving
         };
         let all: Vec<Serving> = [4, 4, 4, 4, 4, 2].into_iter().map(sliced).collect();
-        assert_eq!(held(&all, 0), 2 + 1);
+        assert_eq!(held(&all, 0), 2, "five quarters and a half");
     }
 
     #[test]

@@ -2,9 +2,9 @@
 
 use super::Settings;
 use crate::Error;
+use crate::capacity::engine::{EngineCapacity, Parts};
 use crate::capacity::fifo::Fifo;
 use crate::capacity::outcome::{Ended, Outcome, Spread};
-use crate::capacity::rule::{Parts, Tidal};
 use crate::capacity::world::{self, Setup};
 use crate::capacity::{CapacityPolicy, GpuClass, Job, Model, ModelSpec};
 use crate::inference::queueing::Server;
@@ -15,7 +15,7 @@ pub enum Order {
     /// Strict first come first served.
     Fifo,
     /// Ours, without elasticity.
-    Tidal,
+    Ours,
 }
 
 /// A size and what it gives.
@@ -101,7 +101,7 @@ impl<'a> Sizing<'a> {
         let parts = Parts { lending: true, fixed: Vec::new(), elasticity, multiplexing };
         let specs: Vec<ModelSpec> = self.models.iter().map(|model| model.spec.clone()).collect();
         let setup = self.setup(gpus, true);
-        let mut policy = Tidal::new(&self.settings.rule, parts, &setup.classes, &specs, setup.costs, setup.round_ms);
+        let mut policy = EngineCapacity::new(&self.settings.rules, parts, &setup.classes, &specs, setup.costs);
         world::run(&setup, self.jobs, self.models, &mut policy)
     }
 
@@ -117,8 +117,8 @@ impl<'a> Sizing<'a> {
             let setup = self.setup(gpus, false);
             let parts = Parts { lending: false, fixed: Vec::new(), elasticity: false, multiplexing: false };
             let mut fifo = Fifo::new(gpus, Vec::new());
-            let mut tidal = Tidal::new(&self.settings.rule, parts, &setup.classes, &[], setup.costs, setup.round_ms);
-            let policy: &mut dyn CapacityPolicy = if order == Order::Fifo { &mut fifo } else { &mut tidal };
+            let mut ours = EngineCapacity::new(&self.settings.rules, parts, &setup.classes, &[], setup.costs);
+            let policy: &mut dyn CapacityPolicy = if order == Order::Fifo { &mut fifo } else { &mut ours };
             let outcome = world::run(&setup, jobs, &[], policy)?;
             Ok((self.keeps_wait(&outcome) && outcome.jct_s().mean <= jct_limit_s, outcome))
         };
