@@ -1,5 +1,6 @@
 //! The shape of a cluster on the command line: `16x4`, `443x8:V100,520x8:T4`.
 
+use std::fmt;
 use std::str::FromStr;
 
 /// Nodes of one kind.
@@ -20,6 +21,16 @@ impl Shape {
     /// GPUs of all nodes.
     pub fn gpus(&self) -> u64 {
         self.0.iter().map(|group| u64::from(group.nodes) * u64::from(group.gpus)).sum()
+    }
+}
+
+/// As it is written on the command line.
+impl fmt::Display for Shape {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (at, NodeGroup { nodes, gpus, class }) in self.0.iter().enumerate() {
+            write!(f, "{}{nodes}x{gpus}:{class}", if at > 0 { "," } else { "" })?;
+        }
+        Ok(())
     }
 }
 
@@ -60,6 +71,7 @@ mod tests {
         let shape: Shape = "443x8:V100,520x8:T4".parse().unwrap();
         assert_eq!(shape.0.len(), 2);
         assert_eq!(shape.gpus(), (443 + 520) * 8);
+        assert_eq!(shape.to_string().parse(), Ok(shape));
         assert_eq!("16x4".parse::<Shape>().unwrap().0[0].class, "GPU");
     }
 

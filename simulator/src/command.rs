@@ -3,7 +3,10 @@
 //! Everything is printed to the given writer; files only where a flag names one.
 
 mod jobs;
+mod line;
+mod span;
 mod studies;
+mod trace;
 
 use std::io::{self, Write};
 use std::path::PathBuf;
@@ -42,9 +45,16 @@ pub enum Ended {
 /// Runs one command.
 ///
 /// # Errors
-/// When the input is wrong; the text names the flag or the file and the line.
+/// When the input is wrong; the text names the flag or the file and the line. A reader that has gone is no error.
 pub fn run(args: &Args, out: &mut dyn Write) -> Result<Ended, Error> {
-    match &args.command {
+    match carry_out(&args.command, out) {
+        Err(error) if error.is_closed_pipe() => Ok(Ended::Well),
+        ended => ended,
+    }
+}
+
+fn carry_out(command: &Command, out: &mut dyn Write) -> Result<Ended, Error> {
+    match command {
         Command::Pack(args) => {
             let report = pack::run(args, pack::clock::thread_cpu_time)?;
             let text = if args.json { json(&report)? } else { report.to_string() };
@@ -53,7 +63,7 @@ pub fn run(args: &Args, out: &mut dyn Write) -> Result<Ended, Error> {
         }
         Command::Jobs(args) => jobs::run(args, out).map(|()| Ended::Well),
         Command::Study(args) => studies::run(args, out),
-        Command::Generate(args) => generate::run(args).map(|()| Ended::Well),
+        Command::Generate(args) => generate::run(args, out).map(|()| Ended::Well),
     }
 }
 
@@ -63,7 +73,7 @@ fn json(value: &impl serde::Serialize) -> Result<String, Error> {
 }
 
 fn print(out: &mut dyn Write, text: &str) -> Result<(), Error> {
-    writeln!(out, "{}", text.trim_end()).map_err(|source| Error::Write { path: PathBuf::from("-"), source })
+    writeln!(out, "{}", text.trim_end()).and_then(|()| out.flush()).map_err(|source| Error::Write { path: PathBuf::from("-"), source })
 }
 
 /// Writes a file that a flag names.

@@ -71,6 +71,11 @@ pub enum Error {
 }
 
 impl Error {
+    /// Whether whoever read our output has gone (`| head`): nothing is wrong.
+    pub fn is_closed_pipe(&self) -> bool {
+        matches!(self, Self::Write { source, .. } if source.kind() == std::io::ErrorKind::BrokenPipe)
+    }
+
     /// The process exit code (sysexits: 64 is a usage error, 66 no input, 70 our fault, 73 cannot create).
     pub fn code(&self) -> u8 {
         match self {

@@ -47,8 +47,15 @@ pub enum Kind {
     All,
 }
 
+/// Which studies can be done on synthetic data.
+const STUDIES: &str = "\
+The folder that `generate all` writes serves the studies `philly` and `lyra` (`simulate study philly --data DIR`), and each file serves
+`simulate jobs` or `simulate pack`. The studies `kueue-*`, `production-1300` and `scale` need no data. `fgd`, `pollux` and `tide` need
+measurements that are not made up here: published results, training curves, token lengths and times.";
+
 /// `tidegate simulate generate`.
 #[derive(clap::Args, Clone, Debug)]
+#[command(after_help = STUDIES)]
 pub struct Args {
     /// Which trace.
     pub kind: Kind,
@@ -94,12 +101,18 @@ impl Kind {
 }
 
 /// Carries out the command.
-pub fn run(args: &Args) -> Result<(), Error> {
+/// Standard output is `console`.
+pub fn run(args: &Args, console: &mut dyn Write) -> Result<(), Error> {
     let Args { kind, jobs, seed, out } = args;
     if *kind == Kind::All {
         return all(*jobs, *seed, out);
     }
-    file(*kind, jobs.unwrap_or(kind.rows()), *seed, out)
+    let rows = jobs.unwrap_or(kind.rows());
+    if out.as_os_str() == "-" {
+        let written = kind.write(rows, *seed, console).and_then(|()| console.flush());
+        return written.map_err(|source| Error::Write { path: out.clone(), source });
+    }
+    file(*kind, rows, *seed, out)
 }
 
 /// The folder that `simulate study --data` takes, as far as jobs, nodes and request rates go.
@@ -116,13 +129,13 @@ fn all(jobs: Option<u32>, seed: u64, folder: &Path) -> Result<(), Error> {
         (Kind::Philly, "philly/philly.csv.gz"),
         (Kind::OpenbNodes, "openb/openb_node_list_gpu_node.csv"),
         (Kind::OpenbPods, "openb/openb_pod_list_default.csv"),
-        (Kind::Servegen, "servegen/derived_total_rate.csv"),
         (Kind::Tiresias, "tiresias/60_job.csv"),
         (Kind::KueueGenerator, "kueue/generator.yaml"),
     ];
     for (kind, name) in files {
         file(kind, kind.rows(), seed, &folder.join(name))?;
     }
+    save(&folder.join("servegen/derived_total_rate.csv"), |out| servegen::write_family(Kind::Servegen.rows(), seed, out))?;
     for n in 1..=8 {
         file(
             Kind::Pollux,
@@ -135,21 +148,21 @@ fn all(jobs: Option<u32>, seed: u64, folder: &Path) -> Result<(), Error> {
 }
 
 fn file(kind: Kind, rows: u32, seed: u64, path: &Path) -> Result<(), Error> {
+    save(path, |out| kind.write(rows, seed, out))
+}
+
+/// Writes a file, gzipped if its name says so, in a folder that is made if need be.
+fn save(path: &Path, write: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> Result<(), Error> {
     let wrong = |source| Error::Write { path: path.to_owned(), source };
-    if path.as_os_str() == "-" {
-        let mut out = BufWriter::new(io::stdout().lock());
-        return kind.write(rows, seed, &mut out).and_then(|()| out.flush()).map_err(wrong);
-    }
     if let Some(folder) = path.parent() {
         fs::create_dir_all(folder).map_err(wrong)?;
     }
-    let out = BufWriter::new(File::create(path).map_err(wrong)?);
+    let mut out = BufWriter::new(File::create(path).map_err(wrong)?);
     if path.extension().is_some_and(|extension| extension == "gz") {
         let mut out = GzEncoder::new(out, Compression::default());
-        return kind.write(rows, seed, &mut out).and_then(|()| out.finish()?.flush()).map_err(wrong);
+        return write(&mut out).and_then(|()| out.finish()?.flush()).map_err(wrong);
     }
-    let mut out = out;
-    kind.write(rows, seed, &mut out).and_then(|()| out.flush()).map_err(wrong)
+    write(&mut out).and_then(|()| out.flush()).map_err(wrong)
 }
 
 #[cfg(test)]

@@ -6,6 +6,9 @@ use std::path::PathBuf;
 use clap::ValueEnum;
 use serde::Serialize;
 
+use super::line::{Line, word};
+use super::span::Span;
+use super::trace::{Jobs, Source, Tally, nodes, seconds};
 use super::{json, print, save};
 use crate::Error;
 use crate::cluster::Shape;
@@ -18,10 +21,10 @@ use crate::jobs::policies::ordered::Ordered;
 use crate::jobs::policies::tidegate;
 use crate::jobs::policies::tiresias::Tiresias;
 use crate::jobs::world::{self, Job, Outcome, Setup};
-use crate::jobs::{Costs, Fixed, Policy, Wish};
+use crate::jobs::{Costs, Policy};
 use crate::report::html::{Fact, Page};
 use crate::report::run::{Run, charts};
-use crate::trace::{self, Bad, Format, TraceJob};
+use crate::trace::Format;
 
 /// GPU-hours at which a job falls to Tiresias' next level; those that served it best on Philly.
 const TIRESIAS_GPU_MS: [u64; 2] = [3_600_000, 4 * 3_600_000];
@@ -38,8 +41,18 @@ pub struct Args {
     #[arg(long)]
     format: Format,
     /// Nodes and GPUs: `NODESxGPUS`[:CLASS],... for instance 76x8,1x2. GPU classes are not told apart here.
-    #[arg(long, value_name = "SHAPE")]
-    cluster: Shape,
+    #[arg(long, value_name = "SHAPE", default_value_if("format", "pollux", "16x4"))]
+    cluster: Option<Shape>,
+    /// Leaves out jobs submitted before this time of the trace (36h, 3d, 2w); what is left begins at 0.
+    #[arg(long, value_name = "SPAN")]
+    from: Option<Span>,
+    /// Leaves out jobs submitted from this time of the trace on.
+    #[arg(long, value_name = "SPAN")]
+    to: Option<Span>,
+    /// For the format pollux, which tells no run times: the folder with each application's measured curves. Absent: `traces`
+    /// beside the workload's folder. Jobs run on the GPUs and the batch that their user chose; elastic sizes are the study's.
+    #[arg(long, value_name = "DIR")]
+    curves: Option<PathBuf>,
     /// Several, separated by commas, are compared in one table.
     #[arg(long, value_delimiter = ',', default_value = "tidegate")]
     policy: Vec<Name>,
@@ -89,15 +102,26 @@ struct Row {
     summary: Summary,
 }
 
+/// What is printed with `--json`.
+#[derive(Serialize)]
+struct Report<'a> {
+    command: String,
+    gpus: u64,
+    #[serde(flatten)]
+    tally: &'a Tally,
+    notes: Vec<String>,
+    policies: Vec<Row>,
+}
+
 /// Runs the trace under each policy and prints the figures.
 pub(super) fn run(args: &Args, out: &mut dyn Write) -> Result<(), Error> {
-    let mut bad = if args.skip_bad { Bad::skips() } else { Bad::stops() };
-    let traced: Vec<TraceJob> = trace::jobs(&args.trace, args.format, &mut bad)?.collect::<Result<_, Error>>()?;
-    let setup = setup(args);
+    let cluster = args.cluster()?;
+    let jobs = Jobs::read(&args.source(cluster))?;
+    let setup = args.setup(cluster);
     let mut rows = Vec::new();
     let mut runs = Vec::new();
     for name in &args.policy {
-        let jobs = jobs(args, &traced, &setup)?;
+        let jobs = jobs.make();
         let mut policy = policy(*name, &setup, &jobs);
         let outcome = world::run(&setup, &jobs, policy.as_mut())?;
         rows.push(Row { policy: policy.name(), summary: summary(&setup, &jobs, &outcome) });
@@ -107,52 +131,89 @@ pub(super) fn run(args: &Args, out: &mut dyn Write) -> Result<(), Error> {
     if let Some(path) = &args.csv {
         save(path, |file| crate::report::csv::write(&charts, file))?;
     }
+    let command = args.line(cluster).to_string();
     if let Some(path) = &args.html {
-        let facts = [Fact::new("jobs", traced.len().to_string()), Fact::new("GPUs", args.cluster.gpus().to_string())];
-        let command = format!("tidegate simulate jobs --trace {} --policy ...", args.trace.display());
+        let facts = facts(&jobs.tally, cluster, &rows);
         let page = Page { title: "Jobs", command: &command, facts: &facts, studies: &[], charts: &charts };
         save(path, |file| write!(file, "{page}"))?;
     }
-    if args.json { print(out, &json(&rows)?) } else { print(out, &table(&rows, &bad)) }
+    let report = Report { command, gpus: cluster.gpus(), tally: &jobs.tally, notes: args.notes(&jobs.tally), policies: rows };
+    if args.json { print(out, &json(&report)?) } else { print(out, &table(&report)) }
 }
 
-fn setup(args: &Args) -> Setup {
-    let nodes = args.cluster.0.iter().flat_map(|group| (0..group.nodes).map(|_| group.gpus)).collect();
-    let restart_ms = u64::from(args.restart_seconds) * 1000;
-    let checkpoint_every_ms = u64::from(args.checkpoint_minutes) * 60_000;
-    Setup { nodes, costs: Costs { restart_ms, checkpoint_every_ms }, report_every_ms: 120_000, sample_every_ms: 600_000 }
-}
-
-/// The jobs of the trace; one that can never run is refused by name.
-fn jobs(args: &Args, traced: &[TraceJob], setup: &Setup) -> Result<Vec<Job>, Error> {
-    let wrong = |job: &TraceJob, what: &str| Error::Usage(format!("{}: job {} {what}", args.trace.display(), job.name));
-    let widest = setup.nodes.iter().copied().max().unwrap_or(0);
-    let all = args.cluster.gpus();
-    let mut jobs = Vec::new();
-    for job in traced.iter().filter(|job| job.gpus > 0) {
-        let Some(duration) = job.duration_ms else {
-            return Err(wrong(job, "has no run time: this format tells none; take the study of it instead"));
-        };
-        if u64::from(job.gpus) > all || widest == 0 {
-            return Err(wrong(job, &format!("asks for {} GPUs, the cluster has {all}: give --cluster more", job.gpus)));
+impl Args {
+    fn cluster(&self) -> Result<&Shape, Error> {
+        let missing = "--cluster is missing: write NODESxGPUS, for instance --cluster 76x8 (16x4 is the default of --format pollux alone)";
+        let cluster = self.cluster.as_ref().ok_or_else(|| Error::Usage(missing.to_owned()))?;
+        if let (Some(from), Some(to)) = (self.from, self.to)
+            && from >= to
+        {
+            return Err(Error::Usage(format!("--to {to} is not after --from {from}: give a later time")));
         }
-        let wish = Wish {
-            name: job.name.clone(),
-            queue: job.queue.clone(),
-            owner: job.owner.clone(),
-            recipe: job.recipe.clone(),
-            priority: job.priority,
-            min_gpus: job.gpus,
-            max_gpus: job.gpus,
-            gpus: job.gpus,
-            classes: Vec::new(),
-            speedup: Vec::new(),
-            preemptible: true,
-        };
-        let work = Box::new(Fixed { seconds: duration.max(1) as f64 / 1000.0 });
-        jobs.push(Job { submit: job.submit_ms, wish, work, tells_progress: false });
+        Ok(cluster)
     }
-    Ok(jobs)
+
+    fn source<'a>(&'a self, cluster: &'a Shape) -> Source<'a> {
+        Source {
+            path: &self.trace,
+            format: self.format,
+            cluster,
+            from: self.from,
+            to: self.to,
+            curves: self.curves.as_deref(),
+            skip_bad: self.skip_bad,
+        }
+    }
+
+    fn setup(&self, cluster: &Shape) -> Setup {
+        let restart_ms = u64::from(self.restart_seconds) * 1000;
+        let checkpoint_every_ms = u64::from(self.checkpoint_minutes) * 60_000;
+        let costs = Costs { restart_ms, checkpoint_every_ms };
+        Setup { nodes: nodes(cluster), costs, report_every_ms: 120_000, sample_every_ms: 600_000 }
+    }
+
+    /// What prints this report again.
+    fn line(&self, cluster: &Shape) -> Line {
+        let policies: Vec<String> = self.policy.iter().map(word).collect();
+        Line::new(&["tidegate", "simulate", "jobs"])
+            .with("trace", self.trace.display())
+            .with("format", word(&self.format))
+            .with("cluster", cluster)
+            .with("policy", policies.join(","))
+            .with_some("from", self.from)
+            .with_some("to", self.to)
+            .with_some("curves", self.curves.as_ref().map(|path| path.display()))
+            .with("restart-seconds", self.restart_seconds)
+            .with("checkpoint-minutes", self.checkpoint_minutes)
+            .with_switch("skip-bad", self.skip_bad)
+            .with_switch("json", self.json)
+            .with_some("csv", self.csv.as_ref().map(|path| path.display()))
+            .with_some("html", self.html.as_ref().map(|path| path.display()))
+    }
+
+    fn notes(&self, tally: &Tally) -> Vec<String> {
+        let mut notes = tally.notes();
+        if self.format == Format::Pollux {
+            notes.push("jobs run on the GPUs and the batch that their user chose, as fast as measured; elastic sizes: `simulate study pollux`".to_owned());
+        }
+        if self.policy.contains(&Name::Sjf) {
+            notes.push("sjf knows the true run times: an oracle".to_owned());
+        }
+        notes
+    }
+}
+
+/// What a reader sees first.
+fn facts(tally: &Tally, cluster: &Shape, rows: &[Row]) -> Vec<Fact> {
+    let mut facts = vec![Fact::new("jobs", tally.jobs.to_string()), Fact::new("GPUs", cluster.gpus().to_string())];
+    for Row { policy, summary } in rows {
+        let (jct, stops) = (summary.all.jct_h.mean, summary.preemptions_per_job_hour);
+        facts.push(Fact::new(format!("{policy}: mean JCT"), format!("{jct:.2} h")));
+        facts.push(Fact::new(format!("{policy}: p99 wait"), format!("{:.2} h", summary.all.wait_h.p99)));
+        facts.push(Fact::new(format!("{policy}: use"), format!("{:.1} %", summary.utilisation * 100.0)));
+        facts.push(Fact::new(format!("{policy}: stops"), format!("{stops:.3} per job-hour")));
+    }
+    facts
 }
 
 fn policy(name: Name, setup: &Setup, jobs: &[Job]) -> Box<dyn Policy> {
@@ -161,8 +222,9 @@ fn policy(name: Name, setup: &Setup, jobs: &[Job]) -> Box<dyn Policy> {
         Name::Fifo => Box::new(Ordered::fifo(floor)),
         Name::BestEffort => Box::new(Ordered::best_effort(floor)),
         Name::Sjf => {
-            let seconds = jobs.iter().map(|job| job.work.total());
-            Box::new(Ordered::sjf(floor, seconds.map(whole_ms).collect()))
+            let alone = |job: &Job| floor.place(job.wish.gpus).map_or(f64::INFINITY, |held| seconds(job.work.as_ref(), &held));
+            let order = jobs.iter().map(|job| whole_ms(alone(job))).collect();
+            Box::new(Ordered::sjf(floor, order))
         }
         Name::Fair => Box::new(Fair::new(floor)),
         Name::Backfill => Box::new(Backfill::new(floor, History::new(HISTORY.0, HISTORY.1, HISTORY.2), 50)),
@@ -190,7 +252,7 @@ fn series(name: &str, jobs: &[Job], outcome: &Outcome) -> Run {
     }
 }
 
-fn table(rows: &[Row], bad: &Bad) -> String {
+fn table(report: &Report<'_>) -> String {
     let mut text = format!(
         "{:<12} {:>8} {:>22} {:>26} {:>6} {:>12} {:>12} {:>8} {:>8}\n",
         "policy",
@@ -203,7 +265,7 @@ fn table(rows: &[Row], bad: &Bad) -> String {
         "lost %",
         "fairness"
     );
-    for Row { policy, summary } in rows {
+    for Row { policy, summary } in &report.policies {
         let three = |spread: &crate::jobs::metrics::Spread| format!("{:.3}/{:.3}/{:.2}", spread.mean, spread.p50, spread.p99);
         let line = format!(
             "{policy:<12} {:>8} {:>22} {:>26} {:>6.1} {:>12.4} {:>12.4} {:>8.2} {:>8.3}\n",
@@ -218,8 +280,8 @@ fn table(rows: &[Row], bad: &Bad) -> String {
         );
         text.push_str(&line);
     }
-    if bad.rows() > 0 {
-        text.push_str(&bad.to_string());
+    for line in report.notes.iter().chain(&report.tally.first_bad_rows) {
+        text.push_str(&format!("  {line}\n"));
     }
     text
 }

@@ -28,18 +28,35 @@ const CV_MEDIAN: f64 = 2.19;
 const CV_BELOW: f64 = 0.26;
 const CV_ABOVE: f64 = 0.46;
 
+const HEADER: &str = "model,t_s,total_rate_rps,active_clients,rate_weighted_cv";
+
+/// The models that the study `lyra` names, and their mean rates against `m-small`'s; courses and variation stay `m-small`'s.
+const FAMILY: [(&str, f64); 3] = [("m-small", 1.0), ("m-mid", 1.56), ("m-large", 0.164)];
+
 /// Writes `windows` rows after the header.
 pub fn write(windows: u32, seed: u64, out: &mut dyn Write) -> io::Result<()> {
-    let mut draw = Draw::new(seed, 2);
+    writeln!(out, "{HEADER}")?;
+    model("m-small", 1.0, windows, &mut Draw::new(seed, 2), out)
+}
+
+/// Writes `windows` rows of each model of the public file's general ones, each by a seed of its own.
+pub fn write_family(windows: u32, seed: u64, out: &mut dyn Write) -> io::Result<()> {
+    writeln!(out, "{HEADER}")?;
+    for ((name, factor), n) in FAMILY.into_iter().zip(0..) {
+        model(name, factor, windows, &mut Draw::new(seed.wrapping_add(n), 2), out)?;
+    }
+    Ok(())
+}
+
+fn model(name: &str, factor: f64, windows: u32, draw: &mut Draw, out: &mut dyn Write) -> io::Result<()> {
     let mut rest = SIGMA * draw.normal();
-    writeln!(out, "model,t_s,total_rate_rps,active_clients,rate_weighted_cv")?;
     for window in 0..u64::from(windows) {
         // exp(-sigma^2 / 2) keeps the mean of a log-normal factor at 1.
-        let rate = expected(window * WINDOW_S) * (rest - SIGMA * SIGMA / 2.0).exp();
+        let rate = factor * expected(window * WINDOW_S) * (rest - SIGMA * SIGMA / 2.0).exp();
         let clients = whole(20.3 + 1.8 * draw.normal()).clamp(15, 26);
         let normal = draw.normal();
         let cv = (CV_MEDIAN * (normal * if normal < 0.0 { CV_BELOW } else { CV_ABOVE }).exp()).clamp(1.1, 10.0);
-        writeln!(out, "m-small,{},{rate:.4},{clients},{cv:.4}", window * WINDOW_S)?;
+        writeln!(out, "{name},{},{rate:.4},{clients},{cv:.4}", window * WINDOW_S)?;
         rest = CORRELATION * rest + SIGMA * (1.0 - CORRELATION * CORRELATION).sqrt() * draw.normal();
     }
     Ok(())

@@ -131,16 +131,16 @@ fn equal_seeds_give_equal_files_and_others_do_not() {
 fn a_folder_of_all_kinds_is_named_as_the_public_traces_are() {
     let folder = tempfile::tempdir().unwrap();
     let mut args = Args { kind: Kind::All, jobs: None, seed: 1, out: folder.path().join("data") };
-    run(&args).unwrap();
+    run(&args, &mut std::io::sink()).unwrap();
     let mut bad = Bad::stops();
     for (file, format) in [("philly/philly.csv.gz", Format::Philly), ("pollux/workloads/workload-8.csv", Format::Pollux)] {
         let jobs = trace::jobs(&args.out.join(file), format, &mut bad).unwrap();
         assert!(jobs.map(Result::unwrap).count() >= 160, "{file}");
     }
     args.jobs = Some(5);
-    assert!(run(&args).unwrap_err().to_string().contains("--jobs"));
+    assert!(run(&args, &mut std::io::sink()).unwrap_err().to_string().contains("--jobs"));
     args = Args { jobs: None, out: "-".into(), ..args };
-    assert!(run(&args).unwrap_err().to_string().contains("--out"));
+    assert!(run(&args, &mut std::io::sink()).unwrap_err().to_string().contains("--out"));
     let within = Args { kind: Kind::Tiresias, jobs: None, seed: 1, out: folder.path().join("data/philly/philly.csv.gz/x") };
-    assert_eq!(run(&within).unwrap_err().code(), 73);
+    assert_eq!(run(&within, &mut std::io::sink()).unwrap_err().code(), 73);
 }

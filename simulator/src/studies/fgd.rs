@@ -43,8 +43,18 @@ struct Baselines {
 
 /// Runs it on `data`/openb.
 pub fn run(data: &Path) -> Result<Study, Error> {
-    let wrong = |error| Error::Usage(format!("simulator/settings/fgd.yaml: {error}"));
-    run_with(&serde_yaml::from_str(SETTINGS).map_err(wrong)?, &data.join("openb"))
+    run_with(&settings()?, &data.join("openb"))
+}
+
+/// Files of the data folder that the study reads.
+pub fn needs() -> Result<Vec<String>, Error> {
+    let lists = settings()?.lists.into_iter().map(|list| format!("openb/openb_pod_list_{list}.csv"));
+    let others = ["openb/expected_results/analysis_allo_discrete.csv", "openb/openb_node_list_gpu_node.csv"];
+    Ok(others.into_iter().map(str::to_owned).chain(lists).collect())
+}
+
+fn settings() -> Result<Settings, Error> {
+    serde_yaml::from_str(SETTINGS).map_err(|error| Error::Usage(format!("simulator/settings/fgd.yaml: {error}")))
 }
 
 fn run_with(settings: &Settings, openb: &Path) -> Result<Study, Error> {

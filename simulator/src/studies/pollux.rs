@@ -59,6 +59,25 @@ struct Runs {
     outcomes: Vec<Outcome>,
 }
 
+/// What the traces do not say about each application, by its name.
+pub fn facts() -> Result<BTreeMap<String, Facts>, Error> {
+    Ok(settings()?.applications)
+}
+
+/// Files and folders of the data folder that the study reads.
+pub fn needs() -> Result<Vec<String>, Error> {
+    let folders = LOADS.map(|load| if load == "1.0" { "pollux/workloads".to_owned() } else { format!("pollux/workloads-{load}") });
+    let curves = settings()?.applications.into_keys().map(|name| format!("pollux/traces/{name}/placements.csv"));
+    let published = ["tiresias", "pollux"].into_iter().flat_map(|policy| {
+        LOADS.map(|load| format!("pollux/results-jobload/{policy}-{load}/summary.json"))
+    });
+    Ok(folders.into_iter().chain(curves).chain(published).collect())
+}
+
+fn settings() -> Result<Settings, Error> {
+    serde_yaml::from_str(SETTINGS).map_err(|error| Error::Usage(format!("simulator/settings/pollux.yaml: {error}")))
+}
+
 /// Runs the study on the folder that holds `pollux/`.
 pub fn run(data: &Path) -> Result<Study, Error> {
     let bench = Bench::read(data)?;
@@ -91,8 +110,7 @@ fn assumptions(settings: &Settings) -> Vec<String> {
 
 impl Bench {
     fn read(data: &Path) -> Result<Self, Error> {
-        let settings: Settings =
-            serde_yaml::from_str(SETTINGS).map_err(|error| Error::Usage(format!("simulator/settings/pollux.yaml: {error}")))?;
+        let settings = settings()?;
         let folder = data.join("pollux");
         let read = |(name, facts): (&String, &Facts)| Application::read(&folder.join("traces").join(name), *facts);
         let applications = settings.applications.iter().map(read).collect::<Result<Vec<Application>, Error>>()?;
