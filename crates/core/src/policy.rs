@@ -34,6 +34,10 @@ pub struct Policy {
     pub predict_percent: u32,
     /// How often jobs of responsive queues are put in order anew, and running ones may yield to waiting ones.
     pub rank_every_ms: u64,
+    /// Elastic jobs of responsive queues get sizes all together when they are put in order (shortest mean time); else one worker
+    /// at a time and whenever devices come free, and what was started is made smaller but not stopped for it.
+    #[serde(default = "share_sizes")]
+    pub share_sizes: bool,
     /// By how many doublings more than usual the claim of a waiting job of a responsive queue must be smaller than that of the
     /// running one that yields to it, if the waiting one has run before: what was stopped does not come back by stopping another
     /// like it.
@@ -52,6 +56,10 @@ pub struct Policy {
 
 fn late_ppm() -> u64 {
     1000
+}
+
+fn share_sizes() -> bool {
+    true
 }
 
 fn keep_surplus() -> bool {
@@ -74,6 +82,7 @@ impl Default for Policy {
             max_reservations: 4,
             predict_percent: 75,
             rank_every_ms: 120_000,
+            share_sizes: share_sizes(),
             again_doublings: 0,
             evict_longest: false,
             max_starts: u32::MAX,

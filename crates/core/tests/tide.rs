@@ -5,7 +5,7 @@ use tidegate_core::explain;
 use tidegate_core::names::{DeviceId, JobName, ModelName, QueueName, ReplicaId};
 use tidegate_core::plan::{Action, ActionKind};
 use tidegate_core::policy::Policy;
-use tidegate_core::state::{Ask, Device, JobSpec, ModelSpec, Queue};
+use tidegate_core::state::{Ask, ClassWish, Device, JobSpec, ModelSpec, Queue};
 use tidegate_core::{At, Engine, Event, JobExit, Outcome};
 
 /// Four devices that belong to serving; training lives on what is lent.
@@ -310,4 +310,24 @@ fn a_small_model_moves_into_a_slice_beside_another_and_out_again() {
     assert_eq!(tide.after(0), ["words-4 starts (demand)"]);
     tide.happen();
     assert_eq!(tide.after(0), ["words-3 stops (reshaped)"]);
+}
+
+#[test]
+fn a_worker_takes_as_many_devices_of_a_slower_class_as_do_its_work() {
+    let mut tide = Box4::new();
+    for index in 0..8 {
+        tide.tell(Event::DeviceSeen(Device::new(format!("slow-{index}"), "slow", "T4", 16_384)));
+    }
+    let wish = |class: &str, speed_milli, devices| ClassWish { class: class.into(), speed_milli, devices };
+    let ask = Ask { classes: vec![wish("H100-80GB", 1_000, 0), wish("T4", 999, 3)], ..Ask::whole(1) };
+    for (name, workers) in [("fast", 4), ("slow", 2)] {
+        let spec = JobSpec::workers("training", workers, workers, ask.clone());
+        tide.tell(Event::JobSet { name: JobName::from(name), spec });
+    }
+    assert_eq!(tide.after(0), ["fast starts on 4 (lend)", "slow starts on 2 (lend)"]);
+    let devices = |name: &str| -> Vec<usize> {
+        let job = &tide.engine.state().jobs[&JobName::from(name)];
+        job.run().unwrap().seats.iter().map(|seat| seat.mask.count_ones() as usize).collect()
+    };
+    assert_eq!((devices("fast"), devices("slow")), (vec![1; 4], vec![3, 3]));
 }

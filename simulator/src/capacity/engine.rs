@@ -162,6 +162,8 @@ impl EngineCapacity {
             max_reservations: rules.max_reservations,
             rank_every_ms: rules.rank_every_s * 1000,
             again_doublings: rules.again_doublings,
+            // Sizes by shares stop more jobs: in `tide` 719 instead of 565 of 57,948 wait longer than they may at 1,056 GPUs.
+            share_sizes: false,
             evict_longest: rules.evict_longest,
             // The world charges every stop: nothing but what it costs holds it back.
             max_evictions_per_minute: u32::MAX,

@@ -92,8 +92,15 @@ impl Facts<'_> {
             let nodes = self.state.nodes.slots().map(|(ix, _, node)| (ix, node));
             self.desk.books.cluster.set_levels(&policy.levels, nodes);
         }
+        let resized = policy.share_sizes != self.state.policy.share_sizes;
         self.desk.consolidates = policy.consolidate;
         self.state.policy = policy;
+        if resized {
+            // Who grows by itself.
+            for ix in self.state.jobs.slots().map(|(ix, _, _)| ix).collect::<Vec<_>>() {
+                self.desk.list(self.state, ix);
+            }
+        }
         self.desk.mark_all();
     }
 

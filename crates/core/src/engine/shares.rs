@@ -8,6 +8,8 @@
 //! run. A running job takes part while its stop is cheap ([`claim::is_cheap`]) and nothing protects it. Others keep what they
 //! hold. Where nobody is elastic, nobody shares.
 //!
+//! With the policy's `share_sizes` off nobody does: sizes then follow the gains of single workers ([`super::elastic`]).
+//!
 //! **Bounds.** What is free counts as far as quota lets the queue have it, and while jobs of other queues wait, as far as it
 //! is the queue's own. It does not count while a job of the queue waits that takes no part and does not stand lower, nor what
 //! is held for a reservation. Jobs that become smaller or end count for the cap on evictions.
@@ -78,7 +80,7 @@ impl State {
 
     /// Whether it gets devices of those that share by shares, and so not otherwise.
     pub(super) fn takes_part(&self, spec: &JobSpec) -> bool {
-        group_of(spec).is_some() && predict::is_responsive(self, &spec.queue)
+        self.policy.share_sizes && group_of(spec).is_some() && predict::is_responsive(self, &spec.queue)
     }
 }
 
@@ -131,7 +133,7 @@ fn circles(round: &Round) -> Vec<Circle> {
 fn shares_any(state: &State, lists: &Lists) -> bool {
     let first = |kind: &BTreeSet<Turn>| kind.first().and_then(|turn| state.jobs.at(turn.2));
     let waits = || lists.waiting.values().filter_map(first).any(|job| state.shares(&job.spec));
-    predict::is_responsive(state, &lists.name) && (lists.elastic > 0 || waits())
+    state.policy.share_sizes && predict::is_responsive(state, &lists.name) && (lists.elastic > 0 || waits())
 }
 
 impl Member {

@@ -85,6 +85,8 @@ pub fn policy(gene: &PolicyGene) -> Policy {
         rank_every_ms: if gene.ranks { 5_000 } else { SELDOM_MS },
         consolidate: gene.consolidate,
         keep_surplus: gene.keep_surplus,
+        // Not of their own, so that there are no more systems than before: both of both come up.
+        share_sizes: gene.sigmas_percent == 0,
         burst_sigmas_percent: gene.sigmas_percent,
         ..Policy::default()
     }
