@@ -177,9 +177,6 @@ fn needs(name: Name) -> Result<Vec<String>, Error> {
 fn ours(name: Name) -> &'static str {
     match name {
         Name::Fgd => "`ours` is the placement score of the engine (core::fragment), called alone: no queue, no quota",
-        Name::Lyra | Name::Tide => {
-            "`ours` is a pure rule of the simulator that is to move into the engine, not the engine itself"
-        }
         _ => "`ours` is the engine that ships (core::Engine), fed with events and carried out in virtual time",
     }
 }
