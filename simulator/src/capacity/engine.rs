@@ -6,7 +6,7 @@
 //! end of a round is told to the world once.
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
+use std::collections::{BTreeMap, BinaryHeap};
 
 use serde::Deserialize;
 use tidegate_core::demand::{Demand, ServiceTime};
@@ -49,8 +49,6 @@ pub struct Rules {
     pub evict_longest: bool,
     /// A job that was started is not stopped for others for so many seconds.
     pub min_runtime_s: u64,
-    /// Every team has a queue of its own.
-    pub team_queues: bool,
 }
 
 /// Which parts are on.
@@ -99,8 +97,6 @@ pub struct EngineCapacity {
     checkpoints: BinaryHeap<Reverse<(Ms, u32, u32)>>,
     /// Replicas that get ready: when, and how long they loaded.
     loading: BinaryHeap<Reverse<(Ms, ReplicaId, Ms)>>,
-    /// Teams that have a queue.
-    teams: BTreeSet<u32>,
 }
 
 /// What a round changed: what a job held before, and whether its work since the checkpoint is lost.
@@ -140,7 +136,6 @@ impl EngineCapacity {
             held: BTreeMap::new(),
             checkpoints: BinaryHeap::new(),
             loading: BinaryHeap::new(),
-            teams: BTreeSet::new(),
         };
         this.tell(0, Event::PolicySet(this.policy()));
         this.add_nodes();
@@ -236,7 +231,6 @@ impl EngineCapacity {
 
     fn spec(&self, ask: &Ask) -> JobSpec {
         let (min, max) = if self.parts.elasticity { (ask.min_gpus, ask.max_gpus) } else { (ask.gpus, ask.gpus) };
-        let queue = if self.rules.team_queues { format!("{TRAINING}/{}", ask.team) } else { TRAINING.to_owned() };
         let any = ask.any_class && self.parts.lending;
         let classes = self.classes.iter().take(if any { usize::MAX } else { 1 });
         // As the GPUs of a worker are counted in those that do the same work, all classes are as fast; the last is preferred.
@@ -255,7 +249,7 @@ impl EngineCapacity {
             min_runtime_ms: self.rules.min_runtime_s * 1000,
             restart_ms: to_ms(self.costs.restart_s),
             speedup: self.speedup(min, max),
-            ..JobSpec::workers(queue, min, max, worker)
+            ..JobSpec::workers(TRAINING, min, max, worker)
         }
     }
 
@@ -405,10 +399,6 @@ impl CapacityPolicy for EngineCapacity {
     }
 
     fn submitted(&mut self, now: Ms, ask: &Ask) {
-        if self.rules.team_queues && self.teams.insert(ask.team) {
-            let queue = Queue { discipline: Discipline::Responsive, parent: Some(QueueName::from(TRAINING)), ..Queue::default() };
-            self.tell(now, Event::QueueSet { name: QueueName(format!("{TRAINING}/{}", ask.team)), queue });
-        }
         let spec = self.spec(ask);
         self.tell(now, Event::JobSet { name: job_name(ask.job), spec });
     }
