@@ -73,7 +73,9 @@ fn json(value: &impl serde::Serialize) -> Result<String, Error> {
 }
 
 fn print(out: &mut dyn Write, text: &str) -> Result<(), Error> {
-    writeln!(out, "{}", text.trim_end()).and_then(|()| out.flush()).map_err(|source| Error::Write { path: PathBuf::from("-"), source })
+    writeln!(out, "{}", text.trim_end())
+        .and_then(|()| out.flush())
+        .map_err(|source| Error::Write { path: PathBuf::from("-"), source })
 }
 
 /// Writes a file that a flag names.

@@ -26,6 +26,7 @@ pub fn policy(spec: &kinds::PoolSpec) -> Policy {
         history_percent: spec.history_percent,
         max_reservations: spec.max_reservations,
         predict_percent: spec.predict_percent,
+        consolidate: spec.consolidate,
         ..Policy::default()
     }
 }

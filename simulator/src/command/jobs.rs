@@ -143,7 +143,8 @@ pub(super) fn run(args: &Args, out: &mut dyn Write) -> Result<(), Error> {
 
 impl Args {
     fn cluster(&self) -> Result<&Shape, Error> {
-        let missing = "--cluster is missing: write NODESxGPUS, for instance --cluster 76x8 (16x4 is the default of --format pollux alone)";
+        let missing =
+            "--cluster is missing: write NODESxGPUS, for instance --cluster 76x8 (16x4 is the default of --format pollux alone)";
         let cluster = self.cluster.as_ref().ok_or_else(|| Error::Usage(missing.to_owned()))?;
         if let (Some(from), Some(to)) = (self.from, self.to)
             && from >= to
@@ -281,7 +282,7 @@ fn table(report: &Report<'_>) -> String {
         text.push_str(&line);
     }
     for line in report.notes.iter().chain(&report.tally.first_bad_rows) {
-        text.push_str(&format!("  {line}\n"));
+        text.extend(["  ", line, "\n"]);
     }
     text
 }

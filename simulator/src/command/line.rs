@@ -61,7 +61,8 @@ mod tests {
 
     #[test]
     fn words_are_quoted_where_a_shell_needs_it() {
-        let line = Line::new(&["tidegate", "x"]).with("trace", "my trace's.csv").with_some("to", Some("3d")).with_switch("json", false);
+        let line =
+            Line::new(&["tidegate", "x"]).with("trace", "my trace's.csv").with_some("to", Some("3d")).with_switch("json", false);
         assert_eq!(line.to_string(), r"tidegate x --trace 'my trace'\''s.csv' --to 3d");
     }
 }

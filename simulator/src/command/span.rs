@@ -18,7 +18,9 @@ impl FromStr for Span {
         let unit = UNITS.iter().find(|(unit, _)| text.ends_with(*unit));
         let parsed = unit.and_then(|(unit, ms)| text.strip_suffix(*unit)?.parse::<u64>().ok()?.checked_mul(*ms));
         let span = parsed.filter(|ms| *ms <= MOST_MS).map(Self);
-        span.ok_or_else(|| format!("`{text}` is no span of time; write a number with s, m, h, d or w, at most ten years, for instance 36h"))
+        span.ok_or_else(|| {
+            format!("`{text}` is no span of time; write a number with s, m, h, d or w, at most ten years, for instance 36h")
+        })
     }
 }
 

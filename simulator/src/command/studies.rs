@@ -54,7 +54,10 @@ enum Name {
 enum Done {
     Study(Study),
     /// It did not come to an end; the others go on.
-    Failed { name: String, error: String },
+    Failed {
+        name: String,
+        error: String,
+    },
 }
 
 /// Runs one study, or all of them: one that cannot be run is named and the others are not lost.
@@ -104,7 +107,8 @@ impl fmt::Display for Done {
 /// Writes what was done, and judges it. In text, `study all` has printed each as it ended.
 fn report(args: &Args, done: &[Done], out: &mut dyn Write) -> Result<Ended, Error> {
     if let Some(path) = &args.html {
-        let studies: Vec<Study> = done.iter().filter_map(|done| if let Done::Study(study) = done { Some(study.clone()) } else { None }).collect();
+        let studies: Vec<Study> =
+            done.iter().filter_map(|done| if let Done::Study(study) = done { Some(study.clone()) } else { None }).collect();
         let command = args.line().to_string();
         let page = Page { title: "Studies", command: &command, facts: &[], studies: &studies, charts: &[] };
         save(path, |file| write!(file, "{page}"))?;

@@ -98,7 +98,10 @@ impl Jobs {
 
     /// They again, for another policy.
     pub(super) fn make(&self) -> Vec<Job> {
-        self.traced.iter().map(|job| Job { submit: job.submit_ms, wish: wish(job), work: self.work(job), tells_progress: false }).collect()
+        self.traced
+            .iter()
+            .map(|job| Job { submit: job.submit_ms, wish: wish(job), work: self.work(job), tells_progress: false })
+            .collect()
     }
 
     fn add(&mut self, mut job: TraceJob, source: &Source<'_>, floor: &Floor) -> Result<(), Error> {
@@ -141,7 +144,9 @@ impl Jobs {
                 job.gpus
             )),
             (Format::Pollux, _) | (_, Some(_)) => Ok(()),
-            (_, None) => wrong("has no run time: --format tells none in this file; take a list with times, or `simulate pack`".to_owned()),
+            (_, None) => {
+                wrong("has no run time: --format tells none in this file; take a list with times, or `simulate pack`".to_owned())
+            }
         }
     }
 
@@ -198,9 +203,14 @@ fn placed(job: &TraceJob, floor: &Floor) -> Option<Held> {
 fn too_large(job: &TraceJob, source: &Source<'_>, floor: &Floor) -> Error {
     let (path, name, gpus, all) = (source.path.display(), &job.name, job.gpus, floor.gpus());
     let why = match job.gpus_per_node.filter(|gpus| *gpus > floor.largest()) {
-        Some(here) => format!("{here} of them on one node, the largest node has {}: give --cluster larger nodes", floor.largest()),
+        Some(here) => {
+            format!("{here} of them on one node, the largest node has {}: give --cluster larger nodes", floor.largest())
+        }
         None if gpus > all => format!("the cluster has {all}: give --cluster more"),
-        None => format!("which cannot be placed on {}, as a job takes whole nodes and the rest of one more: give --cluster more nodes", source.cluster),
+        None => format!(
+            "which cannot be placed on {}, as a job takes whole nodes and the rest of one more: give --cluster more nodes",
+            source.cluster
+        ),
     };
     Error::Usage(format!("{path}: job {name} asks for {gpus} GPUs, {why}; --skip-bad leaves such jobs out and counts them"))
 }

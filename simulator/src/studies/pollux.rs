@@ -66,11 +66,12 @@ pub fn facts() -> Result<BTreeMap<String, Facts>, Error> {
 
 /// Files and folders of the data folder that the study reads.
 pub fn needs() -> Result<Vec<String>, Error> {
-    let folders = LOADS.map(|load| if load == "1.0" { "pollux/workloads".to_owned() } else { format!("pollux/workloads-{load}") });
+    let folders =
+        LOADS.map(|load| if load == "1.0" { "pollux/workloads".to_owned() } else { format!("pollux/workloads-{load}") });
     let curves = settings()?.applications.into_keys().map(|name| format!("pollux/traces/{name}/placements.csv"));
-    let published = ["tiresias", "pollux"].into_iter().flat_map(|policy| {
-        LOADS.map(|load| format!("pollux/results-jobload/{policy}-{load}/summary.json"))
-    });
+    let published = ["tiresias", "pollux"]
+        .into_iter()
+        .flat_map(|policy| LOADS.map(|load| format!("pollux/results-jobload/{policy}-{load}/summary.json")));
     Ok(folders.into_iter().chain(curves).chain(published).collect())
 }
 

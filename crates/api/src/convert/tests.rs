@@ -153,11 +153,9 @@ fn a_pool_is_a_policy() {
     assert_eq!(policy_of("{}"), Policy::default());
     let policy = policy_of(
         "{headroomPercent: 10, lendAfterSeconds: 1, growAfterSeconds: 2, maxEvictionsPerMinute: 3, topologyLevels: [block, rack], \
-         halfLifeSeconds: 60, historyPercent: 50, maxReservations: 0, predictPercent: 90}",
+         halfLifeSeconds: 60, historyPercent: 50, maxReservations: 0, predictPercent: 90, consolidate: true}",
     );
     let expected = Policy {
-        max_starts: Policy::default().max_starts,
-        rank_every_ms: Policy::default().rank_every_ms,
         headroom_percent: 10,
         lend_after_ms: 1_000,
         grow_after_ms: 2_000,
@@ -167,7 +165,8 @@ fn a_pool_is_a_policy() {
         history_percent: 50,
         max_reservations: 0,
         predict_percent: 90,
-        consolidate: false,
+        consolidate: true,
+        ..Policy::default()
     };
     assert_eq!(policy, expected);
 }

@@ -47,6 +47,9 @@ pub struct PoolSpec {
     #[serde(default = "predict_percent")]
     #[schemars(range(min = 1, max = 99))]
     pub predict_percent: u32,
+    /// Running jobs may be moved to other devices, at the price of a restart, when that makes room for one that waits.
+    #[serde(default)]
+    pub consolidate: bool,
 }
 
 impl Default for PoolSpec {
@@ -61,6 +64,7 @@ impl Default for PoolSpec {
             history_percent: 0,
             max_reservations: max_reservations(),
             predict_percent: predict_percent(),
+            consolidate: false,
         }
     }
 }
