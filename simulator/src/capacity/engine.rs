@@ -430,3 +430,49 @@ impl CapacityPolicy for EngineCapacity {
         self.order_models(orders);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::capacity::world::{self, Setup};
+    use crate::capacity::{Job, Model};
+    use crate::inference::service::BatchTime;
+    use crate::inference::{Series, Window};
+
+    const COSTS: Costs = Costs { restart_s: 30.0, checkpoint_every_s: 600.0, evict_s: 10.0, scaling_exponent: 1.0 };
+
+    /// Who was stopped does not come back by stopping another.
+    fn rules() -> Rules {
+        Rules { again_doublings: 40, ..crate::studies::lyra::settings().unwrap().rules }
+    }
+
+    fn model(rates: &[f64]) -> Model {
+        let windows = rates.iter().map(|rate_rps| Window { rate_rps: *rate_rps, burst: 1.0 }).collect();
+        let batch = BatchTime { base_s: 0.02, row_s: 0.005 };
+        let spec =
+            ModelSpec { name: "m".into(), class: 1, gpus: 1, batch, slo_s: 0.25, max_rows: 16, load_s: 20.0, max_sharers: 1 };
+        Model { spec, demand: Series { name: "m".into(), window_s: 3_600, windows } }
+    }
+
+    #[test]
+    fn what_a_model_does_not_need_is_lent_and_comes_back_when_its_demand_rises() {
+        let class = |name: &str, gpus, speed| GpuClass { name: name.into(), gpus, speed };
+        let setup = Setup {
+            classes: vec![class("V100", 2, 1.0), class("T4", 8, 0.333)],
+            costs: COSTS,
+            round_ms: 60_000,
+            measured_ms: 7_200_000,
+            limit_ms: 100_000_000,
+        };
+        let ask = |job, any_class| Ask { job, team: 0, gpus: 2, min_gpus: 2, max_gpus: 2, any_class };
+        let jobs: Vec<Job> = (0..2).map(|job| Job { ask: ask(job, job == 1), arrives: 0, work_s: 5_000.0 }).collect();
+        let models = [model(&[100.0, 1_000.0])];
+        let parts = Parts { lending: true, fixed: Vec::new(), elasticity: true, multiplexing: false };
+        let mut policy = EngineCapacity::new(&rules(), parts, &setup.classes, &[models[0].spec.clone()], COSTS);
+        let outcome = world::run(&setup, &jobs, &models, &mut policy).unwrap();
+        assert!(outcome.jobs[0].wait_s < 1.0 && outcome.jobs[1].wait_s > 600.0, "the second ran on what was lent");
+        assert_eq!((outcome.jobs[0].stops, outcome.jobs[1].stops), (0, 1));
+        assert!(outcome.lent_gpu_hours > 5.0, "six T4s for an hour: {}", outcome.lent_gpu_hours);
+        assert!(outcome.attained() > 0.97, "all but the minute until they are back: {}", outcome.attained());
+    }
+}
