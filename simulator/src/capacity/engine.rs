@@ -6,7 +6,7 @@
 //! end of a round is told to the world once.
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
+use std::collections::{BTreeMap, BinaryHeap};
 
 use serde::Deserialize;
 use tidegate_core::demand::{Demand, ServiceTime};
@@ -49,8 +49,6 @@ pub struct Rules {
     pub evict_longest: bool,
     /// A job that was started is not stopped for others for so many seconds.
     pub min_runtime_s: u64,
-    /// Every team has a queue of its own.
-    pub team_queues: bool,
 }
 
 /// Which parts are on.
@@ -99,8 +97,6 @@ pub struct EngineCapacity {
     checkpoints: BinaryHeap<Reverse<(Ms, u32, u32)>>,
     /// Replicas that get ready: when, and how long they loaded.
     loading: BinaryHeap<Reverse<(Ms, ReplicaId, Ms)>>,
-    /// Teams that have a queue.
-    teams: BTreeSet<u32>,
 }
 
 /// What a round changed: what a job held before, and whether its work since the checkpoint is lost.
@@ -140,7 +136,6 @@ impl EngineCapacity {
             held: BTreeMap::new(),
             checkpoints: BinaryHeap::new(),
             loading: BinaryHeap::new(),
-            teams: BTreeSet::new(),
         };
         this.tell(0, Event::PolicySet(this.policy()));
         this.add_nodes();
@@ -236,7 +231,6 @@ impl EngineCapacity {
 
     fn spec(&self, ask: &Ask) -> JobSpec {
         let (min, max) = if self.parts.elasticity { (ask.min_gpus, ask.max_gpus) } else { (ask.gpus, ask.gpus) };
-        let queue = if self.rules.team_queues { format!("{TRAINING}/{}", ask.team) } else { TRAINING.to_owned() };
         let any = ask.any_class && self.parts.lending;
         let classes = self.classes.iter().take(if any { usize::MAX } else { 1 });
         // As the GPUs of a worker are counted in those that do the same work, all classes are as fast; the last is preferred.
@@ -255,7 +249,7 @@ impl EngineCapacity {
             min_runtime_ms: self.rules.min_runtime_s * 1000,
             restart_ms: to_ms(self.costs.restart_s),
             speedup: self.speedup(min, max),
-            ..JobSpec::workers(queue, min, max, worker)
+            ..JobSpec::workers(TRAINING, min, max, worker)
         }
     }
 
@@ -405,10 +399,6 @@ impl CapacityPolicy for EngineCapacity {
     }
 
     fn submitted(&mut self, now: Ms, ask: &Ask) {
-        if self.rules.team_queues && self.teams.insert(ask.team) {
-            let queue = Queue { discipline: Discipline::Responsive, parent: Some(QueueName::from(TRAINING)), ..Queue::default() };
-            self.tell(now, Event::QueueSet { name: QueueName(format!("{TRAINING}/{}", ask.team)), queue });
-        }
         let spec = self.spec(ask);
         self.tell(now, Event::JobSet { name: job_name(ask.job), spec });
     }
@@ -438,5 +428,51 @@ impl CapacityPolicy for EngineCapacity {
         }
         self.order_jobs(&changes, orders);
         self.order_models(orders);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::capacity::world::{self, Setup};
+    use crate::capacity::{Job, Model};
+    use crate::inference::service::BatchTime;
+    use crate::inference::{Series, Window};
+
+    const COSTS: Costs = Costs { restart_s: 30.0, checkpoint_every_s: 600.0, evict_s: 10.0, scaling_exponent: 1.0 };
+
+    /// Who was stopped does not come back by stopping another.
+    fn rules() -> Rules {
+        Rules { again_doublings: 40, ..crate::studies::lyra::settings().unwrap().rules }
+    }
+
+    fn model(rates: &[f64]) -> Model {
+        let windows = rates.iter().map(|rate_rps| Window { rate_rps: *rate_rps, burst: 1.0 }).collect();
+        let batch = BatchTime { base_s: 0.02, row_s: 0.005 };
+        let spec =
+            ModelSpec { name: "m".into(), class: 1, gpus: 1, batch, slo_s: 0.25, max_rows: 16, load_s: 20.0, max_sharers: 1 };
+        Model { spec, demand: Series { name: "m".into(), window_s: 3_600, windows } }
+    }
+
+    #[test]
+    fn what_a_model_does_not_need_is_lent_and_comes_back_when_its_demand_rises() {
+        let class = |name: &str, gpus, speed| GpuClass { name: name.into(), gpus, speed };
+        let setup = Setup {
+            classes: vec![class("V100", 2, 1.0), class("T4", 8, 0.333)],
+            costs: COSTS,
+            round_ms: 60_000,
+            measured_ms: 7_200_000,
+            limit_ms: 100_000_000,
+        };
+        let ask = |job, any_class| Ask { job, team: 0, gpus: 2, min_gpus: 2, max_gpus: 2, any_class };
+        let jobs: Vec<Job> = (0..2).map(|job| Job { ask: ask(job, job == 1), arrives: 0, work_s: 5_000.0 }).collect();
+        let models = [model(&[100.0, 1_000.0])];
+        let parts = Parts { lending: true, fixed: Vec::new(), elasticity: true, multiplexing: false };
+        let mut policy = EngineCapacity::new(&rules(), parts, &setup.classes, &[models[0].spec.clone()], COSTS);
+        let outcome = world::run(&setup, &jobs, &models, &mut policy).unwrap();
+        assert!(outcome.jobs[0].wait_s < 1.0 && outcome.jobs[1].wait_s > 600.0, "the second ran on what was lent");
+        assert_eq!((outcome.jobs[0].stops, outcome.jobs[1].stops), (0, 1));
+        assert!(outcome.lent_gpu_hours > 5.0, "six T4s for an hour: {}", outcome.lent_gpu_hours);
+        assert!(outcome.attained() > 0.97, "all but the minute until they are back: {}", outcome.attained());
     }
 }
