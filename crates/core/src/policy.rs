@@ -5,7 +5,6 @@ use serde::{Deserialize, Serialize};
 /// By which rules devices flow. Times in milliseconds.
 #[expect(clippy::struct_excessive_bools, reason = "each is a choice of its own, by name in the snapshot")]
 #[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
-#[expect(clippy::struct_excessive_bools, reason = "each is a switch of its own")]
 pub struct Policy {
     /// Capacity above the forecast demand, in percent of it.
     pub headroom_percent: u32,
