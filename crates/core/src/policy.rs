@@ -15,7 +15,7 @@ pub struct Policy {
     #[serde(default = "late_ppm")]
     pub late_ppm: u64,
     /// What a model does not need stays loaded until somebody wants the device; else it ends after `lend_after_ms`.
-    #[serde(default = "keep_surplus")]
+    #[serde(default)]
     pub keep_surplus: bool,
     /// A model's target falls only after its demand asked for less this long.
     pub lend_after_ms: u64,
@@ -63,17 +63,13 @@ fn share_sizes() -> bool {
     true
 }
 
-fn keep_surplus() -> bool {
-    true
-}
-
 impl Default for Policy {
     fn default() -> Self {
         Self {
             headroom_percent: 25,
             burst_sigmas_percent: 0,
             late_ppm: late_ppm(),
-            keep_surplus: keep_surplus(),
+            keep_surplus: false,
             lend_after_ms: 10_000,
             grow_after_ms: 5_000,
             max_evictions_per_minute: 30,

@@ -236,6 +236,8 @@ fn a_stale_attempt_changes_nothing() {
 #[test]
 fn what_nothing_needs_stays_loaded_until_somebody_wants_the_device() {
     let mut tide = Box4::new();
+    let policy = tide.engine.state().policy.clone();
+    tide.tell(Event::PolicySet(Policy { keep_surplus: true, ..policy }));
     tide.demand(500);
     tide.after(0);
     tide.happen();
@@ -251,8 +253,6 @@ fn what_nothing_needs_stays_loaded_until_somebody_wants_the_device() {
 #[test]
 fn without_the_choice_to_keep_it_surplus_ends_after_the_hysteresis() {
     let mut tide = Box4::new();
-    let policy = tide.engine.state().policy.clone();
-    tide.tell(Event::PolicySet(Policy { keep_surplus: false, ..policy }));
     tide.demand(500);
     tide.after(0);
     tide.happen();
@@ -264,6 +264,8 @@ fn without_the_choice_to_keep_it_surplus_ends_after_the_hysteresis() {
 #[test]
 fn surplus_goes_before_any_job_is_disturbed_and_is_no_eviction() {
     let mut tide = Box4::new();
+    let policy = tide.engine.state().policy.clone();
+    tide.tell(Event::PolicySet(Policy { keep_surplus: true, ..policy }));
     tide.submit("small", 1, 1);
     tide.after(0);
     tide.happen();

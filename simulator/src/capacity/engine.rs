@@ -152,6 +152,7 @@ impl EngineCapacity {
             headroom_percent: rules.headroom_percent,
             burst_sigmas_percent: rules.burst_sigmas_percent,
             late_ppm: rules.late_ppm,
+            keep_surplus: true,
             lend_after_ms: rules.lend_after_s * 1000,
             grow_after_ms: rules.grow_after_s * 1000,
             max_reservations: rules.max_reservations,
