@@ -151,7 +151,7 @@ fn a_pools_numbers_have_bounds() {
         ("topologyLevels: [rack, rack]", "spec.topologyLevels"),
         ("topologyLevels: [node]", "spec.topologyLevels"),
         ("topologyLevels: ['']", "spec.topologyLevels"),
-        ("consolidate: true", "spec.consolidate"),
+        ("consolidate: maybe", "spec.consolidate"),
     ] {
         assert_refused("Pool", wrong, &[field]);
     }
