@@ -348,6 +348,12 @@ impl Desk {
         self.listed.get(ix as usize)?.as_ref().map(|listed| listed.kind)
     }
 
+    /// Turn and kind of a job that waits in the queue and may start.
+    pub fn waits(&self, ix: u32, queue: u32) -> Option<(Turn, u32)> {
+        let listed = self.listed.get(ix as usize)?.as_ref().filter(|listed| listed.queue == queue)?;
+        listed.turn.map(|turn| (turn, listed.kind))
+    }
+
     /// Why a waiting job waits.
     pub fn blocked(&self, ix: u32) -> Option<&Block> {
         self.at_kind(self.kind_of(ix)?)?.block.as_ref()

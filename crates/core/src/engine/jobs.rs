@@ -128,7 +128,9 @@ impl Order {
     fn enter(&mut self, round: &Round, name: u32) {
         let Some(lists) = round.desk.queues.get(name as usize) else { return };
         let heads = lists.waiting.iter().filter_map(|(kind, turns)| turns.first().map(|turn| (*turn, *kind)));
-        let heads: BTreeSet<(Turn, u32)> = heads.collect();
+        // What is held for a job the others of its kind cannot have, but it can, wherever it stands among them by now.
+        let promised = round.state.reservations.keys().filter_map(|ix| round.desk.waits(*ix, name));
+        let heads: BTreeSet<(Turn, u32)> = heads.chain(promised).collect();
         self.refused.remove(&name);
         if let Some((_, known)) = self.numbers.get(&name).and_then(|at| self.queues.get_mut(*at)) {
             *known = heads;

@@ -158,12 +158,14 @@ fn all(nodes: &[u32], locality: Locality, jobs: &[Job]) -> Vec<Box<dyn Policy>> 
         Box::new(Fair::reclaiming(floor())),
         Box::new(Backfill::new(floor(), history(), 90)),
         Box::new(Tiresias::new(floor(), vec![3_600_000, 36_000_000])),
+        Box::new(ours(nodes)),
+        Box::new(EnginePolicy::new(&setup(nodes))),
     ]
 }
 
 /// The world refuses what over-commits a node, so to come to the end is half of the proof.
 #[test]
-fn every_peer_finishes_random_jobs_and_stops_none_that_may_not_be() {
+fn every_rule_finishes_random_jobs_and_stops_none_that_may_not_be() {
     let nodes = [8, 8, 4, 2];
     let mut stops: BTreeMap<&str, u32> = BTreeMap::new();
     for seed in 0..20 {
@@ -183,5 +185,5 @@ fn every_peer_finishes_random_jobs_and_stops_none_that_may_not_be() {
         }
     }
     let stopping: Vec<&str> = stops.into_iter().filter(|(_, count)| *count > 0).map(|(name, _)| name).collect();
-    assert_eq!(stopping, ["fair-reclaim", "tiresias"]);
+    assert_eq!(stopping, ["fair-reclaim", "tidegate", "tiresias"]);
 }
