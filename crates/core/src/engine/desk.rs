@@ -454,6 +454,12 @@ impl Desk {
         }
     }
 
+    /// Somebody of the queue who had been let in is not any more.
+    pub fn look_again(&mut self, queue: &QueueName) {
+        let queue = self.queue(queue);
+        self.wake(BTreeSet::from([queue]));
+    }
+
     fn wake(&mut self, queues: BTreeSet<u32>) {
         self.woken.extend(queues.iter().copied());
         self.dirty.extend(queues);

@@ -1,9 +1,9 @@
 //! Taking devices from running work: whom, and how few of them.
 //!
-//! Victims in order: replicas that nothing needs, then work that is ending anyway, then what overstays its welcome, then elastic jobs above their minimum, then
-//! whole jobs, then replicas; among equals the least lost work, the lower priority, the younger. The shortest prefix of that
-//! order after which the claimant fits is found by doubling and halving, then every victim that turns out not to be needed
-//! is let go again. All of it is tried on the books and kept or undone whole.
+//! Victims in order: replicas that nothing needs, then work that is ending anyway, then what overstays its welcome, then
+//! elastic jobs above their minimum, then whole jobs, then replicas; among equals the least lost work, the lower priority, the
+//! younger. The shortest prefix of that order after which the claimant fits is found by doubling and halving, then every
+//! victim that turns out not to be needed is let go again. All of it is tried on the books and kept or undone whole.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
@@ -101,7 +101,7 @@ impl Round<'_> {
             return Err(Denied::Nobody);
         }
         let mark = self.desk.books.mark();
-        let Some((count, ())) = self.shortest(want, &units) else { return Err(Denied::TooFew) };
+        let Some(count) = self.shortest(want, &units) else { return Err(Denied::TooFew) };
         let units = self.needed(want, units.into_iter().take(count).collect());
         let mut trial = self.give(&units);
         let placed = self.desk.books.place_gang(want.gang());
@@ -134,8 +134,8 @@ impl Round<'_> {
         }
     }
 
-    /// The shortest prefix that makes room, and its seats; the books are as before.
-    fn shortest(&mut self, want: &Want, units: &[Unit]) -> Option<(usize, ())> {
+    /// The length of the shortest prefix that makes room; the books are as before.
+    fn shortest(&mut self, want: &Want, units: &[Unit]) -> Option<usize> {
         let mut low = 0;
         let mut high = 1;
         while !self.is_enough(want, units.get(..high.min(units.len()))?) {
@@ -150,7 +150,7 @@ impl Round<'_> {
             let middle = low.midpoint(high);
             if self.is_enough(want, &units[..middle]) { high = middle } else { low = middle }
         }
-        Some((high, ()))
+        Some(high)
     }
 
     /// Drops units that are not needed, large runs of them first.

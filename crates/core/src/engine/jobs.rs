@@ -67,6 +67,10 @@ pub(super) fn decide(round: &mut Round) {
         }
         order.wake(round);
     }
+    // Who was let in, displaced and let in again is started as what it is now.
+    let mut known = BTreeSet::new();
+    chosen = chosen.into_iter().rev().filter(|one| known.insert(one.ix)).collect();
+    chosen.reverse();
     elastic::share_out(round, &chosen);
     for one in chosen {
         round.start(one);

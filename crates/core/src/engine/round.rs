@@ -130,6 +130,10 @@ impl Round<'_> {
             self.emit(id, Vec::new(), ActionKind::StopJob { job: name, attempt, resume_with }, reason);
         }
         self.desk.list(self.state, ix);
+        if order.is_none() {
+            // What it kept was taken: it is one of those that wait, in this very pass.
+            self.desk.look_again(&queue);
+        }
         self.desk.devices_came_free();
         self.desk.quota_came_free(&queue);
     }
