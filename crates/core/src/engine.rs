@@ -20,6 +20,7 @@ mod reserve;
 mod rights;
 mod round;
 mod shares;
+mod wakes;
 mod wishes;
 
 pub use desk::Block;
@@ -86,7 +87,7 @@ impl Engine {
             return Plan { actions: Vec::new(), wake_at: self.state.wake_at };
         }
         if due {
-            self.desk.mark_all();
+            self.desk.wakes.mark_all();
         }
         let actions = round::run(&mut self.state, &mut self.desk);
         self.desk.books.commit();
@@ -135,7 +136,7 @@ impl Engine {
     /// Makes the next decision look at everything.
     pub fn mark_all_dirty(&mut self) {
         self.state.dirty = true;
-        self.desk.mark_all();
+        self.desk.wakes.mark_all();
     }
 
     /// The whole state as versioned JSON.

@@ -101,7 +101,7 @@ impl Facts<'_> {
                 self.desk.list(self.state, ix);
             }
         }
-        self.desk.mark_all();
+        self.desk.wakes.mark_all();
     }
 
     fn with_job(&mut self, name: &JobName, change: impl FnOnce(&mut Job)) {
@@ -145,7 +145,7 @@ impl Facts<'_> {
         if let Some(node) = self.state.nodes.at(ix) {
             self.desk.books.cluster.set_node(ix, node);
             self.desk.note_health(ix, node);
-            self.desk.mark_all();
+            self.desk.wakes.mark_all();
         }
     }
 
@@ -206,7 +206,7 @@ impl Facts<'_> {
         self.desk.books.set_queues(self.state);
         self.desk.books.enter_usage(self.state);
         self.desk.relink();
-        self.desk.mark_all();
+        self.desk.wakes.mark_all();
     }
 
     fn job_set(&mut self, name: JobName, spec: JobSpec) {
@@ -237,7 +237,7 @@ impl Facts<'_> {
             self.state.asked_since = 0;
             self.state.mix = self.state.asked.mix(&self.desk.books.cluster.class_gpus());
             self.desk.books.cluster.set_mix(self.state.mix.clone());
-            self.desk.places_changed();
+            self.desk.wakes.places_changed();
         }
     }
 
@@ -255,7 +255,7 @@ impl Facts<'_> {
         }
         // What was promised was for the workers that it had.
         if !alike && self.state.reservations.remove(&ix).is_some() {
-            self.desk.devices_came_free();
+            self.desk.wakes.devices_came_free();
         }
         let Some(job) = self.state.jobs.at_mut(ix) else { return };
         if let Phase::Waiting { keep, .. } = &mut job.phase
@@ -272,7 +272,7 @@ impl Facts<'_> {
             return;
         }
         // Whom it may be displaced by, and when, may have changed for everybody.
-        self.desk.mark_all();
+        self.desk.wakes.mark_all();
         let moved = job.spec.queue != spec.queue;
         let now = self.state.now;
         if let Some(job) = self.state.jobs.at_mut(ix) {
@@ -354,7 +354,7 @@ impl Facts<'_> {
             books.free(queue, ask, seat);
         }
         let name = spec.queue.clone();
-        self.desk.devices_came_free();
+        self.desk.wakes.devices_came_free();
         self.desk.quota_came_free(&name);
     }
 
@@ -425,7 +425,7 @@ impl Facts<'_> {
             }
             self.state.book(format!("model/{}", replica.model), milli, replica.since);
             self.desk.quota_came_free(&queue);
-            self.desk.devices_came_free();
+            self.desk.wakes.devices_came_free();
         }
         self.desk.list_replica(self.state, ix);
         if failed {

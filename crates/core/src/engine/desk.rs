@@ -18,6 +18,7 @@ use crate::time::At;
 
 use super::gang::Refusal;
 use super::predict;
+use super::wakes::{Facts, Wakes};
 
 /// Why a kind of job was not let in.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -107,26 +108,11 @@ pub(super) struct Desk {
     pub out: BTreeSet<u32>,
     /// Replicas by model.
     pub by_model: BTreeMap<crate::names::ModelName, BTreeSet<u32>>,
-    /// Of those, the ones that may fare better because of what has happened since they were looked at.
-    woken: BTreeSet<u32>,
-    /// Queues to be looked at; with `all`, every one.
-    dirty: BTreeSet<u32>,
-    pub all: bool,
+    /// Which queues must be looked at, and when the others.
+    pub wakes: Wakes,
     /// The policy lets work be moved.
     pub consolidates: bool,
-    /// Queues that wait for devices, and that wait for quota, by the node that binds.
-    for_devices: BTreeSet<u32>,
-    for_quota: BTreeMap<NodeIx, BTreeSet<u32>>,
-    /// Queues that wait although they use less than their own.
-    owed: BTreeSet<u32>,
-    /// Queues with a gang of several groups that waits for devices, or for which others may be moved: such a search is greedy, so
-    /// that it may even succeed because somebody else took what misled it.
-    for_change: BTreeSet<u32>,
-    /// Queues that wait for the cap on evictions: every decision looks at them.
-    capped: BTreeSet<u32>,
-    /// When a queue that was refused may fare better only because time has passed.
-    retries: BTreeMap<u32, At>,
-    /// The same for models, which every decision looks at.
+    /// When a model that was refused may fare better only because time has passed; every decision looks at all models.
     pub model_retry: Option<At>,
     /// Replicas that their models do not need, as of the last pass.
     pub surplus: BTreeSet<u32>,
@@ -142,7 +128,8 @@ impl Desk {
     /// The desk of a state, from nothing.
     pub fn of(state: &State) -> Self {
         let consolidates = state.policy.consolidate;
-        let mut desk = Self { books: Books::of(state), all: true, consolidates, ..Self::default() };
+        let mut desk = Self { books: Books::of(state), consolidates, ..Self::default() };
+        desk.wakes.mark_all();
         for (ix, _, _) in state.jobs.slots() {
             desk.list(state, ix);
         }
@@ -223,7 +210,7 @@ impl Desk {
         if let Some(at) = timer {
             self.timers.insert((at, ix));
         }
-        self.dirty.insert(queue);
+        self.wakes.mark(queue);
         let (turn, priority) = (may_start.then_some(turn), job.spec.priority);
         self.listed[ix as usize] = Some(Listed { queue, kind, turn, priority, elastic, holds, resumes, timer });
     }
@@ -258,7 +245,7 @@ impl Desk {
         }
         self.growable.remove(&ix);
         self.wished.remove(&ix);
-        self.dirty.insert(was.queue);
+        self.wakes.mark(was.queue);
     }
 
     /// Lists a replica with its model and queue; call it after each change of a replica.
@@ -364,21 +351,14 @@ impl Desk {
         let Some(listed) = self.listed.get(ix as usize).and_then(Option::as_ref) else { return };
         let (kind, queue) = (listed.kind, listed.queue);
         let owed = self.is_owed(queue);
-        if let Some(binding) = refusal.binding {
-            self.for_quota.entry(binding.node).or_default().insert(queue);
-        }
-        if refusal.block == Block::EvictionCap {
-            self.capped.insert(queue);
-        }
-        if self.consolidates || self.at_kind(kind).is_some_and(|kind| kind.spec.groups.len() > 1) {
-            self.for_change.insert(queue);
-        }
-        if refusal.lacks_devices || refusal.lacks_victims || owed {
-            self.for_devices.insert(queue);
-        }
-        if owed {
-            self.owed.insert(queue);
-        }
+        let facts = Facts {
+            quota: refusal.binding.map(|binding| binding.node),
+            devices: refusal.lacks_devices || refusal.lacks_victims || owed,
+            owed,
+            places: self.consolidates || self.at_kind(kind).is_some_and(|kind| kind.spec.groups.len() > 1),
+            cap: refusal.block == Block::EvictionCap,
+        };
+        self.wakes.sleep(queue, facts);
         self.block(kind, refusal.block);
     }
 
@@ -407,91 +387,42 @@ impl Desk {
     /// The queue must be looked at.
     pub fn mark(&mut self, queue: &QueueName) {
         let queue = self.queue(queue);
-        self.dirty.insert(queue);
-    }
-
-    /// The same by its number.
-    pub fn mark_ix(&mut self, queue: u32) {
-        self.dirty.insert(queue);
-    }
-
-    /// Everything must be looked at.
-    pub fn mark_all(&mut self) {
-        self.all = true;
-    }
-
-    /// Devices came free on some node: queues that wait for devices look again.
-    pub fn devices_came_free(&mut self) {
-        let waiting = std::mem::take(&mut self.for_devices);
-        self.wake(waiting);
-    }
-
-    /// A queue uses less: those that waited for quota on its path look again.
-    pub fn quota_came_free(&mut self, queue: &QueueName) {
-        let Some(node) = self.books.tree.node(queue) else { return };
-        let path: Vec<NodeIx> = self.books.tree.path(node).collect();
-        for node in path {
-            if let Some(waiting) = self.for_quota.remove(&node) {
-                self.wake(waiting);
-            }
-        }
-    }
-
-    /// Work may be placed otherwise than before.
-    pub fn places_changed(&mut self) {
-        let waiting = std::mem::take(&mut self.for_change);
-        self.wake(waiting);
-    }
-
-    /// A queue uses more: those that are owed may now take from it, if it has more than its own.
-    pub fn quota_was_used(&mut self, queue: &QueueName) {
-        self.places_changed();
-        let tree = &self.books.tree;
-        let over = |node: NodeIx| (0..tree.resources()).any(|resource| tree.borrowing(node, resource));
-        if tree.node(queue).is_some_and(|node| tree.path(node).any(over)) {
-            let waiting = std::mem::take(&mut self.owed);
-            self.wake(waiting);
-        }
+        self.wakes.mark(queue);
     }
 
     /// Somebody of the queue who had been let in is not any more.
     pub fn look_again(&mut self, queue: &QueueName) {
         let queue = self.queue(queue);
-        self.wake(BTreeSet::from([queue]));
+        self.wakes.look_again(queue);
     }
 
-    fn wake(&mut self, queues: BTreeSet<u32>) {
-        self.woken.extend(queues.iter().copied());
-        self.dirty.extend(queues);
+    /// The queue is looked at then, if nothing happens before.
+    pub fn retry(&mut self, queue: &QueueName, at: At) {
+        let queue = self.queue(queue);
+        self.wakes.retry(queue, at);
     }
 
-    /// Queues that may fare better than when they were looked at in this round.
-    pub fn take_woken(&mut self) -> BTreeSet<u32> {
-        std::mem::take(&mut self.woken)
+    /// A queue uses less: those that waited for quota on its path look again.
+    pub fn quota_came_free(&mut self, queue: &QueueName) {
+        let Some(node) = self.books.tree.node(queue) else { return };
+        for node in self.books.tree.path(node) {
+            self.wakes.quota_came_free(node);
+        }
+    }
+
+    /// A queue uses more: those that are owed may now take from it, if it has more than its own.
+    pub fn quota_was_used(&mut self, queue: &QueueName) {
+        self.wakes.places_changed();
+        let tree = &self.books.tree;
+        let over = |node: NodeIx| (0..tree.resources()).any(|resource| tree.borrowing(node, resource));
+        if tree.node(queue).is_some_and(|node| tree.path(node).any(over)) {
+            self.wakes.borrowed();
+        }
     }
 
     /// Queues to look at, and none after.
     pub fn take_dirty(&mut self) -> Vec<u32> {
-        let mut dirty = std::mem::take(&mut self.dirty);
-        dirty.append(&mut self.capped);
-        self.woken.clear();
-        if std::mem::take(&mut self.all) {
-            self.retries.clear();
-            self.for_devices.clear();
-            self.for_quota.clear();
-            self.for_change.clear();
-            self.owed.clear();
-            return (0..u32::try_from(self.queues.len()).unwrap_or(u32::MAX)).collect();
-        }
-        self.retries.retain(|queue, _| !dirty.contains(queue));
-        dirty.into_iter().collect()
-    }
-
-    /// The queue is looked at again then, if nothing happens before.
-    pub fn retry(&mut self, queue: &QueueName, at: At) {
-        let queue = self.queue(queue);
-        let known = self.retries.entry(queue).or_insert(at);
-        *known = at.min(*known);
+        self.wakes.take_dirty(self.queues.len())
     }
 
     /// Jobs whose time has come; they are listed anew.
@@ -509,7 +440,7 @@ impl Desk {
 
     /// The next moments of jobs and queues.
     pub fn next_timers(&self) -> impl Iterator<Item = At> {
-        self.timers.first().map(|(at, _)| *at).into_iter().chain(self.retries.values().copied()).chain(self.model_retry)
+        self.timers.first().map(|(at, _)| *at).into_iter().chain(self.wakes.moments()).chain(self.model_retry)
     }
 
     /// Capacity by resource: GPUs in thousandths, cores in thousandths, MiB.

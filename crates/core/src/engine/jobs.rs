@@ -152,7 +152,7 @@ impl Order {
     /// Queues that may fare better since somebody was let in (at the cost of others, perhaps) or was promised other devices are
     /// tried (again) in this very pass: whether they were looked at before must make no difference.
     fn wake(&mut self, round: &mut Round) {
-        let woken = round.desk.take_woken();
+        let woken = round.desk.wakes.take_woken();
         if woken.is_empty() {
             return;
         }
@@ -194,7 +194,7 @@ impl Order {
     /// The queues are looked at again when orders have been carried out.
     fn leave(&self, round: &mut Round) {
         for (name, _) in &self.queues {
-            round.desk.mark_ix(*name);
+            round.desk.wakes.mark(*name);
         }
     }
 

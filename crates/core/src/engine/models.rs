@@ -92,7 +92,7 @@ fn offer(round: &mut Round, surplus: BTreeSet<u32>) {
         new.filter_map(|replica| round.state.models.get(&replica.model)).map(|model| model.spec.queue.clone()).collect();
     queues.dedup();
     for queue in queues {
-        round.desk.devices_came_free();
+        round.desk.wakes.devices_came_free();
         round.desk.quota_came_free(&queue);
     }
 }

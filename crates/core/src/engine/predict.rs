@@ -130,7 +130,7 @@ pub(super) fn rank(state: &mut State, desk: &mut Desk) {
         lists.weakest = lists.holders.iter().filter_map(|ix| claims.get(ix)).max().copied();
     }
     desk.claims = claims;
-    desk.mark_all();
+    desk.wakes.mark_all();
 }
 
 /// When jobs are put in order next: only while some wait in a responsive queue, or are elastic there.

@@ -57,7 +57,7 @@ impl Round<'_> {
     /// Nothing is kept for the job any more: others may have it, or a reservation of their own.
     pub(super) fn forget_reservation(&mut self, ix: u32) {
         if self.state.reservations.remove(&ix).is_some() {
-            self.desk.devices_came_free();
+            self.desk.wakes.devices_came_free();
         }
     }
 
@@ -145,7 +145,7 @@ impl Round<'_> {
         let is = self.state.reservations.get(&ix);
         let moved = was.is_some_and(|was| is.is_none_or(|is| (is.at, &is.seats) != (was.at, &was.seats)));
         if moved || !put_by.is_empty() {
-            self.desk.devices_came_free();
+            self.desk.wakes.devices_came_free();
         }
     }
 

@@ -134,7 +134,7 @@ impl Round<'_> {
             // What it kept was taken: it is one of those that wait, in this very pass.
             self.desk.look_again(&queue);
         }
-        self.desk.devices_came_free();
+        self.desk.wakes.devices_came_free();
         self.desk.quota_came_free(&queue);
     }
 
@@ -154,7 +154,7 @@ impl Round<'_> {
         let queue = self.state.models.get(&model).map(|model| model.spec.queue.clone());
         let action = self.next_id();
         self.emit(action, Vec::new(), ActionKind::StopReplica { model, replica: name }, reason);
-        self.desk.devices_came_free();
+        self.desk.wakes.devices_came_free();
         if let Some(queue) = queue {
             self.desk.quota_came_free(&queue);
             self.desk.mark(&queue);
