@@ -16,6 +16,7 @@ mod gang;
 mod jobs;
 mod models;
 mod predict;
+mod repair;
 mod reserve;
 mod rights;
 mod round;

@@ -12,7 +12,7 @@ use crate::plan::Reason;
 use crate::state::{Group, HOUR_MS, Job, JobSpec, Seat};
 use crate::time::At;
 
-use super::desk::Desk;
+use super::desk::{Desk, given_up};
 use super::displace::Want;
 use super::gang::Gang;
 use super::round::Round;
@@ -141,10 +141,15 @@ impl Round<'_> {
         let job = self.state.jobs.at(ix)?;
         let queue = self.desk.books.tree.node(&job.spec.queue)?;
         let run = job.run()?;
-        let spec = sized(&job.spec, &run.seats);
+        let (spec, before) = (sized(&job.spec, &run.seats), run.seats.clone());
         let mark = self.desk.books.mark();
         let seats = self.desk.books.place_gang(Gang { spec: &spec, queue, own_only: !spec.preemptible }).ok()?;
         if seats.iter().all(|seat| self.is_settled(seat)) {
+            // A seat without devices may be the one that it had: then nobody leaves it.
+            let same = given_up(&before, &given_up(&before, &seats));
+            for (ask, seat) in Desk::asks(&spec, &same) {
+                self.desk.books.settle(ask, seat, Holder::Job(ix));
+            }
             return Some(seats);
         }
         self.desk.books.rollback(mark);

@@ -404,7 +404,7 @@ impl Books {
     }
 
     /// Neighbours in rank are neighbours in place: by group, then by domain from the widest level down, node and device.
-    fn order(&self, seats: &mut [Seat]) {
+    pub(super) fn order(&self, seats: &mut [Seat]) {
         let place = |cluster: &Cluster, node: u32| -> Vec<u32> {
             let topology = cluster.topology();
             let first = |level: usize| topology.nodes(level, topology.domain(level, node)).first().copied().unwrap_or(NOWHERE);

@@ -118,7 +118,7 @@ impl Round<'_> {
         holders
     }
 
-    /// A gang that loses a worker goes on with the others if they are enough, in every group.
+    /// A gang that loses a worker goes on with the others if they are enough, in every group, or can be replaced.
     fn leave_node(&mut self, ix: u32, node: u32, out: u64, gone: bool) {
         let Some(job) = self.state.jobs.at(ix) else { return };
         let touches = |seat: &&Seat| seat.node == node && (gone || seat.mask & out != 0);
@@ -132,8 +132,14 @@ impl Round<'_> {
         let enough = (0_u16..)
             .zip(&job.spec.groups)
             .all(|(number, group)| rest.iter().filter(|seat| seat.group == number).count() >= group.min as usize);
-        let keep = if enough { rest } else { Vec::new() };
-        self.stop_job(ix, keep, Reason::DeviceOut { device });
+        let reason = Reason::DeviceOut { device };
+        if enough {
+            self.stop_job(ix, rest, reason);
+        } else if let Some(whole) = self.repair(ix, &rest) {
+            self.note_stop(ix, whole, reason);
+        } else {
+            self.stop_job(ix, Vec::new(), reason);
+        }
     }
 
     /// Ends replicas that hang while loading, and gangs that were not seen running in time.
