@@ -80,6 +80,7 @@ pub fn model(spec: &kinds::ModelSpec, generation: u64) -> ModelSpec {
         zero_after_ms: u64::from(spec.scale_to_zero_after_seconds) * 1000,
         max_rows: spec.batching.max_rows,
         max_sharers: 1,
+        memory: None,
         generation,
     }
 }

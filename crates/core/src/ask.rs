@@ -45,6 +45,8 @@ pub enum Amount {
     MemoryMib(u64),
     /// Thousandths of one device, of its compute and of its memory (a time slice or an MPS share).
     Milli(u16),
+    /// Thousandths of one device's compute beside MiB of its memory: what a model needs that takes turns with others.
+    Slice { milli: u16, mib: u64 },
     /// A MIG instance.
     Mig(Profile),
 }
@@ -77,7 +79,7 @@ impl Ask {
     pub fn suits(&self, device: &Device) -> bool {
         self.class_suits(&device.class)
             && match self.amount {
-                Amount::MemoryMib(mib) => mib <= device.memory_mib,
+                Amount::MemoryMib(mib) | Amount::Slice { mib, .. } => mib <= device.memory_mib,
                 Amount::Mig(_) => device.mig,
                 Amount::None | Amount::Whole(_) | Amount::Milli(_) => true,
             }
@@ -110,7 +112,7 @@ impl Ask {
         match self.amount {
             Amount::None => 0,
             Amount::Whole(devices) => devices,
-            Amount::MemoryMib(_) | Amount::Milli(_) | Amount::Mig(_) => 1,
+            Amount::MemoryMib(_) | Amount::Milli(_) | Amount::Slice { .. } | Amount::Mig(_) => 1,
         }
     }
 
@@ -124,7 +126,7 @@ impl Ask {
         match self.amount {
             Amount::None => 0,
             Amount::Whole(_) => 1000,
-            Amount::Milli(milli) => milli.clamp(1, 1000),
+            Amount::Milli(milli) | Amount::Slice { milli, .. } => milli.clamp(1, 1000),
             Amount::Mig(profile) => profile.milli(),
             Amount::MemoryMib(mib) => {
                 u16::try_from((mib * 1000).div_ceil(device.memory_mib.max(1)).clamp(1, 1000)).unwrap_or(1000)
@@ -137,7 +139,7 @@ impl Ask {
         match self.amount {
             Amount::None => 0,
             Amount::Whole(_) => device.memory_mib,
-            Amount::MemoryMib(mib) => mib,
+            Amount::MemoryMib(mib) | Amount::Slice { mib, .. } => mib,
             Amount::Milli(milli) => device.memory_mib * u64::from(milli.min(1000)) / 1000,
             Amount::Mig(profile) => device.memory_mib * u64::from(profile.memory_slices()) / 8,
         }

@@ -193,7 +193,7 @@ impl Books {
         let mut amounts = Amounts::default();
         match ask.amount {
             crate::ask::Amount::Whole(devices) => amounts.push(GPU, i64::from(devices) * 1000),
-            crate::ask::Amount::Milli(milli) => amounts.push(GPU, i64::from(milli)),
+            crate::ask::Amount::Milli(milli) | crate::ask::Amount::Slice { milli, .. } => amounts.push(GPU, i64::from(milli)),
             crate::ask::Amount::Mig(profile) => amounts.push(GPU, i64::from(profile.milli())),
             crate::ask::Amount::MemoryMib(_) => amounts.push(GPU, 1),
             crate::ask::Amount::None => {}

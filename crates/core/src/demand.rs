@@ -15,7 +15,7 @@
 //!
 //! **Sharing.** Models that take turns on one device wait for the turn that runs, those of the others and their own: with `k`
 //! sharers, `k + 1` batches must fit into the SLO, and a place is busy for `k x t(n)`. A model whose need fits such a slice asks
-//! for it instead of a device.
+//! for it instead of a device. Who shares with whom is not known then, so turns are cut for the strictest SLO of all that share.
 
 use serde::{Deserialize, Serialize};
 
@@ -106,11 +106,13 @@ pub struct Margin {
     pub factor_milli: u64,
     /// Models that may take turns on one device; 1: it is never shared.
     pub max_sharers: u32,
+    /// The strictest SLO of the models that take turns.
+    pub turn_slo_us: u64,
 }
 
 impl Default for Margin {
     fn default() -> Self {
-        Self { sigmas_percent: 0, factor_milli: 1000, max_sharers: 1 }
+        Self { sigmas_percent: 0, factor_milli: 1000, max_sharers: 1, turn_slo_us: u64::MAX }
     }
 }
 
@@ -154,14 +156,16 @@ pub fn need(demand: &Demand, promise: Promise, margin: Margin, ready: u32) -> Ne
     let forming = service.largest_batch(slo_us, promise.max_rows).saturating_mul(u64::from(ready.max(1))).saturating_mul(2);
     let excess = demand.queued.saturating_sub(forming);
     let backlog = excess.saturating_mul(2_000_000_000) / slo_us.max(1);
+    let turn_slo_us = slo_us.min(margin.turn_slo_us);
     let places = |sharers: u32| {
+        let slo_us = if sharers > 1 { turn_slo_us } else { slo_us };
         let rows = service.largest_turn(slo_us, promise.max_rows, sharers);
         let busy_us = service.of(rows).saturating_mul(u64::from(sharers));
         (rows, milli_places(rate, backlog, busy_us, demand.burst_milli.unwrap_or(RANDOM_MILLI), promise, margin))
     };
     let slice = (2..=margin.max_sharers).rev().find(|sharers| {
         let (rows, needed) = places(*sharers);
-        service.may_share(slo_us, *sharers) && needed <= rows.saturating_mul(1000)
+        service.may_share(turn_slo_us, *sharers) && needed <= rows.saturating_mul(1000)
     });
     if let Some(sharers) = slice {
         return Need { devices: 1, sharers };
@@ -316,6 +320,15 @@ mod tests {
         assert_eq!([need(40, 3), need(100, 3), need(300, 3)], [(1, 2), (1, 1), (3, 1)]);
         // 25 ms x (9 + 1) fit into 250 ms, 25 ms x 11 do not.
         assert_eq!(need(1, 16).1, 9);
+    }
+
+    #[test]
+    fn turns_are_as_short_as_the_strictest_of_those_that_share_needs() {
+        let demand = Demand { milli_rows_per_s: 1_000, service: Some(DIGITS), ..Demand::default() };
+        let sharers =
+            |turn_slo_us: u64| need(&demand, promise(25), Margin { max_sharers: 9, turn_slo_us, ..Margin::default() }, 1);
+        // 25 ms x (k + 1) must fit.
+        assert_eq!([u64::MAX, 150_000, 75_000, 60_000].map(|slo_us| sharers(slo_us).sharers), [9, 5, 2, 1]);
     }
 
     #[test]

@@ -5,7 +5,7 @@ mod model;
 mod usage;
 
 pub use job::{End, Group, HOUR_MS, Job, JobSpec, Phase, Progress, Run, Seat, SpeedPoint, Spread, Stop};
-pub use model::{Model, ModelSpec, Replica, ReplicaPhase, ReplicaStop};
+pub use model::{Model, ModelMemory, ModelSpec, Replica, ReplicaPhase, ReplicaStop};
 pub use usage::Usage;
 
 use std::collections::BTreeMap;
@@ -27,7 +27,7 @@ use crate::time::At;
 pub const EVICTION_WINDOW_MS: u64 = 60_000;
 
 /// Version of the snapshot's format.
-pub const VERSION: u32 = 3;
+pub const VERSION: u32 = 4;
 
 /// The whole state. Serialised, it is the snapshot.
 #[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]

@@ -93,6 +93,7 @@ impl Real {
             zero_after_ms: 60_000,
             max_rows: 16,
             max_sharers: 1,
+            memory: None,
             generation: 1,
         };
         this.tell(Event::ModelSet { name: ModelName::from("m"), spec });

@@ -5,7 +5,7 @@ use tidegate_core::explain;
 use tidegate_core::names::{DeviceId, JobName, ModelName, QueueName, ReplicaId};
 use tidegate_core::plan::{Action, ActionKind};
 use tidegate_core::policy::Policy;
-use tidegate_core::state::{Ask, ClassWish, Device, JobSpec, ModelSpec, Queue};
+use tidegate_core::state::{Amount, Ask, ClassWish, Device, JobSpec, ModelMemory, ModelSpec, Queue};
 use tidegate_core::{At, Engine, Event, JobExit, Outcome};
 
 /// Four devices that belong to serving; training lives on what is lent.
@@ -40,6 +40,7 @@ impl Box4 {
             zero_after_ms: 10_000,
             max_rows: 16,
             max_sharers: 1,
+            memory: None,
             generation: 1,
         };
         this.tell(Event::ModelSet { name: ModelName::from("digits"), spec });
@@ -312,6 +313,34 @@ fn a_small_model_moves_into_a_slice_beside_another_and_out_again() {
     assert_eq!(tide.after(0), ["words-4 starts (demand)"]);
     tide.happen();
     assert_eq!(tide.after(0), ["words-3 stops (reshaped)"]);
+}
+
+#[test]
+fn models_take_turns_where_the_weights_of_all_of_them_fit() {
+    let mut tide = Box4::new();
+    let spec = tide.engine.state().models[&ModelName::from("digits")].spec.clone();
+    // Of 81,920 MiB a slice by turns alone would take a quarter for each.
+    for (name, weights_mib) in [("large", 60_000), ("larger", 50_000), ("small", 10_000), ("tiny", 1_000)] {
+        let memory = Some(ModelMemory { weights_mib, row_kib: 1_024 });
+        let spec = ModelSpec { max_sharers: 4, memory, max_rows: 100, ..spec.clone() };
+        tide.tell(Event::ModelSet { name: ModelName::from(name), spec });
+        let demand = Demand {
+            milli_rows_per_s: 1_000,
+            service: Some(ServiceTime { base_us: 20_000, per_row_us: 5_000 }),
+            ..Demand::default()
+        };
+        tide.tell(Event::Demand { model: ModelName::from(name), demand });
+    }
+    tide.after(0);
+    let state = tide.engine.state();
+    let of = |name: &str| {
+        let replica = state.replicas.values().find(|replica| replica.model == ModelName::from(name)).unwrap();
+        (replica.seat.mask, replica.ask.amount)
+    };
+    assert_eq!(of("large").1, Amount::Slice { milli: 250, mib: 60_100 });
+    assert_ne!(of("large").0, of("larger").0, "110,000 MiB are not on one device");
+    let full = [of("large").0, of("larger").0];
+    assert!(full.contains(&of("small").0) && full.contains(&of("tiny").0), "what is left beside them is used");
 }
 
 #[test]

@@ -213,6 +213,7 @@ impl EngineCapacity {
             zero_after_ms: 0,
             max_rows: model.max_rows,
             max_sharers: if self.parts.multiplexing { model.max_sharers } else { 1 },
+            memory: None,
             generation: 1,
         };
         self.tell(0, Event::ModelSet { name: name.clone(), spec });

@@ -30,7 +30,7 @@ pub fn milli_of(ask: &Ask, device: &DeviceFree) -> u16 {
     match ask.amount {
         Amount::None => 0,
         Amount::Whole(_) => 1000,
-        Amount::Milli(milli) => milli.clamp(1, 1000),
+        Amount::Milli(milli) | Amount::Slice { milli, .. } => milli.clamp(1, 1000),
         Amount::Mig(profile) => profile.milli(),
         Amount::MemoryMib(mib) => u16::try_from((mib * 1000).div_ceil(device.memory_mib.max(1)).clamp(1, 1000)).unwrap_or(1000),
     }
@@ -41,7 +41,7 @@ fn mib_of(ask: &Ask, device: &DeviceFree) -> u64 {
     match ask.amount {
         Amount::None => 0,
         Amount::Whole(_) => device.memory_mib,
-        Amount::MemoryMib(mib) => mib,
+        Amount::MemoryMib(mib) | Amount::Slice { mib, .. } => mib,
         Amount::Milli(milli) => device.memory_mib * u64::from(milli.min(1000)) / 1000,
         Amount::Mig(profile) => device.memory_mib * u64::from(profile.memory_slices()) / 8,
     }
@@ -66,7 +66,9 @@ pub fn choose(wish: Wish<'_>, node: &NodeFree, eligible: u64, mix: &Mix) -> Opti
         Amount::None => Some(Choice { mask: 0, slices: 0, settled: true }),
         Amount::Whole(devices) if wish.island => whole_of_one(node, eligible, devices),
         Amount::Whole(devices) => whole(node, eligible, devices),
-        Amount::Milli(_) | Amount::MemoryMib(_) => share(ask, shape, node, eligible, mix).map(|(choice, _)| choice),
+        Amount::Milli(_) | Amount::MemoryMib(_) | Amount::Slice { .. } => {
+            share(ask, shape, node, eligible, mix).map(|(choice, _)| choice)
+        }
         Amount::Mig(_) => instance(ask, node, eligible),
     }?;
     Some(Choice { settled: choice.settled && settled, ..choice })
@@ -78,7 +80,9 @@ pub fn rated(wish: Wish<'_>, node: &NodeFree, eligible: u64, mix: &Mix) -> Optio
     let choice = choose(wish, node, eligible, mix)?;
     let class = bits(eligible).next().and_then(|at| node.devices.get(at)).map_or(0, |device| device.class_ix);
     let placement = match ask.amount {
-        Amount::Milli(_) | Amount::MemoryMib(_) => share(ask, shape, node, eligible, mix).and_then(|(_, placement)| placement),
+        Amount::Milli(_) | Amount::MemoryMib(_) | Amount::Slice { .. } => {
+            share(ask, shape, node, eligible, mix).and_then(|(_, placement)| placement)
+        }
         Amount::None | Amount::Whole(_) | Amount::Mig(_) => score::place(shape, node, class, &node.free, mix),
     };
     Some((choice, placement))
@@ -98,7 +102,7 @@ pub fn fit(wish: Wish<'_>, node: &NodeFree, eligible: u64) -> u32 {
             islands(node, free_mask(node, eligible)).iter().map(|(size, ..)| u64::from(size / devices.max(1))).sum()
         }
         Amount::Whole(devices) => u64::from(free_mask(node, eligible).count_ones()) / u64::from(devices.max(1)),
-        Amount::Milli(_) | Amount::MemoryMib(_) => {
+        Amount::Milli(_) | Amount::MemoryMib(_) | Amount::Slice { .. } => {
             bits(eligible).filter_map(|at| node.devices.get(at)).map(|device| shares(ask, device)).sum()
         }
         Amount::Mig(_) => bits(eligible).filter_map(|at| node.devices.get(at)).map(|device| instances(ask, device)).sum(),

@@ -208,7 +208,7 @@ impl NodeFree {
             device.usable
                 && ask.class_suits(&device.class)
                 && match ask.amount {
-                    Amount::MemoryMib(mib) => mib <= device.memory_mib,
+                    Amount::MemoryMib(mib) | Amount::Slice { mib, .. } => mib <= device.memory_mib,
                     Amount::Mig(_) => device.mig,
                     Amount::None | Amount::Whole(_) | Amount::Milli(_) => true,
                 }

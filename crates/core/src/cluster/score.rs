@@ -16,7 +16,7 @@ pub fn shape(ask: &Ask, classes: &[Class]) -> Shape {
     let gpus = match ask.amount {
         Amount::None => Gpus::None,
         Amount::Whole(devices) => Gpus::Whole(u16::try_from(devices).unwrap_or(u16::MAX)),
-        Amount::Milli(milli) => fraction(u64::from(milli)),
+        Amount::Milli(milli) | Amount::Slice { milli, .. } => fraction(u64::from(milli)),
         Amount::MemoryMib(mib) => fraction((mib * 1000).div_ceil(USUAL_DEVICE_MIB)),
         Amount::Mig(profile) => fraction(u64::from(profile.milli())),
     };

@@ -385,13 +385,16 @@ impl Facts<'_> {
         let (now, stop_ms) = (self.state.now, self.state.stop_ms);
         let replicas = self.desk.by_model.get(name).into_iter().flatten().filter_map(|ix| self.state.replicas.at(*ix));
         let ready = replicas.filter(|replica| replica.stop.is_none() && replica.phase == ReplicaPhase::Ready).count();
+        let shares = self.state.models.get(name).is_some_and(|model| model.spec.sharers() > 1);
+        let strictest = || self.state.models.values().filter_map(Model::turn_slo_us).min();
+        let turn_slo_us = shares.then(strictest).flatten().unwrap_or(u64::MAX);
         let policy = &self.state.policy;
         let Some(model) = self.state.models.get_mut(name) else { return };
         let asks =
             |model: &Model| (model.want, model.target(now, policy), model.next_change(now, policy), model.sharers(now, policy));
         let former = asks(model);
         let lead_ms = model.load_ms + stop_ms;
-        model.observe(now, demand, policy, lead_ms, u32::try_from(ready).unwrap_or(u32::MAX));
+        model.observe(now, demand, policy, lead_ms, u32::try_from(ready).unwrap_or(u32::MAX), turn_slo_us);
         self.state.dirty |= former != asks(model);
     }
 

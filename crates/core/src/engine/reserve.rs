@@ -104,7 +104,7 @@ impl Round<'_> {
                 Amount::Mig(_) => {
                     (device.firm == 0 || device.slices != 0) && device.slices & seat.slices == 0 && device.milli >= claim.milli
                 }
-                Amount::Milli(_) | Amount::MemoryMib(_) => {
+                Amount::Milli(_) | Amount::MemoryMib(_) | Amount::Slice { .. } => {
                     device.slices == 0 && device.milli >= claim.milli && device.mib >= claim.mib
                 }
             })

@@ -154,14 +154,14 @@ pub(super) fn best_node(engine: &Engine, name: &JobName, group: &Group, look: &L
             }
             Some(format!("a worker needs {devices} device(s) of one node; the best node {node} has {free} of {all} free"))
         }
-        Amount::MemoryMib(mib) if look.room.0 < mib => {
+        Amount::MemoryMib(mib) | Amount::Slice { mib, .. } if look.room.0 < mib => {
             Some(format!("the emptiest device has {} free", words::memory(look.room.0)))
         }
-        Amount::Milli(share) if look.room.1 < share => {
+        Amount::Milli(share) | Amount::Slice { milli: share, .. } if look.room.1 < share => {
             Some(format!("the emptiest device has {} free", words::milli(i64::from(look.room.1))))
         }
         Amount::Mig(_) => Some("no device has free slices in a row where such an instance may start".to_owned()),
-        Amount::MemoryMib(_) | Amount::Milli(_) | Amount::None => lacks_beside(engine, name, group),
+        Amount::MemoryMib(_) | Amount::Milli(_) | Amount::Slice { .. } | Amount::None => lacks_beside(engine, name, group),
     }
 }
 

@@ -185,7 +185,9 @@ impl<'a> Waiting<'a> {
         let free = match group.ask.amount {
             Amount::None => return format!("needs {need}, no node has that much free"),
             Amount::Whole(_) => format!("{} of {} are free", look.free, look.all),
-            Amount::MemoryMib(_) | Amount::Milli(_) | Amount::Mig(_) => format!("none of {} has that free", look.all),
+            Amount::MemoryMib(_) | Amount::Milli(_) | Amount::Slice { .. } | Amount::Mig(_) => {
+                format!("none of {} has that free", look.all)
+            }
         };
         let mut holders = claims::holders(self.engine, &group.ask);
         holders.remove(&Holder::Job(self.ix));

@@ -93,6 +93,9 @@ pub(crate) fn need(group: &Group) -> String {
         Amount::Whole(devices) => format!("{} device(s){of}", group.min.saturating_mul(devices)),
         Amount::MemoryMib(mib) => format!("{} of one device{of}{each}", memory(mib)),
         Amount::Milli(share) => format!("{} of one device{of}{each}", milli(i64::from(share))),
+        Amount::Slice { milli: share, mib } => {
+            format!("{} and {} of one device{of}{each}", milli(i64::from(share)), memory(mib))
+        }
         Amount::Mig(profile) => format!("a MIG instance of {} slice(s){of}{each}", profile.compute_slices()),
         Amount::None => format!("{}{each}", beside(&group.ask)),
     }

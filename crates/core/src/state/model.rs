@@ -26,12 +26,37 @@ pub struct ModelSpec {
     /// never shares. Only for models whose replica asks for one whole device.
     #[serde(default = "one")]
     pub max_sharers: u32,
+    /// Device memory of a replica; absent: a slice counts as its part of the device's memory.
+    #[serde(default)]
+    pub memory: Option<ModelMemory>,
     /// Rises when replicas must be replaced because what they serve changed.
     pub generation: u64,
 }
 
 fn one() -> u32 {
     1
+}
+
+/// Device memory of one replica: what stays, and what a batch takes beside it.
+#[derive(Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ModelMemory {
+    pub weights_mib: u64,
+    /// Activations of one row.
+    pub row_kib: u64,
+}
+
+impl ModelMemory {
+    /// With batches of so many rows.
+    pub fn mib(self, rows: u32) -> u64 {
+        self.weights_mib.saturating_add(self.row_kib.saturating_mul(u64::from(rows)).div_ceil(1024))
+    }
+}
+
+impl ModelSpec {
+    /// Models with which one of its replicas may take turns, itself included.
+    pub fn sharers(&self) -> u32 {
+        if self.ask.amount == Amount::Whole(1) { self.max_sharers.max(1) } else { 1 }
+    }
 }
 
 /// A model.
@@ -85,7 +110,8 @@ impl Model {
     }
 
     /// Takes in a demand sample: what it asks for now, and until when the former want held.
-    pub fn observe(&mut self, at: At, demand: Demand, policy: &Policy, lead_ms: u64, ready: u32) {
+    /// `turn_slo_us` is the strictest SLO of the models that take turns.
+    pub fn observe(&mut self, at: At, demand: Demand, policy: &Policy, lead_ms: u64, ready: u32, turn_slo_us: u64) {
         if !demand.is_idle() {
             self.last_request = Some(at);
         }
@@ -101,7 +127,8 @@ impl Model {
         let margin = Margin {
             sigmas_percent: policy.burst_sigmas_percent,
             factor_milli: self.budget.factor_milli(policy.late_ppm),
-            max_sharers: if self.spec.ask.amount == Amount::Whole(1) { self.spec.max_sharers } else { 1 },
+            max_sharers: self.spec.sharers(),
+            turn_slo_us,
         };
         let asked = demand::need(&demand, promise, margin, ready);
         self.peak_want = self.peak_want.max(asked.devices);
@@ -138,11 +165,21 @@ impl Model {
         self.past(now, policy).map_or(self.want_sharers, |past| past.sharers)
     }
 
+    /// The SLO to which turns on a shared device must be cut; absent: it takes none.
+    pub fn turn_slo_us(&self) -> Option<u64> {
+        let slo_us = self.spec.slo_ms * 1000;
+        let can = self.demand.service.is_none_or(|service| service.may_share(slo_us, 2));
+        (self.spec.sharers() > 1 && !self.removed && can).then_some(slo_us)
+    }
+
     /// What a new replica asks for.
     pub fn ask(&self, now: At, policy: &Policy) -> Ask {
         let sharers = self.sharers(now, policy);
         match u16::try_from(1000 / sharers.max(1)) {
-            Ok(milli) if sharers > 1 => Ask { amount: Amount::Milli(milli), ..self.spec.ask.clone() },
+            Ok(milli) if sharers > 1 => {
+                let with = |memory: ModelMemory| Amount::Slice { milli, mib: memory.mib(self.spec.max_rows) };
+                Ask { amount: self.spec.memory.map_or(Amount::Milli(milli), with), ..self.spec.ask.clone() }
+            }
             _ => self.spec.ask.clone(),
         }
     }

@@ -6,8 +6,8 @@ use tidegate_core::mig::Profile;
 use tidegate_core::names::{Class, ModelName, NodeName, QueueName};
 use tidegate_core::policy::Policy;
 use tidegate_core::state::{
-    Amount, Ask, ClassWish, Device, Discipline, Group, JobSpec, ModelSpec, NodeSpec, Queue, Quota, Resource, SpeedPoint, Spread,
-    Taint,
+    Amount, Ask, ClassWish, Device, Discipline, Group, JobSpec, ModelMemory, ModelSpec, NodeSpec, Queue, Quota, Resource,
+    SpeedPoint, Spread, Taint,
 };
 
 use super::genes::{AmountGene, GroupGene, JobGene, NodeGene, PolicyGene, QueueGene, QuotaGene, SpreadGene};
@@ -182,7 +182,8 @@ pub fn model(index: usize, generation: u64, queues: usize) -> ModelSpec {
         max: 4,
         zero_after_ms: 20_000,
         max_rows: 16,
-        max_sharers: if index == 0 { 3 } else { 1 },
+        max_sharers: if index == 0 { 3 } else { 2 },
+        memory: (index == 1).then_some(ModelMemory { weights_mib: 30_000, row_kib: 512 }),
         generation,
     }
 }
