@@ -179,8 +179,8 @@ impl Desk {
                 holds = true;
                 let watched = !run.observed && run.stop.is_none();
                 timer = watched.then(|| run.since.plus(job.spec.gang_timeout_ms));
-                let large = run.kept().len() > job.spec.size().1 as usize;
-                let may_grow = run.seats.len() < job.spec.size().1 as usize && job.spec.is_elastic();
+                let large = job.spec.within_limits(run.kept()).len() < run.kept().len();
+                let may_grow = job.spec.is_elastic() && job.spec.growing_group(&run.seats).is_some();
                 if run.stop.is_none() && may_grow && !state.shares(&job.spec) {
                     self.growable.insert(ix);
                 }

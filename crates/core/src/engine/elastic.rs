@@ -40,22 +40,15 @@ impl Bidder {
     /// Gain of one more worker, in millionths of its speed.
     fn bid(&self, ix: u32) -> Option<Bid> {
         let workers = u32::try_from(self.seats.len()).unwrap_or(u32::MAX);
-        self.growing_group()?;
+        self.spec.growing_group(&self.seats)?;
         let (now, more) = (self.spec.speed_milli(workers), self.spec.speed_milli(workers + 1));
         let gain = more.saturating_sub(now).saturating_mul(1_000_000) / now.max(1);
         (gain > 0).then_some((gain, self.starts, std::cmp::Reverse(ix)))
     }
 
-    /// The first group that has not all that it can use.
-    fn growing_group(&self) -> Option<usize> {
-        (0_u16..)
-            .zip(&self.spec.groups)
-            .position(|(number, group)| self.seats.iter().filter(|seat| seat.group == number).count() < group.max as usize)
-    }
-
     /// One more worker on devices that are free now.
     fn grow(&mut self, round: &mut Round) -> bool {
-        let Some(index) = self.growing_group() else { return false };
+        let Some(index) = self.spec.growing_group(&self.seats) else { return false };
         let gang = Gang { spec: &self.spec, queue: self.queue, own_only: !self.spec.preemptible };
         let Some(seat) = round.desk.books.place_one_more(gang, index, &self.seats) else { return false };
         self.seats.push(seat);

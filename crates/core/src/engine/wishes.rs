@@ -59,10 +59,10 @@ impl Round<'_> {
     fn shrink_to_limit(&mut self, ix: u32) {
         let Some(job) = self.state.jobs.at(ix) else { return };
         let Some(run) = job.run() else { return };
-        let (from, max) = (run.kept().len(), job.spec.size().1);
-        if from > max as usize {
-            let keep = run.kept().iter().take(max as usize).copied().collect();
-            self.stop_job(ix, keep, Reason::TooLarge { from: u32::try_from(from).unwrap_or(u32::MAX), to: max });
+        let keep = job.spec.within_limits(run.kept());
+        let [from, to] = [run.kept().len(), keep.len()].map(|workers| u32::try_from(workers).unwrap_or(u32::MAX));
+        if to < from {
+            self.stop_job(ix, keep, Reason::TooLarge { from, to });
         }
     }
 

@@ -60,10 +60,8 @@ fn size(engine: &Engine, name: &JobName, job: &Job, run: &Run, now: At) -> Vec<S
         ));
     }
     let (has, most) = (run.seats.len(), job.spec.size().1);
-    if has >= most as usize {
-        return because;
-    }
-    let Some(group) = job.spec.groups.iter().find(|group| group.max > group.min) else { return because };
+    let growing = job.spec.growing_group(&run.seats).filter(|_| job.spec.is_elastic());
+    let Some(group) = growing.and_then(|index| job.spec.groups.get(index)) else { return because };
     let mut held = std::collections::BTreeMap::<String, u64>::new();
     for (holder, milli) in claims::holders(engine, &group.ask) {
         *held.entry(claims::name(engine.state(), holder)).or_default() += milli;

@@ -118,6 +118,25 @@ impl JobSpec {
         self.groups.iter().fold((0, 0), |(min, max), group| (min.saturating_add(group.min), max.saturating_add(group.max)))
     }
 
+    /// Of these seats, as many of each group as it may have, the first ones.
+    pub fn within_limits(&self, seats: &[Seat]) -> Vec<Seat> {
+        let mut left: Vec<u32> = self.groups.iter().map(|group| group.max).collect();
+        let allowed = |seat: &&Seat| match left.get_mut(usize::from(seat.group)) {
+            Some(left) if *left > 0 => {
+                *left -= 1;
+                true
+            }
+            _ => false,
+        };
+        seats.iter().filter(allowed).copied().collect()
+    }
+
+    /// The first group that has fewer of these seats than it can use.
+    pub fn growing_group(&self, seats: &[Seat]) -> Option<usize> {
+        let has = |number: u16| seats.iter().filter(|seat| seat.group == number).count();
+        (0_u16..).zip(&self.groups).position(|(number, group)| has(number) < group.max as usize)
+    }
+
     /// Whether it can use more workers than it needs.
     pub fn is_elastic(&self) -> bool {
         self.groups.iter().any(|group| group.max > group.min)

@@ -294,9 +294,14 @@ fn loses_otherwise(was: &State, is: &State, plan: &Plan, tree: &Tree, side: Node
         let lost = given_up(firm(job), kept).next().is_some();
         lost && reason(name).is_none_or(|action| !matches!(action.reason, Reason::Reclaim { .. }))
     });
-    let replicas = plan.actions.iter().any(|action| {
-        let ActionKind::StopReplica { model, .. } = &action.kind else { return false };
-        was.models.get(model).is_some_and(|model| inside(&model.spec.queue)) && !matches!(action.reason, Reason::Reclaim { .. })
+    // Those that began in this very plan, too.
+    let stops = plan.actions.iter().any(|action| {
+        let queue = match &action.kind {
+            ActionKind::StopReplica { model, .. } => was.models.get(model).map(|model| &model.spec.queue),
+            ActionKind::StopJob { job, .. } => is.jobs.get(job).map(|job| &job.spec.queue),
+            ActionKind::StartJob { .. } | ActionKind::StartReplica { .. } => None,
+        };
+        queue.is_some_and(inside) && !matches!(action.reason, Reason::Reclaim { .. })
     });
-    jobs || replicas
+    jobs || stops
 }
