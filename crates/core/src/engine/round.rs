@@ -117,6 +117,14 @@ impl Round<'_> {
             Phase::Running(run) => {
                 if let Some(stop) = &mut run.stop {
                     stop.keep = keep;
+                    // Of a stop of this very plan the world has not heard yet.
+                    let action = stop.action;
+                    if let Some(planned) = self.actions.iter_mut().find(|planned| planned.id == action)
+                        && let ActionKind::StopJob { resume_with: told, .. } = &mut planned.kind
+                    {
+                        *told = resume_with;
+                        self.state.actions.insert(action, planned.clone());
+                    }
                 } else {
                     order = Some(run.attempt);
                     run.stop = Some(Stop { action: id, since: now, keep, reason: reason.clone() });

@@ -283,7 +283,7 @@ fn side(tree: &Tree, claimant: NodeIx, victim: NodeIx) -> Option<NodeIx> {
     tree.path(victim).take_while(|node| !above.contains(node)).last()
 }
 
-/// Whether anything of that side of the tree loses seats in the plan for another reason than reclaim.
+/// Whether anything of that side of the tree loses seats in the plan, or may, for another reason than reclaim.
 fn loses_otherwise(was: &State, is: &State, plan: &Plan, tree: &Tree, side: NodeIx) -> bool {
     let inside = |queue: &QueueName| tree.node(queue).is_some_and(|node| tree.path(node).any(|above| above == side));
     let reason = |name: &JobName| {
@@ -294,14 +294,15 @@ fn loses_otherwise(was: &State, is: &State, plan: &Plan, tree: &Tree, side: Node
         let lost = given_up(firm(job), kept).next().is_some();
         lost && reason(name).is_none_or(|action| !matches!(action.reason, Reason::Reclaim { .. }))
     });
-    // Those that began in this very plan, too.
-    let stops = plan.actions.iter().any(|action| {
-        let queue = match &action.kind {
-            ActionKind::StopReplica { model, .. } => was.models.get(model).map(|model| &model.spec.queue),
-            ActionKind::StopJob { job, .. } => is.jobs.get(job).map(|job| &job.spec.queue),
-            ActionKind::StartJob { .. } | ActionKind::StartReplica { .. } => None,
+    // Those that began in this very plan, too. Who starts there may have it from its own side, of what was ending already.
+    let others = plan.actions.iter().any(|action| {
+        let (queue, starts) = match &action.kind {
+            ActionKind::StopReplica { model, .. } => (was.models.get(model).map(|model| &model.spec.queue), false),
+            ActionKind::StartReplica { model, .. } => (is.models.get(model).map(|model| &model.spec.queue), true),
+            ActionKind::StopJob { job, .. } => (is.jobs.get(job).map(|job| &job.spec.queue), false),
+            ActionKind::StartJob { job, .. } => (is.jobs.get(job).map(|job| &job.spec.queue), true),
         };
-        queue.is_some_and(inside) && !matches!(action.reason, Reason::Reclaim { .. })
+        queue.is_some_and(inside) && (starts || !matches!(action.reason, Reason::Reclaim { .. }))
     });
-    jobs || stops
+    jobs || others
 }
