@@ -13,14 +13,14 @@
 //! the run. Reading stops for good at what is no row: a wrong header, a file that is cut off.
 
 mod gavel;
-mod input;
+pub(crate) mod input;
 pub mod kueue;
 mod openb;
 mod order;
 mod philly;
 mod pollux;
-mod table;
-mod tally;
+pub(crate) mod table;
+pub(crate) mod tally;
 pub(crate) mod time;
 mod tiresias;
 

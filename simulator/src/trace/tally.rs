@@ -46,7 +46,7 @@ impl Bad {
         &self.first
     }
 
-    pub(super) fn note(&mut self, error: &Error) {
+    pub(crate) fn note(&mut self, error: &Error) {
         self.rows += 1;
         if self.first.len() < SHOWN {
             self.first.push(match error {
