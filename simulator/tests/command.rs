@@ -151,6 +151,19 @@ fn bad_rows_stop_the_run_with_line_field_and_remedy_or_are_counted() {
 }
 
 #[test]
+fn a_study_names_a_bad_row_and_has_no_flag_to_leave_it_out() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().join("data");
+    simulate(&format!("generate all --jobs 50 --out {}", data.display())).unwrap();
+    let rates = data.join("servegen/derived_total_rate.csv");
+    let text = std::fs::read_to_string(&rates).unwrap().replacen("m-small,0,", "m-small,0,-", 1);
+    std::fs::write(&rates, text).unwrap();
+    let error = refused(&format!("study lyra --data {}", data.display()));
+    names(&error, &["derived_total_rate.csv, line 2", "total_rate_rps is \"-"]);
+    assert!(!error.contains("--skip-bad"), "{error}");
+}
+
+#[test]
 fn wrong_flags_and_missing_files_are_named_with_the_remedy() {
     let folder = tempfile::tempdir().unwrap();
     let trace = file(&folder, "three.csv", THREE);

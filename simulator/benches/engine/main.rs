@@ -69,20 +69,20 @@ struct Size {
     instructions_per_cycle: Option<f64>,
 }
 
-fn main() {
+fn main() -> std::io::Result<()> {
     let args = Args::parse();
     if args.counted {
         let mut place = Place::new(args.gpus[0], args.seed);
         for _ in 0..args.cycles {
             cycle(&mut place);
         }
-        return;
+        return Ok(());
     }
     let mut no_instructions = None;
     let sizes = args.gpus.iter().map(|gpus| measure(&args, *gpus, &mut no_instructions)).collect();
     let report = Report { machine: machine(), seed: args.seed, cycles: args.cycles, sizes, no_instructions };
     let text = if args.json { serde_json::to_string_pretty(&report).unwrap() } else { table(&report) };
-    writeln!(std::io::stdout(), "{}", text.trim_end()).unwrap();
+    writeln!(std::io::stdout(), "{}", text.trim_end())
 }
 
 fn measure(args: &Args, gpus: u32, no_instructions: &mut Option<String>) -> Size {

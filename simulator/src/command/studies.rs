@@ -198,7 +198,8 @@ fn study(name: Name, data: Option<&Path>) -> Result<Study, Error> {
         Name::Lyra => lyra::run(data, &lyra::settings()?),
         Name::Tide => tide::run(data, &tide::settings()?),
     };
-    study.map(|mut study| {
+    // A study has no --skip-bad: it is done on all of its data or not at all.
+    study.map_err(Error::without_skip_bad).map(|mut study| {
         study.assumptions.insert(0, ours(name).to_owned());
         // The others make their own data up and say so.
         if needs_data && is_synthetic(data) {

@@ -185,7 +185,7 @@ mod tests {
         let mut bad = Bad::stops();
         let error = totals(&path, &mut bad).unwrap_err().to_string();
         assert!(error.contains("line 2") && error.contains("many") && bad.rows() == 2, "{error}");
-        let mut bad = Bad::skips();
+        let mut bad = Bad::new(true);
         assert_eq!(totals(&path, &mut bad).unwrap()["m"].windows.len(), 2);
         assert!(bad.first()[1].contains("line 4: t_s is \"0\": it is not after"), "{bad}");
     }

@@ -21,11 +21,6 @@ impl Bad {
         Self::default()
     }
 
-    /// Bad rows are left out.
-    pub fn skips() -> Self {
-        Self { skip: true, ..Self::default() }
-    }
-
     /// By the flag `--skip-bad`.
     pub fn new(skip: bool) -> Self {
         Self { skip, ..Self::default() }
