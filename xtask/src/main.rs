@@ -4,7 +4,7 @@
 //! cargo xtask test            everything: prerequisites, build, Rust tests, Python tests, scenarios
 //! cargo xtask test --quick    the Rust and Python tests that need no outside program beside cargo and python3
 //! cargo xtask scenario NAME   `tide` or `crash`; --json prints exactly one JSON object
-//! cargo xtask bench NAME      `batching`; --json likewise
+//! cargo xtask bench NAME      `batching` or `engine`; --json likewise
 //! ```
 //!
 //! Standard output carries results only; what cargo and the chores say goes to standard error.
@@ -38,6 +38,7 @@ fn main() -> ExitCode {
         }
         Chore::Test { quick } => test::run(quick),
         Chore::Program { binary, arguments } => cargo::run_program(binary, &arguments),
+        Chore::Bench { target, arguments } => cargo::run_bench(target, &arguments),
     };
     done.unwrap_or_else(|error| {
         eprintln!("xtask: {error:#}");
