@@ -8,6 +8,7 @@ use crate::names::{ModelName, ReplicaId};
 use crate::plan::{ActionKind, Claimant, Reason};
 use crate::state::{JobSpec, Model, Replica, ReplicaPhase, Seat};
 
+use super::admission;
 use super::displace::Want;
 use super::elastic;
 use super::round::{Round, placed};
@@ -142,6 +143,9 @@ fn place(round: &mut Round, name: &ModelName) {
     let Some(model) = round.state.models.get(name) else { return };
     let target = model.target(now, policy) as usize;
     if target == 0 || model.not_before.is_some_and(|at| at > now) {
+        return;
+    }
+    if admission::refuses(round.state, &round.desk.books.tree, &model.spec.queue, &model.spec.namespace).is_some() {
         return;
     }
     let ask = model.ask(now, policy);
