@@ -6,6 +6,7 @@ use std::collections::BTreeSet;
 
 use super::admission;
 use super::desk::Block;
+use super::impossible;
 use super::round::Round;
 
 impl Round<'_> {
@@ -13,7 +14,7 @@ impl Round<'_> {
     pub(super) fn shut_out(&self, ix: u32) -> Option<Block> {
         let spec = &self.state.jobs.at(ix)?.spec;
         let refused = admission::refuses(self.state, &self.desk.books.tree, &spec.queue, &spec.namespace);
-        let never = || self.desk.known_impossible(self.desk.kind_of(ix)?).cloned();
+        let never = || impossible::malformed(spec).or_else(|| self.desk.known_impossible(self.desk.kind_of(ix)?).cloned());
         refused.map(Block::Namespace).or_else(|| never().map(Block::Impossible))
     }
 

@@ -5,7 +5,7 @@
 //! topology alone decide. A gang of several groups is looked at group by group and as a sum, so that some that could never be
 //! placed all the same are only said to wait.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use thiserror::Error;
 
@@ -109,6 +109,19 @@ fn empty(state: &State) -> Books {
     books
 }
 
+/// What makes no sense in a job, whatever there is.
+pub(super) fn malformed(spec: &JobSpec) -> Option<Impossible> {
+    let wrong = |(at, group): (usize, &Group)| group.ask.affinity.check().err().map(|problem| (at, problem));
+    let (at, problem) = spec.groups.iter().enumerate().find_map(wrong)?;
+    Some(Impossible::Affinity { group: named(spec, at), problem })
+}
+
+/// How sentences about a group begin.
+fn named(spec: &JobSpec, at: usize) -> String {
+    let several = spec.groups.len() > 1;
+    spec.groups.get(at).filter(|_| several).map_or_else(String::new, |group| format!("group {}: ", group.name))
+}
+
 struct Look<'a> {
     books: &'a mut Books,
     spec: &'a JobSpec,
@@ -116,17 +129,12 @@ struct Look<'a> {
 }
 
 impl Look<'_> {
-    /// How sentences about a group begin.
     fn named(&self, at: usize) -> String {
-        let several = self.spec.groups.len() > 1;
-        self.spec.groups.get(at).filter(|_| several).map_or_else(String::new, |group| format!("group {}: ", group.name))
+        named(self.spec, at)
     }
 
     /// What keeps one group from being placed if it were alone.
     fn group(&mut self, at: usize, group: &Group) -> Option<Impossible> {
-        if let Err(problem) = group.ask.affinity.check() {
-            return Some(Impossible::Affinity { group: self.named(at), problem });
-        }
         let (own, all) = (group.spread.as_ref(), self.spec.spread.as_ref());
         // The wish of the only group stands instead of the job's.
         let binds = |spread: &&Spread| spread.required && (own.is_none() || self.spec.groups.len() > 1 || own == Some(*spread));
@@ -145,10 +153,7 @@ impl Look<'_> {
         for ask in asks {
             let fit = self.books.cluster.candidates(ask).total();
             most = most.max(fit);
-            if fit < u64::from(group.min) {
-                continue;
-            }
-            if !levels.iter().flatten().all(|level| self.holds(ask, *level, group.min)) {
+            if fit < u64::from(group.min) || !levels.iter().flatten().all(|level| self.holds(ask, *level, group.min)) {
                 continue;
             }
             together = true;
@@ -210,12 +215,12 @@ impl Look<'_> {
         if self.fits(&anywhere) {
             return Impossible::Labels { group: self.named(at) };
         }
-        let amount = if ask.amount == Amount::None { Amount::None } else { Amount::Milli(1) };
-        if ask.amount == Amount::None || self.fits(&Ask { amount, cpu_milli: 0, memory_mib: 0, ..anywhere }) {
+        let least = Ask { amount: Amount::Milli(1), cpu_milli: 0, memory_mib: 0, ..anywhere };
+        if ask.amount == Amount::None || self.fits(&least) {
             return Impossible::Amount { group: self.named(at), need: words::need(&Group { min: 1, ..group.clone() }) };
         }
-        let classes: BTreeSet<_> = self.books.cluster.classes().into_iter().map(|class| class.0).collect();
-        let known = if classes.is_empty() { "none yet".to_owned() } else { Vec::from_iter(classes).join(", ") };
+        let classes: Vec<String> = self.books.cluster.classes().into_iter().map(|class| class.0).collect();
+        let known = if classes.is_empty() { "none yet".to_owned() } else { classes.join(", ") };
         let wished: Vec<String> = ask.classes.iter().map(|wish| wish.class.0.clone()).collect();
         let wished = if wished.is_empty() { "a device".to_owned() } else { format!("class {}", wished.join(" or ")) };
         Impossible::Class { group: self.named(at), wished, known }

@@ -145,10 +145,11 @@ fn place(round: &mut Round, name: &ModelName) {
     if target == 0 || model.not_before.is_some_and(|at| at > now) {
         return;
     }
-    if admission::refuses(round.state, &round.desk.books.tree, &model.spec.queue, &model.spec.namespace).is_some() {
+    let ask = model.ask(now, policy);
+    let refused = admission::refuses(round.state, &round.desk.books.tree, &model.spec.queue, &model.spec.namespace);
+    if refused.is_some() || ask.affinity.check().is_err() {
         return;
     }
-    let ask = model.ask(now, policy);
     let active = active(round, name, model, &ask);
     let mut have = active.iter().filter(|ix| is_current(round, **ix, model, &ask)).count();
     if have >= target {

@@ -24,7 +24,7 @@ pub fn check(world: &World) {
         let starts = starts_alone(state, name, job);
         match block {
             Some(Block::Impossible(why)) => {
-                assert!(!starts, "{name} is said to be impossible ({why}) and starts: {:?}", job.spec)
+                assert!(!starts, "{name} is said to be impossible ({why}) and starts: {:?}", job.spec);
             }
             // A share in MiB counts as less before its device is known: quota may never allow what it seems to.
             Some(Block::Capacity { .. } | Block::Spread { .. } | Block::Quota { .. }) if is_exact(&job.spec) => {
