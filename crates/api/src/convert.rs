@@ -6,7 +6,7 @@ mod queue;
 pub use ask::{ask, worker};
 pub use queue::queue;
 
-use tidegate_core::names::QueueName;
+use tidegate_core::names::{Namespace, QueueName};
 use tidegate_core::policy::Policy;
 use tidegate_core::state::{Group, JobSpec, ModelSpec, SpeedPoint, Spread};
 
@@ -46,6 +46,7 @@ pub fn job(name: &str, spec: &kinds::TrainingJobSpec) -> JobSpec {
     };
     JobSpec {
         queue: QueueName(spec.queue.clone()),
+        namespace: Namespace::default(),
         priority: spec.priority,
         owner: spec.owner.clone(),
         recipe: spec.recipe.clone().unwrap_or_else(|| recipe(name).to_owned()),
@@ -72,6 +73,7 @@ fn recipe(name: &str) -> &str {
 pub fn model(spec: &kinds::ModelSpec, generation: u64) -> ModelSpec {
     ModelSpec {
         queue: QueueName(spec.queue.clone()),
+        namespace: Namespace::default(),
         priority: spec.priority,
         ask: ask(&spec.gpu),
         slo_ms: u64::from(spec.slo_milliseconds),

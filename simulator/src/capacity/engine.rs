@@ -11,7 +11,7 @@ use std::collections::{BTreeMap, BinaryHeap};
 use serde::Deserialize;
 use tidegate_core::demand::{Demand, ServiceTime};
 use tidegate_core::event::{Event, JobExit, Outcome};
-use tidegate_core::names::{Class, JobName, ModelName, QueueName, ReplicaId};
+use tidegate_core::names::{Class, JobName, ModelName, Namespace, QueueName, ReplicaId};
 use tidegate_core::node::Device;
 use tidegate_core::plan::{Action, ActionKind, Placed};
 use tidegate_core::policy::Policy;
@@ -200,6 +200,7 @@ impl EngineCapacity {
         let name = ModelName(format!("m{index:04}"));
         let spec = state::ModelSpec {
             queue: QueueName::from(INFERENCE),
+            namespace: Namespace::default(),
             priority: 0,
             ask: state::Ask {
                 amount: Amount::Whole(model.gpus),
