@@ -97,7 +97,7 @@ impl Admission<'_> {
     fn too_large(&self, sourced: &Sourced, spec: &TrainingJobSpec) -> Option<Problem> {
         let groups = convert::groups(spec);
         let alone = groups.iter().enumerate().find_map(|(index, group)| {
-            let field = if group.name.is_empty() { "spec.workers".to_owned() } else { format!("spec.groups[{index}]") };
+            let field = if group.name.is_empty() { "workers".to_owned() } else { format!("groups[{index}]") };
             self.group_too_large(sourced, &field, group)
         });
         alone.or_else(|| {
@@ -123,7 +123,7 @@ impl Admission<'_> {
         }
         let less = "ask for less or for others with gpu, cpuMilli and memoryMib";
         let remedy = if room == 0 { less.to_owned() } else { format!("lower {field}.min to at most {room}, or {less}") };
-        Some(problem(sourced, &format!("{field}.min"), &group.min.to_string(), &what, &remedy))
+        Some(problem(sourced, &format!("spec.{field}.min"), &group.min.to_string(), &what, &remedy))
     }
 
     /// A wish to be close together at a level that nobody has named.

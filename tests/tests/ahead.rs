@@ -1,6 +1,6 @@
 //! Questions about the future from the command line: expected starts, and what a change would do; of a running `up` and of its
 //! snapshot's file.
-#![expect(clippy::unwrap_used, clippy::panic, reason = "tests")]
+#![expect(clippy::unwrap_used, reason = "tests")]
 
 use std::time::Duration;
 

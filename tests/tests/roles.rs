@@ -1,5 +1,5 @@
 //! What workers and replicas are told of their part: their group, the choice that was made for them, their slice of a device.
-#![expect(clippy::unwrap_used, clippy::panic, reason = "tests")]
+#![expect(clippy::unwrap_used, reason = "tests")]
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -124,7 +124,7 @@ async fn models_that_may_share_take_turns_on_one_device_and_their_replicas_know_
             |device: &&tidegate_api::view::Device| device.holders.iter().filter(|holder| holder.phase == "running").count();
         Ok(state.devices.iter().any(|device| running(&device) == 2).then_some(()))
     };
-    until("one device to be shared", Duration::from_secs(60), shared)
+    until("one device to be shared", Duration::from_mins(1), shared)
         .await
         .unwrap_or_else(|error| panic!("{error:#}\n{}", up.log()));
     let replicas = processes::of(&up.data()).unwrap();

@@ -20,7 +20,7 @@ pub struct Args {
     /// `node/NAME=removed`, `nodes=+NxGPUSxCLASS`, `job/NAME:priority=N`, `job/NAME=removed`, `policy:FIELD=VALUE`.
     #[arg(value_name = "CHANGE", value_parser = what_if::parse)]
     change: Vec<Change>,
-    /// TrainingJobs that would be submitted: a YAML file, a folder of them, or `-`. May be repeated.
+    /// `TrainingJob`s that would be submitted: a YAML file, a folder of them, or `-`. May be repeated.
     #[arg(short, long = "filename", value_name = "FILE|DIR")]
     filename: Vec<PathBuf>,
     /// How far to look, in hours: averages are over this time.

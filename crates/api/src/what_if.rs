@@ -115,7 +115,7 @@ pub fn jobs(objects: &[Object], file: &str) -> Result<Vec<Change>, Error> {
 }
 
 fn quota(word: &str, queue: &str, resource: &str, value: &str) -> Result<Change, Error> {
-    if !["gpu", "cpu", "memory"].contains(&resource) && !resource.strip_prefix("gpu/").is_some_and(|class| !class.is_empty()) {
+    if !["gpu", "cpu", "memory"].contains(&resource) && resource.strip_prefix("gpu/").is_none_or(str::is_empty) {
         return Err(Error::Resource { word: word.to_owned(), resource: resource.to_owned() });
     }
     let resource = Resource::from(resource.to_owned());

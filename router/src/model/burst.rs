@@ -111,7 +111,7 @@ mod tests {
     #[test]
     fn too_little_to_tell_is_told_as_nothing() {
         assert_eq!(Burst::default().milli(0), None);
-        assert_eq!(after(1, || 5 * SECOND), None, "six rows are remembered");
+        assert_eq!(after(1, || 5 * SECOND), None, "nine rows are remembered");
         let mut burst = Burst::default();
         (0..100).for_each(|n| burst.arrived(n * SECOND / 10, 1));
         assert!(burst.milli(10 * SECOND).is_some());

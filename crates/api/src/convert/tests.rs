@@ -2,7 +2,7 @@
 
 use tidegate_core::ask::{Amount, Ask, ClassWish};
 use tidegate_core::mig::Profile;
-use tidegate_core::state::{Discipline, Queue, Quota, Resource};
+use tidegate_core::state::{Discipline, Group, Queue, Quota, Resource, SpeedPoint, Spread};
 
 use super::*;
 use crate::manifest::{self, Object};
