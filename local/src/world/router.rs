@@ -29,8 +29,8 @@ pub(super) struct Traffic {
     pub late: Counter,
     pub woken: Counter,
     pub failed: Counter,
-    pub judged_rows: Counter,
-    pub late_rows: Counter,
+    /// Rows of the last report that kept the SLO or did not, and those that did not.
+    judged: (u64, u64),
     /// The configuration that the router uses.
     pub config_version: u64,
 }
@@ -38,9 +38,12 @@ pub(super) struct Traffic {
 impl Traffic {
     /// Of the rows since the last report, those that were late or refused, in millionths; `None` if there were none.
     fn late_ppm(&mut self, demand: &ModelDemand) -> Option<u64> {
-        let judged = self.judged_rows.see(demand.judged_rows_total);
-        let late = self.late_rows.see(demand.late_rows_total);
-        late.saturating_mul(1_000_000).checked_div(judged)
+        let counted = (demand.judged_rows_total, demand.late_rows_total);
+        let last = std::mem::replace(&mut self.judged, counted);
+        // A new router counts anew. Both counters together say so: of a few late rows alone it could not be seen.
+        let (rows, late) = if counted.0 < last.0 { (0, 0) } else { last };
+        let late = counted.1.saturating_sub(late).saturating_mul(1_000_000);
+        late.checked_div(counted.0 - rows).map(|ppm| ppm.min(1_000_000))
     }
 }
 
@@ -52,15 +55,11 @@ pub(super) struct Counter {
 }
 
 impl Counter {
-    /// Takes in a reading; how much was counted since the last one.
-    fn see(&mut self, value: u64) -> u64 {
-        let anew = value < self.last;
-        if anew {
+    fn see(&mut self, value: u64) {
+        if value < self.last {
             self.base += self.last;
         }
-        let since = if anew { value } else { value - self.last };
         self.last = value;
-        since
     }
 
     pub fn total(self) -> u64 {
@@ -214,7 +213,7 @@ mod tests {
     #[test]
     fn a_counter_goes_on_over_restarts() {
         let mut counter = Counter::default();
-        assert_eq!([5, 8, 2].map(|value| counter.see(value)), [5, 3, 2]);
+        [5, 8, 2].into_iter().for_each(|value| counter.see(value));
         assert_eq!(counter.total(), 10);
     }
 
