@@ -213,7 +213,9 @@ mod tests {
     #[test]
     fn a_counter_goes_on_over_restarts() {
         let mut counter = Counter::default();
-        [5, 8, 2].into_iter().for_each(|value| counter.see(value));
+        for value in [5, 8, 2] {
+            counter.see(value);
+        }
         assert_eq!(counter.total(), 10);
     }
 
