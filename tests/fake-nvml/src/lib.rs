@@ -14,6 +14,9 @@
 mod ffi;
 mod install;
 mod script;
+mod state;
+mod timeline;
 
 pub use install::{built_library, install};
-pub use script::{Code, Gpu, Script};
+pub use script::{Change, Code, Era, Event, Gpu, Instance, Link, Process, ProcessKind, Script};
+pub use timeline::{Integrals, Timeline};
