@@ -31,7 +31,7 @@ const LAST_PAUSE: Duration = Duration::from_secs(15);
 /// With a GPU missing NVML is opened anew: only that finds one that came back. It costs the others a step of their
 /// activity, so the pause doubles from the first to the last.
 const FIRST_SEARCH: Duration = Duration::from_secs(15);
-const LAST_SEARCH: Duration = Duration::from_secs(300);
+const LAST_SEARCH: Duration = Duration::from_mins(5);
 
 /// What the threads share.
 #[derive(Debug)]
@@ -84,7 +84,7 @@ pub fn keep(shared: &Arc<Shared>) {
                 search = match Session::start(shared, inventory).look_after(search) {
                     End::Stopping => return,
                     // It lasted: what is missing now is another GPU than the last time.
-                    End::Searching if shared.at() - began > search * 2 => first_search,
+                    End::Searching if shared.at() > began + search * 2 => first_search,
                     End::Searching => (search * 2).min(LAST_SEARCH),
                     End::Broken => {
                         shared.node.lock().renewed();
@@ -100,7 +100,7 @@ pub fn keep(shared: &Arc<Shared>) {
                 {
                     let mut node = shared.node.lock();
                     node.renewed();
-                    node.closed(category, error.to_string(), shared.at());
+                    node.closed(category, &error.to_string(), shared.at());
                 }
                 if shared.pause(pause) {
                     return;

@@ -9,7 +9,7 @@ use std::time::Duration;
 /// nothing for that step.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Total {
-    total: u64,
+    sum: u64,
     last: Option<u64>,
     load: u32,
 }
@@ -23,13 +23,13 @@ impl Total {
             Some(_) if load != self.load => raw,
             Some(_) => 0,
         };
-        self.total = self.total.saturating_add(step);
+        self.sum = self.sum.saturating_add(step);
         (self.last, self.load) = (Some(raw), load);
     }
 
     /// Absent until the driver has said anything.
     pub fn get(&self) -> Option<u64> {
-        self.last.map(|_| self.total)
+        self.last.map(|_| self.sum)
     }
 }
 
@@ -120,8 +120,8 @@ mod tests {
     fn a_gap_is_not_filled_with_the_sample_at_its_end() {
         let mut pace = Pace::default();
         let second = Duration::from_secs(1);
-        assert_eq!(pace.step(second, second * 5).elapsed, 0.0);
-        assert_eq!(pace.step(second * 2, second * 5).sampled, 1.0);
+        assert_eq!(pace.step(second, second * 5), Step::default());
+        assert_eq!(pace.step(second * 2, second * 5), Step { elapsed: 1.0, sampled: 1.0 });
         assert_eq!(pace.step(second * 60, second * 5), Step { elapsed: 58.0, sampled: 0.0 });
         assert_eq!((pace.observed, pace.unobserved), (1.0, 58.0));
     }

@@ -155,7 +155,7 @@ impl Gpu {
         let busy = self.integrate(&reading, load, step);
         let instances = self.instances(&reading, step);
         let allocated = owners.holders_of(&self.identity, &reading.instances);
-        self.usage.observe(&reading, Share { busy, elapsed: step.elapsed, instances }, &allocated, places, owners);
+        self.usage.observe(&reading, &Share { busy, elapsed: step.elapsed, instances }, &allocated, places, owners);
         let signs = Signs::of(&self.identity, &reading, load);
         let (from, _) = (self.health.state(), self.health.observe(&signs, at));
         if let (Some(before), Some(now)) = (uncorrected, self.totals.ecc_uncorrected.get())

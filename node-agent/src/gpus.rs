@@ -1,6 +1,6 @@
 //! One look at the GPUs of any machine, for `tidegate gpus`: no agent need run.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -32,16 +32,19 @@ pub fn look(args: &Args) -> Gpus {
     let (send, receive) = mpsc::channel();
     let library = args.nvml_library.clone();
     // Calls block; a driver that hangs keeps this thread, which ends with the process.
-    let started = thread::Builder::new().name("nvml".into()).spawn(move || send.send(read(library)));
+    let started = thread::Builder::new().name("nvml".into()).spawn(move || {
+        // Nobody listens any more when the driver took too long.
+        drop(send.send(read(library.as_deref())));
+    });
     let answer = started.map_err(|e| e.to_string()).map(|_| receive.recv_timeout(ANSWER_WITHIN));
     match answer {
         Ok(Ok(gpus)) => gpus,
-        Ok(Err(_)) => nothing("hung", format!("the driver has not answered within {ANSWER_WITHIN:?}")),
-        Err(why) => nothing("failed", format!("start a thread: {why}")),
+        Ok(Err(_)) => nothing("hung", &format!("the driver has not answered within {ANSWER_WITHIN:?}")),
+        Err(why) => nothing("failed", &format!("start a thread: {why}")),
     }
 }
 
-fn nothing(category: &'static str, why: String) -> Gpus {
+fn nothing(category: &'static str, why: &str) -> Gpus {
     let mut node = empty();
     node.closed(category, why, Duration::ZERO);
     Gpus::of(&node, Duration::ZERO)
@@ -51,11 +54,11 @@ fn empty() -> Node {
     Node::new(Times { interval: WINDOW, call_timeout: ANSWER_WITHIN }, 0.0)
 }
 
-fn read(library: Option<PathBuf>) -> Gpus {
+fn read(library: Option<&Path>) -> Gpus {
     let (mut node, began) = (empty(), Instant::now());
-    let inventory = match Inventory::open(library.as_deref()) {
+    let inventory = match Inventory::open(library) {
         Ok(inventory) => Arc::new(inventory),
-        Err(error) => return nothing(error.category(), error.to_string()),
+        Err(error) => return nothing(error.category(), &error.to_string()),
     };
     let count = inventory.count().unwrap_or(0);
     node.opened(inventory.driver(), inventory.topology().unwrap_or_default(), count);

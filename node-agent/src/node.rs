@@ -133,11 +133,11 @@ impl Node {
     }
 
     /// NVML is not open. GPUs that were there cannot be seen.
-    pub fn closed(&mut self, category: &'static str, why: String, at: Duration) {
-        self.closed = Some((category, why.clone()));
+    pub fn closed(&mut self, category: &'static str, why: &str, at: Duration) {
+        self.closed = Some((category, why.to_owned()));
         self.calls.clear();
         let load = self.load;
-        self.each(|gpu| gpu.missing(Cause::DriverGone, why.clone(), load, at));
+        self.each(|gpu| gpu.missing(Cause::DriverGone, why, load, at));
     }
 
     /// A GPU can be read.
@@ -162,14 +162,16 @@ impl Node {
         if self.closed.is_some() || here < self.expected as usize {
             return;
         }
-        self.each(|gpu| match gpu.seen == session {
-            true => None,
-            false => gpu.missing(Cause::OffTheBus, "the driver does not count it any more", load, at),
+        self.each(|gpu| {
+            if gpu.seen == session {
+                return None;
+            }
+            gpu.missing(Cause::OffTheBus, "the driver does not count it any more", load, at)
         });
     }
 
     /// Whether a GPU is lost: only a new opening of NVML finds one that came back.
-    pub fn is_missing_any(&self) -> bool {
+    pub fn misses_any(&self) -> bool {
         !self.unreadable.is_empty() || self.worst() == State::Lost
     }
 

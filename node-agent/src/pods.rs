@@ -8,9 +8,9 @@ pub mod names;
 use std::collections::{BTreeMap, HashMap};
 
 use serde::Serialize;
-use tidegate_nvml::{Fact, Identity, MigInstance, Process};
+use tidegate_nvml::{Fact, Identity, MigInstance};
 
-use crate::gpu::Holder;
+use crate::gpu::{Holder, Running};
 
 /// Where a process runs.
 #[derive(Serialize, Clone, Debug, Default, PartialEq, Eq)]
@@ -96,7 +96,11 @@ impl Owners {
         let mut found: Vec<(Holder, Option<String>)> = Vec::new();
         let instances = instances.known().map_or(&[][..], Vec::as_slice);
         for (id, grants) in &self.grants {
-            let Some(mig) = names_device(id, identity, instances) else { continue };
+            let mig = match named(id, identity, instances) {
+                Named::Whole => None,
+                Named::Instance(uuid) => Some(uuid),
+                Named::Other => continue,
+            };
             for grant in grants {
                 let Container { namespace, pod, container } = grant.to.clone();
                 let holder = Holder { namespace, pod, container, mig: mig.clone() };
@@ -111,71 +115,72 @@ impl Owners {
     /// Whether the device's plugin calls it healthy; absent when the kubelet knows nothing of it.
     pub fn plugin_healthy(&self, identity: &Identity, mig: bool) -> Option<bool> {
         let all = self.allocatable.as_ref().filter(|all| !all.is_empty() && !mig)?;
-        Some(all.iter().any(|id| names_device(id, identity, &[]).is_some()))
+        Some(all.iter().any(|id| named(id, identity, &[]) == Named::Whole))
     }
 
     /// The holder that a process belongs to: its cgroup decides; where that cannot be seen, the only one that it can be.
-    pub fn holder(&self, process: &Process, place: &Place, allocated: &[(Holder, Option<String>)]) -> Option<Holder> {
-        match place {
-            Place::Host => None,
-            Place::Unknown => match allocated {
-                [(only, _)] => Some(only.clone()),
-                _ => None,
-            },
-            Place::Pod { uid, container } => {
-                let named = container.as_ref().and_then(|id| self.containers.get(id));
-                if let Some(named) = named {
-                    let same = |holder: &&Holder| {
-                        holder.pod == named.pod && holder.namespace == named.namespace && holder.container == named.container
-                    };
-                    let Container { namespace, pod, container } = named.clone();
-                    let found = allocated.iter().map(|(holder, _)| holder).find(same).cloned();
-                    return Some(found.unwrap_or(Holder { namespace, pod, container, mig: None }));
-                }
-                let (namespace, pod) = self.pods.get(uid)?;
-                let mut of_pod = allocated.iter().filter(|(holder, _)| holder.pod == *pod && holder.namespace == *namespace);
-                match (of_pod.next(), of_pod.next()) {
-                    (Some((only, _)), None) => Some(only.clone()),
-                    _ => Some(Holder { namespace: namespace.clone(), pod: pod.clone(), container: String::new(), mig: None }),
-                }
-            }
-        }
-        .filter(|holder| holder.mig.is_none() || process.gpu_instance.is_some() || matches!(place, Place::Unknown))
+    pub fn holder(&self, place: &Place, allocated: &[(Holder, Option<String>)]) -> Option<Holder> {
+        let allocated = allocated.iter().map(|(holder, _)| holder);
+        let Place::Pod { uid, container } = place else {
+            return if *place == Place::Host { None } else { only(allocated) };
+        };
+        let named = container.as_ref().and_then(|id| self.containers.get(id));
+        let (namespace, pod, container) = match named {
+            Some(named) => (&named.namespace, &named.pod, named.container.as_str()),
+            // Without the container's name: any of the pod's.
+            None => self.pods.get(uid).map(|(namespace, pod)| (namespace, pod, ""))?,
+        };
+        let own = |holder: &&Holder| {
+            holder.namespace == *namespace && holder.pod == *pod && (container.is_empty() || holder.container == container)
+        };
+        let unallocated =
+            || Holder { namespace: namespace.clone(), pod: pod.clone(), container: container.to_owned(), mig: None };
+        Some(only(allocated.filter(own)).unwrap_or_else(unallocated))
     }
 }
 
-/// Whether the kubelet's device id means this GPU (`Some(None)`) or one of its instances (`Some(Some(uuid))`).
+/// The one that there is, if there are not more.
+fn only<'a>(mut holders: impl Iterator<Item = &'a Holder>) -> Option<Holder> {
+    let first = holders.next()?;
+    holders.next().is_none().then(|| first.clone())
+}
+
+/// What a device id of the kubelet means for one GPU.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Named {
+    /// The whole GPU.
+    Whole,
+    /// One of its MIG instances, by UUID.
+    Instance(String),
+    /// Another device.
+    Other,
+}
+
+/// What an id means for this GPU.
 ///
 /// Ids: a UUID (NVIDIA's device plugin), `nvidiaN` with or without `/giM` and `/vgpuK` (GKE's), `gpu-N` and what follows
 /// it (NVIDIA's DRA driver), CDI names that end in one of them.
-fn names_device(id: &str, identity: &Identity, instances: &[MigInstance]) -> Option<Option<String>> {
+fn named(id: &str, identity: &Identity, instances: &[MigInstance]) -> Named {
     let id = id.rsplit_once('=').map_or(id, |(_, device)| device);
     if id == identity.uuid.as_str() {
-        return Some(None);
+        return Named::Whole;
     }
     if let Some(instance) = instances.iter().find(|instance| instance.uuid.as_str() == id) {
-        return Some(Some(instance.uuid.to_string()));
+        return Named::Instance(instance.uuid.to_string());
     }
-    let minor = identity.minor.known()?;
-    let rest = id.strip_prefix("nvidia").or_else(|| id.strip_prefix("gpu-"))?;
-    let digits = rest.find(|c: char| !c.is_ascii_digit()).map_or(rest, |end| &rest[..end]);
-    if digits.parse::<u32>().ok() != Some(*minor) {
-        return None;
+    let Some(rest) = id.strip_prefix("nvidia").or_else(|| id.strip_prefix("gpu-")) else { return Named::Other };
+    let (digits, rest) = rest.split_at(rest.find(|c: char| !c.is_ascii_digit()).unwrap_or(rest.len()));
+    if digits.parse::<u32>().ok().as_ref() != identity.minor.known() || digits.is_empty() {
+        return Named::Other;
     }
-    let rest = &rest[digits.len()..];
-    let Some(instance) = rest.strip_prefix("/gi").and_then(|gi| gi.split('/').next()?.parse::<u32>().ok()) else {
-        return Some(None);
-    };
-    let found = instances.iter().find(|known| known.gpu_instance == instance);
-    Some(found.map(|known| known.uuid.to_string()))
+    let number = rest.strip_prefix("/gi").and_then(|gi| gi.split('/').next()?.parse::<u32>().ok());
+    let instance = number.and_then(|number| instances.iter().find(|instance| instance.gpu_instance == number));
+    instance.map_or(Named::Whole, |instance| Named::Instance(instance.uuid.to_string()))
 }
 
 impl Mismatch {
     /// Compares what was given with what runs.
-    pub fn find<'a>(
-        allocated: &[(Holder, Option<String>)],
-        running: impl Iterator<Item = &'a crate::gpu::Running> + Clone,
-    ) -> Vec<Self> {
+    pub fn find<'a>(allocated: &[(Holder, Option<String>)], running: &(impl Iterator<Item = &'a Running> + Clone)) -> Vec<Self> {
         let given = |holder: &Holder| {
             let same = |(known, _): &(Holder, Option<String>)| {
                 known.pod == holder.pod
@@ -198,7 +203,7 @@ impl Mismatch {
         }
         let seen = running.clone().any(|process| process.place != Place::Unknown);
         for (holder, _) in allocated.iter().filter(|_| seen) {
-            let its = |process: &crate::gpu::Running| {
+            let its = |process: &Running| {
                 let same = |own: &Holder| own.pod == holder.pod && own.namespace == holder.namespace;
                 process.holder.as_ref().is_some_and(same) || process.place == Place::Unknown
             };

@@ -33,7 +33,7 @@ pub async fn look(shared: Arc<Shared>, readiness: Readiness, shutdown: Cancellat
 pub async fn pods(shared: Arc<Shared>, pods: Pods, shutdown: CancellationToken) {
     let mut failing: Option<&'static str> = None;
     let mut pause = kubelet::FIRST_PAUSE.min(pods.interval);
-    let mut named = Names::default();
+    let mut logs = Logs::default();
     loop {
         let Some(answer) = shutdown.run_until_cancelled(kubelet::ask(&pods.socket)).await else { return };
         let wait = match answer {
@@ -42,8 +42,7 @@ pub async fn pods(shared: Arc<Shared>, pods: Pods, shutdown: CancellationToken) 
                     tracing::info!(socket = %pods.socket.display(), "the kubelet answers again");
                 }
                 pause = kubelet::FIRST_PAUSE.min(pods.interval);
-                let names = named.read(&pods);
-                learned(&shared, answer, names);
+                learned(&shared, answer, logs.read(&pods));
                 pods.interval
             }
             Err(error) => {
@@ -65,11 +64,11 @@ pub async fn pods(shared: Arc<Shared>, pods: Pods, shutdown: CancellationToken) 
 
 /// Reads the log folders, and says once that it cannot.
 #[derive(Default)]
-struct Names {
+struct Logs {
     said: bool,
 }
 
-impl Names {
+impl Logs {
     fn read(&mut self, pods: &Pods) -> names::Names {
         let read = names::read(&pods.logs);
         if let Err(error) = &read

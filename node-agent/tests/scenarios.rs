@@ -1,7 +1,7 @@
 //! The agent as it runs, on a scripted machine: the real threads, the real `nvml-wrapper`, and a `libnvidia-ml.so.1` whose
 //! answers a script gives.
 
-#![expect(clippy::unwrap_used, clippy::panic, reason = "tests")]
+#![expect(clippy::unwrap_used, reason = "tests")]
 
 #[path = "scenarios/agent.rs"]
 mod agent;

@@ -5,6 +5,7 @@
 use nvml_fake::{Code, Era, Gpu, Instance, Link, Process, ProcessKind, Script, install};
 use serde_json::json;
 use tempfile::TempDir;
+use tidegate_nvml::ProcessKind as Kind;
 use tidegate_nvml::{EventKind, Fact, Fault, Inventory, Reach, Reading};
 
 const GIB: u64 = 1 << 30;
@@ -155,7 +156,6 @@ fn processes_of_all_kinds_are_listed_once_with_what_each_computed() {
     let reading = read(script);
     let processes = &reading.processes.known().unwrap().list;
     let told: Vec<_> = processes.iter().map(|p| (p.pid, p.kind, p.sm.clone())).collect();
-    use tidegate_nvml::ProcessKind as Kind;
     let known = Fact::Known;
     let expected = [
         (1, Kind::Compute, known(0.4)),

@@ -58,7 +58,7 @@ fn pids(reading: &Reading) -> impl Iterator<Item = u32> {
 
 /// In slices, so that the end of the session is seen soon.
 fn pause_until(open: &Open, deadline: Instant) {
-    const SLICE: Duration = Duration::from_millis(1000);
+    const SLICE: Duration = Duration::from_secs(1);
     while !open.is_over() {
         let left = deadline.saturating_duration_since(Instant::now());
         if left.is_zero() || open.shared.pause(left.min(SLICE)) {

@@ -61,15 +61,15 @@ impl Session {
         let open = Arc::new(Open { shared: shared.clone(), inventory, broken, ending });
         let mut session = Self { open, threads: Vec::new(), count, began: shared.at() };
         for index in 0..count {
-            session.spawn(format!("gpu-{index}"), move |open| gpu::run(open, index));
+            session.spawn(&format!("gpu-{index}"), move |open| gpu::run(open, index));
         }
-        session.spawn("gpu-events".into(), event::run);
+        session.spawn("gpu-events", event::run);
         session
     }
 
-    fn spawn(&mut self, name: String, work: impl FnOnce(&Open) + Send + 'static) {
+    fn spawn(&mut self, name: &str, work: impl FnOnce(&Open) + Send + 'static) {
         let open = self.open.clone();
-        match thread::Builder::new().name(name.clone()).stack_size(STACK).spawn(move || work(&open)) {
+        match thread::Builder::new().name(name.to_owned()).stack_size(STACK).spawn(move || work(&open)) {
             Ok(thread) => self.threads.push(thread),
             Err(error) => tracing::error!(%error, name, "cannot start a thread; what it would read is missing"),
         }
@@ -108,7 +108,7 @@ impl Session {
             return Some(End::Searching);
         }
         let due = shared.at().saturating_sub(self.began) >= search_after;
-        (due && shared.node.lock().is_missing_any()).then_some(End::Searching)
+        (due && shared.node.lock().misses_any()).then_some(End::Searching)
     }
 
     fn hangs(&self) -> bool {

@@ -35,7 +35,9 @@ fn a_gap_is_bridged_by_what_the_driver_counts_and_not_by_samples() {
     let mut script = Script::of(1, "NVIDIA H100 80GB HBM3", 81_559);
     (script.gpus[0].sm_active, script.gpus[0].utilization_percent, script.gpus[0].power_watts) = (0.5, 100, 100.0);
     let (mut gpu, all) = readings(&script, &[0, 1, 2, 62]);
-    all.into_iter().for_each(|reading| observe(&mut gpu, reading));
+    for reading in all {
+        observe(&mut gpu, reading);
+    }
     assert!((gpu.totals.busy.sm.get().unwrap() - 31.0).abs() < 1e-6, "samples of GPM chain");
     assert!((gpu.totals.resident.get().unwrap() - 2.0).abs() < 1e-6, "a sample stands for no minute");
     assert_eq!(gpu.totals.energy.get(), Some(6_200_000));
@@ -59,7 +61,9 @@ fn throttling_is_seconds_by_reason() {
     script.gpus[0].throttle_bits = 0x4 | 0x1;
     script.change(2_500, Some(0), &json!({"throttle_bits": 0}));
     let (mut gpu, all) = readings(&script, &[0, 1, 2, 3, 4]);
-    all.into_iter().for_each(|reading| observe(&mut gpu, reading));
+    for reading in all {
+        observe(&mut gpu, reading);
+    }
     let told: Vec<_> =
         REASONS.iter().zip(gpu.totals.throttled).map(|(reason, seconds)| (reason.word, seconds.get().unwrap())).collect();
     assert!(told.contains(&("sw_power_cap", 2.0)) && told.contains(&("hw_thermal", 0.0)), "{told:?}");

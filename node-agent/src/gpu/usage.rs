@@ -71,8 +71,6 @@ pub struct Usage {
     pub unattributed: f64,
     /// By pid.
     pub running: BTreeMap<u32, Running>,
-    /// Above the bound of what is listed.
-    pub left_out: u32,
     /// Where the kubelet and the processes' cgroups disagree.
     pub mismatches: Vec<Mismatch>,
 }
@@ -82,7 +80,7 @@ impl Usage {
     pub fn observe(
         &mut self,
         reading: &Reading,
-        share: Share,
+        share: &Share,
         allocated: &[(Holder, Option<String>)],
         places: &HashMap<u32, Place>,
         owners: &Owners,
@@ -91,11 +89,10 @@ impl Usage {
             let before = std::mem::take(&mut self.running);
             for process in &processes.list {
                 let place = places.get(&process.pid).cloned().unwrap_or_default();
-                let holder = owners.holder(process, &place, allocated);
+                let holder = owners.holder(&place, allocated);
                 let active = before.get(&process.pid).map_or(0.0, |before| before.active);
                 self.running.insert(process.pid, Running { process: process.clone(), place, holder, active });
             }
-            self.left_out = processes.left_out;
         }
         if share.instances.is_empty() {
             self.share_out(share.busy.max(0.0), allocated);
@@ -108,7 +105,7 @@ impl Usage {
             }
         }
         self.refresh(allocated, share.elapsed);
-        self.mismatches = Mismatch::find(allocated, self.running.values());
+        self.mismatches = Mismatch::find(allocated, &self.running.values());
     }
 
     fn share_out(&mut self, busy: f64, allocated: &[(Holder, Option<String>)]) {

@@ -120,7 +120,9 @@ impl Cause {
                 sign("off_the_bus", Lost, 30, "a call answers GPU_IS_LOST, XID 79, or the driver counts it no more", NVML)
             }
             Self::DriverGone => sign("driver_gone", Lost, 0, "NVML is not open: no driver, or it is being replaced", NVML),
-            Self::NotAnswering => sign("not_answering", Sick, FLICKER, "a call did not return in `--call-timeout`", "this agent"),
+            Self::NotAnswering => {
+                sign("not_answering", Sick, FLICKER, "a call did not return in `--call-timeout-ms`", "this agent")
+            }
             Self::ResetRequired => sign("reset_required", Sick, FLICKER, "a call answers RESET_REQUIRED", NVML),
             Self::FatalXid => event("fatal_xid", Sick, "an XID whose remedy is a reset or a reboot, see below", XID),
             Self::UncorrectedEcc => {

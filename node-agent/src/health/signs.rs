@@ -42,7 +42,7 @@ pub struct Signs {
     pub absolved: bool,
     /// Another number after the driver went away.
     pub load: u32,
-    signs: Vec<(Cause, Sign)>,
+    list: Vec<(Cause, Sign)>,
 }
 
 impl Signs {
@@ -72,16 +72,16 @@ impl Signs {
         let brake =
             reading.throttle.clone().map(|throttle| Sign::when(throttle.bits & POWER_BRAKE != 0, "the power brake is on"));
         signs.push((Cause::PowerBrake, Sign::of(brake)));
-        Self { answers: true, absolved: reading.recovery_action == Fact::Known(0), load, signs }
+        Self { answers: true, absolved: reading.recovery_action == Fact::Known(0), load, list: signs }
     }
 
     /// The GPU could not be read, for one reason.
     pub fn none(cause: Cause, evidence: impl Into<String>, load: u32) -> Self {
-        Self { answers: false, absolved: false, load, signs: vec![(cause, Sign::Bad(evidence.into()))] }
+        Self { answers: false, absolved: false, load, list: vec![(cause, Sign::Bad(evidence.into()))] }
     }
 
     pub(super) fn iter(&self) -> impl Iterator<Item = (Cause, &Sign)> {
-        self.signs.iter().map(|(cause, sign)| (*cause, sign))
+        self.list.iter().map(|(cause, sign)| (*cause, sign))
     }
 }
 
@@ -129,11 +129,11 @@ impl Signs {
     /// A GPU that answers, with exactly these things wrong that a reading can show.
     pub(super) fn test(bad: &[Cause], load: u32) -> Self {
         let sign = |cause: Cause| (cause, if bad.contains(&cause) { Sign::Bad("test".into()) } else { Sign::Good });
-        Self { answers: true, absolved: false, load, signs: super::CAUSES.map(sign).into() }
+        Self { answers: true, absolved: false, load, list: super::CAUSES.map(sign).into() }
     }
 
     pub(super) fn replace(&mut self, cause: Cause, sign: Sign) {
-        self.signs.retain(|(known, _)| *known != cause);
-        self.signs.push((cause, sign));
+        self.list.retain(|(known, _)| *known != cause);
+        self.list.push((cause, sign));
     }
 }

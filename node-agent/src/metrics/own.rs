@@ -207,14 +207,15 @@ impl One<'_> {
         self.add(&t::UNATTRIBUTED, Some(usage.unattributed));
         for (holder, user) in &usage.users {
             let mig = holder.mig.as_deref().unwrap_or("");
-            let labels = [self.uuid, mig, &holder.namespace, &holder.pod, &holder.container];
-            let [a, b, c, d, e] = labels;
             let claim = user.claim.as_deref().unwrap_or("");
-            self.sheet.add(&t::POD_ALLOCATED, &[a, b, c, d, e, claim], Some(f64::from(u8::from(user.allocated))));
-            self.sheet.add(&t::POD_ACTIVE, &labels, Some(user.active));
-            self.sheet.add(&t::POD_HELD, &labels, Some(user.held));
-            self.sheet.add(&t::POD_MEMORY, &labels, Some(user.memory_bytes as f64));
-            self.sheet.add(&t::POD_PROCESSES, &labels, Some(user.processes as f64));
+            let with_claim = [self.uuid, mig, &holder.namespace, &holder.pod, &holder.container, claim];
+            // The others have the same labels but the claim.
+            let labels = &with_claim[..with_claim.len() - 1];
+            self.sheet.add(&t::POD_ALLOCATED, &with_claim, Some(f64::from(u8::from(user.allocated))));
+            self.sheet.add(&t::POD_ACTIVE, labels, Some(user.active));
+            self.sheet.add(&t::POD_HELD, labels, Some(user.held));
+            self.sheet.add(&t::POD_MEMORY, labels, Some(user.memory_bytes as f64));
+            self.sheet.add(&t::POD_PROCESSES, labels, Some(user.processes as f64));
         }
         if node.owners.allocatable.is_some() {
             for kind in MismatchKind::ALL {

@@ -24,8 +24,8 @@ const UID_DIGITS: usize = 32;
 /// Where a process with this `cgroup` file runs.
 pub fn place(cgroup: &str) -> Place {
     // Of v1 the lines agree, but for controllers that a container does not use.
-    let paths = cgroup.lines().filter_map(|line| line.splitn(3, ':').nth(2));
-    let found = paths.filter_map(pod).next();
+    let mut paths = cgroup.lines().filter_map(|line| line.splitn(3, ':').nth(2));
+    let found = paths.find_map(pod);
     found.map_or(Place::Host, |(uid, container)| Place::Pod { uid, container })
 }
 

@@ -1,4 +1,4 @@
-//! What the kubelet says that it gave away: its PodResources API v1 over a unix socket, asked every few seconds.
+//! What the kubelet says that it gave away: its `PodResources` API v1 over a unix socket, asked every few seconds.
 //!
 //! The socket may be missing, slow, or speak something else. Each answer is bounded in time and size; a failure is said
 //! once, counted by category, and tried again with back-off, and the last good answer stands for [`STALE`].
@@ -28,9 +28,9 @@ const LARGEST_ANSWER: usize = 16 << 20;
 /// The first pause after a failure; it doubles up to the last.
 pub const FIRST_PAUSE: Duration = Duration::from_secs(1);
 /// The longest pause.
-pub const LAST_PAUSE: Duration = Duration::from_secs(60);
+pub const LAST_PAUSE: Duration = Duration::from_mins(1);
 /// Without a good answer for so long, nothing is known of pods.
-pub const STALE: Duration = Duration::from_secs(300);
+pub const STALE: Duration = Duration::from_mins(5);
 
 /// Why there is no answer.
 #[derive(Debug, thiserror::Error)]

@@ -28,7 +28,7 @@ fn instance() -> MigInstance {
     .unwrap()
 }
 
-fn process(pid: u32) -> Process {
+fn process(pid: u32) -> tidegate_nvml::Process {
     serde_json::from_value(serde_json::json!({
         "pid": pid, "kind": "compute", "memoryBytes": {"known": 1}, "sm": {"known": 0.5}, "gpuInstance": null, "computeInstance": null
     }))
@@ -37,15 +37,15 @@ fn process(pid: u32) -> Process {
 
 #[test]
 fn every_way_of_naming_a_device_is_understood() {
-    let named = |id: &str| names_device(id, &identity(), &[instance()]);
+    let means = |id: &str| named(id, &identity(), &[instance()]);
     for id in ["GPU-1", "nvidia1", "gpu-1", "nvidia1/vgpu3", "k8s.gpu.nvidia.com/device=gpu-1"] {
-        assert_eq!(named(id), Some(None), "{id}");
+        assert_eq!(means(id), Named::Whole, "{id}");
     }
     for id in ["MIG-1", "nvidia1/gi3", "nvidia1/gi3/vgpu0"] {
-        assert_eq!(named(id), Some(Some("MIG-1".into())), "{id}");
+        assert_eq!(means(id), Named::Instance("MIG-1".into()), "{id}");
     }
     for id in ["GPU-2", "nvidia11", "gpu-10", "gpu-", "eth0", ""] {
-        assert_eq!(named(id), None, "{id}");
+        assert_eq!(means(id), Named::Other, "{id}");
     }
 }
 
@@ -58,33 +58,33 @@ fn a_process_belongs_to_its_cgroups_pod_and_unseen_ones_to_the_only_holder() {
     let held = owners.holders_of(&identity(), &Fact::Known(vec![]));
     assert_eq!(held, [(holder("a", None), None)]);
     let in_pod = |uid: &str, container: Option<&str>| Place::Pod { uid: uid.into(), container: container.map(Into::into) };
-    assert_eq!(owners.holder(&process(1), &in_pod("uid-a", None), &held), Some(holder("a", None)));
-    assert_eq!(owners.holder(&process(1), &in_pod("uid-b", Some("c")), &held), Some(holder("b", None)));
-    assert_eq!(owners.holder(&process(1), &in_pod("uid-x", None), &held), None);
-    assert_eq!(owners.holder(&process(1), &Place::Unknown, &held), Some(holder("a", None)));
-    assert_eq!(owners.holder(&process(1), &Place::Host, &held), None);
+    assert_eq!(owners.holder(&in_pod("uid-a", None), &held), Some(holder("a", None)));
+    assert_eq!(owners.holder(&in_pod("uid-b", Some("c")), &held), Some(holder("b", None)));
+    assert_eq!(owners.holder(&in_pod("uid-x", None), &held), None);
+    assert_eq!(owners.holder(&Place::Unknown, &held), Some(holder("a", None)));
+    assert_eq!(owners.holder(&Place::Host, &held), None);
     owners.grants.insert("nvidia1".into(), vec![grant("b")]);
     let held = owners.holders_of(&identity(), &Fact::Known(vec![]));
-    assert_eq!(owners.holder(&process(1), &Place::Unknown, &held), None, "it could be either");
+    assert_eq!(owners.holder(&Place::Unknown, &held), None, "it could be either");
 }
 
 #[test]
 fn both_ways_of_disagreement_are_found() {
-    let running = |place: Place, holder: Option<Holder>| crate::gpu::Running { process: process(1), place, holder, active: 0.0 };
+    let running = |place: Place, holder: Option<Holder>| Running { process: process(1), place, holder, active: 0.0 };
     let allocated = [(holder("a", None), None)];
     let pod = Place::Pod { uid: "u".into(), container: None };
     let own = [running(pod.clone(), Some(holder("a", None)))];
-    assert_eq!(Mismatch::find(&allocated, own.iter()), []);
+    assert_eq!(Mismatch::find(&allocated, &own.iter()), []);
     let other = [running(pod, Some(holder("b", None)))];
-    let found: Vec<_> = Mismatch::find(&allocated, other.iter()).into_iter().map(|m| (m.kind, m.who)).collect();
+    let found: Vec<_> = Mismatch::find(&allocated, &other.iter()).into_iter().map(|m| (m.kind, m.who)).collect();
     let expected = [
         (MismatchKind::UsedNotAllocated, "team/b/main".to_owned()),
         (MismatchKind::AllocatedUsedByOthers, "team/a/main".to_owned()),
     ];
     assert_eq!(found, expected);
     let host = [running(Place::Host, None)];
-    assert_eq!(Mismatch::find(&[], host.iter()), [], "without pods a process of the host is nothing special");
-    assert_eq!(Mismatch::find(&allocated, [].iter()), [], "an idle allocation is no disagreement");
+    assert_eq!(Mismatch::find(&[], &host.iter()), [], "without pods a process of the host is nothing special");
+    assert_eq!(Mismatch::find(&allocated, &[].iter()), [], "an idle allocation is no disagreement");
 }
 
 #[test]

@@ -68,7 +68,7 @@ fn a_change_of_health_is_due_at_once_and_flapping_is_not() {
 #[test]
 fn the_longest_texts_fit_the_schema() {
     let mut node = node();
-    node.closed("driver", "x".repeat(5000), Duration::from_secs(80));
+    node.closed("driver", &"x".repeat(5000), Duration::from_secs(80));
     let status = status(&node, Timestamp::UNIX_EPOCH, Duration::from_secs(90));
     assert_eq!(status.closed.unwrap().len(), LONGEST_WHY);
     assert!(status.gpus.iter().all(|gpu| gpu.findings.iter().all(|finding| finding.evidence.len() <= LONGEST_EVIDENCE)));

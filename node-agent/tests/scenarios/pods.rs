@@ -115,9 +115,9 @@ fn a_pod_has_what_the_kubelet_gave_it_and_what_its_processes_use() {
         let kubelet = Kubelet { pods, allocatable: vec![first.into()], slow: Duration::ZERO };
         let _serving = serve(&folder.path().join("kubelet.sock"), kubelet);
         let agent = start(folder.path()).await;
-        let used =
+        let is_used =
             |gpus: &serde_json::Value| gpus["gpus"][0]["users"][0]["activeSeconds"].as_f64().is_some_and(|seconds| seconds > 0.1);
-        let gpus = agent.until("the pod's use", used).await;
+        let gpus = agent.until("the pod's use", is_used).await;
         let user = &gpus["gpus"][0]["users"][0];
         assert_eq!((&user["pod"], &user["allocated"], &user["processes"]), (&json!("trainer"), &json!(true), &json!(1)));
         assert_eq!(user["memoryBytes"], 1000 << 20);
@@ -234,8 +234,8 @@ fn a_pod_on_a_mig_instance_has_the_seconds_of_its_instance() {
         script.gpus[0].instances = [1, 2].map(|n| serde_json::from_value(instance(n)).unwrap()).into();
         agent.becomes(&script);
         let used = |gpus: &serde_json::Value| {
-            let user = &gpus["gpus"][0]["users"][0];
-            user["mig"] == "MIG-1" && user["activeSeconds"].as_f64().is_some_and(|seconds| seconds > 0.1)
+            let first = &gpus["gpus"][0]["users"][0];
+            first["mig"] == "MIG-1" && first["activeSeconds"].as_f64().is_some_and(|seconds| seconds > 0.1)
         };
         let gpus = agent.until("the instance's use", used).await;
         let instance = &gpus["gpus"][0]["instances"][0];

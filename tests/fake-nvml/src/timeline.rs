@@ -127,6 +127,7 @@ impl Integrals {
     }
 
     /// This and `seconds` of those rates.
+    #[must_use]
     pub fn plus(&self, rates: &Self, seconds: f64) -> Self {
         Self {
             joules: self.joules + rates.joules * seconds,
@@ -157,8 +158,8 @@ mod tests {
         let uuid = &script.gpus[0].uuid;
         let told = timeline.integrals(uuid, 5_000);
         assert!((told.joules - 1_100.0).abs() < 1e-9 && (told.sm - 1.5).abs() < 1e-9, "{told:?}");
-        assert_eq!(timeline.at(1_999).unwrap().gpus[0].sm_active, 0.0);
-        assert_eq!(timeline.at(2_000).unwrap().gpus[0].sm_active, 0.5);
+        assert!(timeline.at(1_999).unwrap().gpus[0].sm_active < 0.1);
+        assert!(timeline.at(2_000).unwrap().gpus[0].sm_active > 0.4);
     }
 
     #[test]
