@@ -1,7 +1,7 @@
 //! One look at the GPUs of any machine, for `tidegate gpus`: no agent need run.
 
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, mpsc};
+use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -57,7 +57,7 @@ fn empty() -> Node {
 fn read(library: Option<&Path>) -> Gpus {
     let (mut node, began) = (empty(), Instant::now());
     let inventory = match Inventory::open(library) {
-        Ok(inventory) => Arc::new(inventory),
+        Ok(inventory) => inventory,
         Err(error) => return nothing(error.category(), &error.to_string()),
     };
     let count = inventory.count().unwrap_or(0);

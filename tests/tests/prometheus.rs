@@ -63,6 +63,12 @@ async fn get(url: &str) -> anyhow::Result<Value> {
     Ok(client.get(url).send().await?.error_for_status()?.json().await?)
 }
 
+/// What an instant query finds.
+async fn query(listen: &str, text: &str) -> anyhow::Result<Vec<Value>> {
+    let answer = get(&format!("http://{listen}/api/v1/query?query={text}")).await?;
+    Ok(answer["data"]["result"].as_array().cloned().unwrap_or_default())
+}
+
 #[tokio::test]
 async fn promtool_finds_nothing_wrong_with_the_metrics() {
     let dir = TempDir::new().unwrap();
@@ -92,20 +98,16 @@ async fn a_real_prometheus_scrapes_the_agent_and_its_counters_rise() {
     command.arg(format!("--storage.tsdb.path={}", dir.path().join("data").display()));
     command.arg(format!("--web.listen-address={listen}")).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
     let _prometheus = Running(command.spawn().unwrap());
-    let query = |text: &str| {
-        let url = format!("http://{listen}/api/v1/query?query={text}");
-        async move { Ok(get(&url).await?["data"]["result"].as_array().cloned().unwrap_or_default()) }
-    };
-    let up = || async { Ok::<_, anyhow::Error>(query("up").await?.iter().find(|r| r["value"][1] == "1").cloned()) };
+    let up = || async { Ok(query(&listen, "up").await?.iter().find(|r| r["value"][1] == "1").cloned()) };
     until("the target to be up", SOON, up).await.unwrap();
     let rate = "rate(tidegate_node_agent_gpu_energy_joules_total%7Bsource=%22counter%22%7D%5B10s%5D)";
     let watts = || async {
-        let found: Vec<Value> = query(rate).await?;
+        let found: Vec<Value> = query(&listen, rate).await?;
         let near = |result: &&Value| {
             result["value"][1].as_str().and_then(|w| w.parse::<f64>().ok()).is_some_and(|w| (450.0..550.0).contains(&w))
         };
         Ok(found.iter().find(near).cloned())
     };
     until("the rate of energy to be the power", SOON, watts).await.unwrap();
-    assert!(!query("DCGM_FI_DEV_GPU_TEMP").await.unwrap().is_empty());
+    assert!(!query(&listen, "DCGM_FI_DEV_GPU_TEMP").await.unwrap().is_empty());
 }
