@@ -4,8 +4,8 @@
 //! event, and goes by its own rule ([`Cause::rule`]), which is the table in `docs/node-agent.md`:
 //!
 //! * while its sign lasts, and `quiet` after its end, so that a flickering sign is one bad period;
-//! * of an event: after a reset (the driver went away, came back, and the GPU answers), or when the driver says that the GPU needs
-//!   nothing, or when it did not happen again for `quiet`.
+//! * of an event: after a reset (the driver went away, came back, and the GPU answers), or when the driver says that the
+//!   GPU needs nothing, or when it did not happen again for `quiet`.
 //!
 //! What cannot be read neither raises nor clears: not knowing is not good news. The agent only reports.
 

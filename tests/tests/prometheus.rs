@@ -12,7 +12,7 @@ use tempfile::TempDir;
 use tidegate_tests::harness::{binary, until};
 use tidegate_tests::outside::installed;
 
-const SOON: Duration = Duration::from_secs(60);
+const SOON: Duration = Duration::from_mins(1);
 
 /// A process that ends with the test.
 struct Running(Child);

@@ -1,8 +1,7 @@
 //! `gpus`: the GPUs of this machine as a table, or everything that is known of them as JSON.
 
 use tidegate_node_agent::gpus::{Args, look};
-use tidegate_node_agent::health::State;
-use tidegate_node_agent::view::{Gpu, Gpus};
+use tidegate_node_agent::view::{Finding, Gpu, Gpus};
 
 use super::table::{Lean, lay_out};
 use super::{Error, out};
@@ -37,14 +36,12 @@ fn render(gpus: &Gpus) -> String {
         Some(closed) => format!("no GPU can be seen: {}\n", closed.why),
         None => lay_out(&COLUMNS, &gpus.gpus.iter().map(row).collect::<Vec<_>>()),
     };
-    for gpu in gpus.gpus.iter().filter(|gpu| gpu.health.state != State::Healthy) {
-        for finding in &gpu.health.findings {
-            text.push_str(&format!("GPU {}: {}\n", gpu.identity.index, finding.evidence));
-        }
-    }
-    for gpu in &gpus.unreadable {
-        text.push_str(&format!("GPU {} cannot be read: {}\n", gpu.index, gpu.fault.category()));
-    }
+    let wrong = gpus.gpus.iter().flat_map(|gpu| {
+        let line = |finding: &Finding| format!("GPU {}: {}\n", gpu.identity.index, finding.evidence);
+        gpu.health.findings.iter().map(line)
+    });
+    text.extend(wrong);
+    text.extend(gpus.unreadable.iter().map(|gpu| format!("GPU {} cannot be read: {}\n", gpu.index, gpu.fault.category())));
     text
 }
 

@@ -278,26 +278,19 @@ fn status_mib(pid: u32, field: &str) -> Result<f64> {
 
 fn render(report: &Report) -> String {
     let machine = &report.machine;
-    let mut text =
-        format!("{} ({} cores, load {} before); {} s each\n", machine.cpu, machine.cores, machine.load_before, report.seconds);
-    for case in &report.cases {
-        let goal = |goal: Option<f64>| goal.map_or(String::new(), |goal| format!(" (goal {goal})"));
-        text.push_str(&format!(
-            "\n{}: {} series, {} bytes a scrape, {} readings/s\n  RSS {} MiB, at most {} (goal {})\n  CPU {} % of a core{}\n  scrape p50 {} ms, p99 {} ms{}\n",
-            case.case,
-            case.series,
-            case.scrape_bytes,
-            case.readings_per_second,
-            case.rss_mib,
-            case.rss_peak_mib,
-            case.goal_rss_mib,
-            case.cpu_percent_of_a_core,
-            goal(case.goal_cpu_percent),
-            case.scrape_p50_ms,
-            case.scrape_p99_ms,
-            goal(case.goal_scrape_p99_ms),
-        ));
-    }
+    let (cpu, cores, load, seconds) = (&machine.cpu, machine.cores, machine.load_before, report.seconds);
+    let mut text = format!("{cpu} ({cores} cores, load {load} before); {seconds} s each\n");
+    text.extend(report.cases.iter().map(one));
     text.push_str(if report.goals_met { "\nevery goal is met" } else { "\nnot every goal is met" });
     text
+}
+
+fn one(case: &Case) -> String {
+    let goal = |goal: Option<f64>| goal.map_or(String::new(), |goal| format!(" (goal {goal})"));
+    let Case { series, scrape_bytes, readings_per_second, rss_mib, rss_peak_mib, .. } = case;
+    let memory = format!("RSS {rss_mib} MiB, at most {rss_peak_mib}{}", goal(Some(case.goal_rss_mib)));
+    let cpu = format!("CPU {} % of a core{}", case.cpu_percent_of_a_core, goal(case.goal_cpu_percent));
+    let scrapes = format!("scrape p50 {} ms, p99 {} ms{}", case.scrape_p50_ms, case.scrape_p99_ms, goal(case.goal_scrape_p99_ms));
+    let about = format!("{series} series, {scrape_bytes} bytes a scrape, {readings_per_second} readings/s");
+    format!("\n{}: {about}\n  {memory}\n  {cpu}\n  {scrapes}\n", case.case)
 }
