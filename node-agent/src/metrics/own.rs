@@ -210,7 +210,7 @@ impl One<'_> {
             let claim = user.claim.as_deref().unwrap_or("");
             let with_claim = [self.uuid, mig, &holder.namespace, &holder.pod, &holder.container, claim];
             // The others have the same labels but the claim.
-            let labels = &with_claim[..with_claim.len() - 1];
+            let [labels @ .., _claim] = &with_claim;
             self.sheet.add(&t::POD_ALLOCATED, &with_claim, Some(f64::from(u8::from(user.allocated))));
             self.sheet.add(&t::POD_ACTIVE, labels, Some(user.active));
             self.sheet.add(&t::POD_HELD, labels, Some(user.held));
