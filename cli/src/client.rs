@@ -1,11 +1,12 @@
 //! The commands that speak to a running `up` over its HTTP API (`tidegate_api::view` has the routes), and
-//! `crd`, which needs none. Each module is one command; texts are made by pure functions of the views.
+//! `crd` and `gpus`, which need none. Each module is one command; texts are made by pure functions of the views.
 
 mod apply;
 mod control;
 mod crd;
 mod eta;
 mod explain;
+mod gpus;
 mod http;
 mod logs;
 mod out;
@@ -46,6 +47,8 @@ pub enum Command {
     Snapshot(snapshot::Args),
     /// Shows devices, models and jobs as they change.
     Top(top::Args),
+    /// Shows the GPUs of this machine, and what is wrong with them.
+    Gpus(tidegate_node_agent::gpus::Args),
     /// Prints the custom resource definitions for `kubectl apply -f -`.
     Crd,
 }
@@ -65,6 +68,7 @@ pub async fn run(command: Command) -> Result<(), Error> {
         Command::WhatIf(args) => what_if::run(args).await,
         Command::Snapshot(args) => snapshot::run(args).await,
         Command::Top(args) => top::run(args).await,
+        Command::Gpus(args) => gpus::run(&args),
         Command::Crd => crd::run(),
     }
 }

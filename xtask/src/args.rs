@@ -3,8 +3,9 @@
 /// Printed on a wrong command line.
 pub const USAGE: &str = "usage: cargo xtask test [--quick]
        cargo xtask scenario tide|crash [--json] [--seed N] [--picture PNG]
-       cargo xtask bench batching [--json]
-       cargo xtask bench engine [--json] [--gpus N,N..] [--cycles N] [--seed N]";
+        cargo xtask bench agent|batching [--json]
+        cargo xtask bench engine [--json] [--gpus N,N..] [--cycles N] [--seed N]
+        cargo xtask docs";
 
 /// What to do.
 #[derive(Debug, PartialEq, Eq)]
@@ -14,6 +15,8 @@ pub enum Chore {
         /// Leave out what needs outside programs.
         quick: bool,
     },
+    /// Write what the documentation has from the code.
+    Docs,
     /// A binary of the package `tidegate-tests` and its arguments.
     Program {
         binary: &'static str,
@@ -35,6 +38,8 @@ pub fn parse(words: &[String]) -> Result<Chore, String> {
         ["test"] => Ok(Chore::Test { quick: false }),
         ["test", "--quick"] => Ok(Chore::Test { quick: true }),
         ["test", other, ..] => Err(format!("test takes no `{other}`")),
+        ["docs"] => Ok(Chore::Docs),
+        ["docs", other, ..] => Err(format!("docs takes no `{other}`")),
         ["scenario", rest @ ..] => program("scenario", rest),
         ["bench", "engine", rest @ ..] => {
             Ok(Chore::Bench { target: "engine", arguments: rest.iter().map(ToString::to_string).collect() })
@@ -66,6 +71,7 @@ mod tests {
     fn every_documented_line_is_understood() {
         assert_eq!(parsed("test"), Ok(Chore::Test { quick: false }));
         assert_eq!(parsed("test --quick"), Ok(Chore::Test { quick: true }));
+        assert_eq!(parsed("docs"), Ok(Chore::Docs));
         let tide = Chore::Program { binary: "scenario", arguments: vec!["tide".into(), "--json".into()] };
         assert_eq!(parsed("scenario tide --json"), Ok(tide));
         let engine = Chore::Bench { target: "engine", arguments: vec!["--json".into()] };
