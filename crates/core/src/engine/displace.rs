@@ -111,9 +111,9 @@ impl Round<'_> {
         let mut named: Vec<Give> = victims.map(|unit| whole(unit.give)).collect();
         named.sort_unstable();
         named.dedup();
-        let allowed = placed
-            .map_err(|_| Denied::TooFew)
-            .and_then(|seats| if self.may_evict(named.len()) { Ok(seats) } else { Err(Denied::Cap) });
+        let yields = trial.given.iter().any(|unit| unit.right == Right::Yield);
+        let allowed =
+            placed.map_err(|_| Denied::TooFew).and_then(|seats| self.denied_by_cap(named.len(), yields).map_or(Ok(seats), Err));
         if allowed.is_err() {
             self.desk.books.rollback(mark);
             return allowed;
@@ -123,6 +123,16 @@ impl Round<'_> {
         }
         self.carry(want, &trial, named.len());
         allowed
+    }
+
+    /// Whether the cap on evictions refuses so many victims. What is done only when jobs are put in order does not wait for
+    /// the cap: next time the order is another one.
+    pub(super) fn denied_by_cap(&mut self, victims: usize, only_in_order: bool) -> Option<Denied> {
+        if victims <= self.evictions_left() {
+            return None;
+        }
+        self.state.eviction_cap_reached |= !only_in_order;
+        Some(if only_in_order { Denied::Nobody } else { Denied::Cap })
     }
 
     /// Who would stop altogether and fits elsewhere moves.

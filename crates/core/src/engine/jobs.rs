@@ -335,11 +335,12 @@ impl Round<'_> {
         if displaced {
             self.desk.retry(&want.spec.queue, self.state.now.plus(1));
         } else {
-            if refusal.lacks_devices
-                && self.may_consolidate(&want.spec.queue)
-                && let Some(seats) = self.consolidate(want)
-            {
-                return Ok((seats, None));
+            let mut capped = false;
+            if refusal.lacks_devices && self.may_consolidate(want) {
+                match self.consolidate(want) {
+                    Ok(seats) => return Ok((seats, None)),
+                    Err(denied) => capped = denied == Denied::Cap,
+                }
             }
             let lower = self.lift_lower(want);
             let taken = self.displace(want);
@@ -350,14 +351,16 @@ impl Round<'_> {
                 Err(Denied::TooFew) => refusal.lacks_victims = true,
                 Err(Denied::Nobody) => {}
             }
+            if capped {
+                refusal.block = Block::EvictionCap;
+            }
         }
         Err(refusal)
     }
 
     /// Jobs of a responsive queue have others moved when they are put in order, not between.
-    fn may_consolidate(&self, queue: &QueueName) -> bool {
-        let discipline = self.state.queues.get(queue).map(|queue| queue.discipline).unwrap_or_default();
-        self.state.policy.consolidate && (discipline != Discipline::Responsive || self.desk.ranked)
+    fn may_consolidate(&self, want: &Want) -> bool {
+        self.state.policy.consolidate && (!predict::is_responsive(self.state, &want.spec.queue) || self.desk.ranked)
     }
 
     /// Remembers why, and promises the first of each queue that lacks only devices what will come free.

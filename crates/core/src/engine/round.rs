@@ -252,13 +252,6 @@ impl Round<'_> {
     pub fn evictions_left(&self) -> usize {
         (self.state.policy.max_evictions_per_minute as usize).saturating_sub(self.state.evictions.len())
     }
-
-    /// Stops ordered by the engine for others in the last minute are below the cap by at least `more`.
-    pub fn may_evict(&mut self, more: usize) -> bool {
-        let within = more <= self.evictions_left();
-        self.state.eviction_cap_reached |= !within;
-        within
-    }
 }
 
 /// The job that an action stops.
