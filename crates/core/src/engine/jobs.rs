@@ -159,11 +159,7 @@ impl Order {
     /// Queues that may fare better since somebody was let in (at the cost of others, perhaps) or was promised other devices are
     /// tried (again) in this very pass: whether they were looked at before must make no difference.
     fn wake(&mut self, round: &mut Round) {
-        let woken = round.desk.wakes.take_woken();
-        if woken.is_empty() {
-            return;
-        }
-        for name in woken {
+        for name in round.desk.wakes.take_woken() {
             self.enter(round, name);
             if let Some(at) = self.numbers.get(&name) {
                 self.push(round, *at);

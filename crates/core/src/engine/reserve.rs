@@ -56,6 +56,7 @@ impl Round<'_> {
 
     /// Nothing is kept for the job any more: others may have it, or a reservation of their own.
     pub(super) fn forget_reservation(&mut self, ix: u32) {
+        self.lift(ix);
         if self.state.reservations.remove(&ix).is_some() {
             self.desk.wakes.devices_came_free();
         }

@@ -11,6 +11,7 @@ use crate::time::At;
 
 /// What a refusal rests on.
 #[derive(Clone, Copy, Debug, Default)]
+#[expect(clippy::struct_excessive_bools, reason = "independent facts, not states")]
 pub(super) struct Facts {
     /// The queue of the path that has no more.
     pub quota: Option<NodeIx>,
