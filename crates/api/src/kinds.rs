@@ -4,6 +4,7 @@
 //! what `tidegate up` refuses when it reads the file, with the same sentence.
 
 mod gpu;
+mod labels;
 mod model;
 mod pool;
 mod queue;
@@ -11,7 +12,8 @@ mod training_job;
 mod workers;
 
 pub use gpu::{ClassSpeed, GpuAsk, MigProfile};
-pub use model::{Batching, Embedding, Model, ModelSpec, Pace, ReplicaRange, Source};
+pub use labels::{LabelOperator, LabelRequirement, NamespaceSelector, NodeAffinity, NodeSelector, NodeTerm, PreferredTerm};
+pub use model::{Batching, Embedding, Model, ModelMemory, ModelSpec, Pace, ReplicaRange, Source};
 pub use pool::{Pool, PoolSpec};
 pub use queue::{Discipline, Queue, QueueSpec, ResourceQuota};
 pub use training_job::{CheckpointSpec, EnvVar, TrainingJob, TrainingJobSpec, WorkerTemplate};

@@ -40,7 +40,7 @@ impl Figures {
     pub fn decided(&mut self, action: &Action, state: &State) {
         match &action.kind {
             ActionKind::StopJob { job, .. } => {
-                if matches!(action.reason, Reason::Reclaim { .. }) {
+                if matches!(action.reason, Reason::Reclaim { .. } | Reason::FairShare { .. }) {
                     self.reclaims += 1;
                     self.reclaiming.insert(job.0.clone(), state.now.0);
                 }
