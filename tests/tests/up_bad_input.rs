@@ -55,6 +55,7 @@ fn job(from: &str, to: &str) -> String {
 }
 
 #[test]
+#[expect(clippy::too_many_lines, reason = "a table of cases")]
 fn a_wrong_manifest_is_refused_with_file_field_value_and_remedy() {
     let cases = [
         case("unknown kind", manifests::document("TrainingJobs", "x", "  queue: q\n"), &["kind", "TrainingJobs", "TrainingJob"]),
