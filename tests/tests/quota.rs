@@ -179,17 +179,17 @@ async fn a_queue_takes_work_of_the_namespaces_that_it_selects_and_says_so_to_oth
 async fn a_namespace_is_known_while_something_is_in_it() {
     let yaml = manifests::queues() + &in_namespace(&job("night", "research", ""), "night", "team-a");
     let mut up = Up::start(Options::with_manifest(&yaml, 4).unwrap()).await.unwrap();
-    assert_eq!(namespaces(&up).await, ["team-a"]);
+    assert_eq!(namespaces(&up), ["team-a"]);
     up.kill().unwrap();
     up.start_again().unwrap();
     up.ready().await.unwrap();
-    assert_eq!(namespaces(&up).await, ["team-a"], "and still is after a crash");
+    assert_eq!(namespaces(&up), ["team-a"], "and still is after a crash");
     assert!(up.cli(&["delete", "job/night"]).unwrap().status.success());
-    assert_eq!(namespaces(&up).await, [""; 0]);
+    assert_eq!(namespaces(&up), [""; 0]);
 }
 
 /// Namespaces that the engine knows, by name.
-async fn namespaces(up: &Up) -> Vec<String> {
+fn namespaces(up: &Up) -> Vec<String> {
     let output = up.cli(&["snapshot"]).unwrap();
     assert!(output.status.success(), "{output:?}");
     let state: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
