@@ -2,7 +2,8 @@
 //! a fact makes dirty whoever is put down under it.
 //!
 //! **Promise.** A decision over the dirty queues alone is the decision over all of them (the property tests compare the two at
-//! every step). So whatever a refusal rests on must be a field of [`Facts`], or a moment for [`Wakes::retry`].
+//! every step). So whatever a refusal rests on must be a field of [`Facts`], or a moment for [`Wakes::retry`]. What is known to
+//! be missing is in `docs/scheduling.md`, "Not yet".
 
 use std::collections::{BTreeMap, BTreeSet};
 
