@@ -262,8 +262,13 @@ impl Round<'_> {
 
     /// The claim of a job.
     fn want(&self, ix: u32) -> Result<Want, Refusal> {
-        let missing =
-            |text: String| Refusal { block: Block::Queue(text), binding: None, lacks_devices: false, lacks_victims: false };
+        let missing = |text: String| Refusal {
+            block: Block::Queue(text),
+            binding: None,
+            lacks_devices: false,
+            lacks_victims: false,
+            by_order: false,
+        };
         let (Some(job), Some(name)) = (self.state.jobs.at(ix), self.state.jobs.name(ix)) else {
             return Err(missing("the job is gone".to_owned()));
         };
@@ -344,7 +349,10 @@ impl Round<'_> {
             match taken {
                 Ok(seats) => return Ok((seats, None)),
                 Err(Denied::Cap) => refusal.block = Block::EvictionCap,
-                Err(Denied::TooFew) => refusal.lacks_victims = true,
+                Err(denied @ (Denied::TooFew | Denied::TooFewOfFirst)) => {
+                    refusal.lacks_victims = true;
+                    refusal.by_order = denied == Denied::TooFewOfFirst;
+                }
                 Err(Denied::Nobody) => {}
             }
             if capped {
