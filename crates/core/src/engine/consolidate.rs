@@ -175,10 +175,12 @@ impl Round<'_> {
             let Some(run) = job.run().filter(|run| run.stop.is_none()) else { continue };
             let Some(first) = run.seats.first() else { continue };
             let whole = job.spec.groups.iter().all(|group| matches!(group.ask.amount, Amount::Whole(_)));
-            if !whole || run.seats.iter().any(|seat| seat.node != first.node) || job.disruptions.last() == Some(&now) {
+            if !whole || run.seats.iter().any(|seat| seat.node != first.node) {
                 continue;
             }
-            let cheap = run.since.plus(claim::cheap_after(job.spec.restart_ms));
+            // Who was displaced at this very moment is not displaced again before the next.
+            let settled = if job.disruptions.last() == Some(&now) { now.plus(1) } else { now };
+            let cheap = settled.max(run.since.plus(claim::cheap_after(job.spec.restart_ms)));
             let until = job.protected_until(now).map_or(cheap, |until| until.max(cheap));
             if until > now {
                 later = Some(later.map_or(until, |at| at.min(until)));

@@ -64,6 +64,7 @@ pub(super) fn run(state: &mut State, desk: &mut Desk) -> Vec<Action> {
         if (round.actions.len(), round.dropped) == before && round.state.reservations == promised {
             break;
         }
+        round.desk.wakes.mark_all();
     }
     predict::begin_ranks(round.state, round.desk);
     round.actions

@@ -24,7 +24,7 @@ impl World {
             let plan = self.decide();
             match plan.wake_at {
                 // Nothing ends by itself here: a reservation is renewed for ever, later each time.
-                Some(at) if plan.actions.is_empty() && at.since(began) > 30 * 86_400_000 => return self.stops - before,
+                Some(at) if plan.actions.is_empty() && at.since(began) > 2 * SELDOM_MS => return self.stops - before,
                 Some(at) if plan.actions.is_empty() => self.now = at,
                 None if plan.actions.is_empty() && self.pending.is_empty() => return self.stops - before,
                 _ => {}

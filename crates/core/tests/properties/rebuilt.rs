@@ -27,13 +27,25 @@ pub fn rebuilt(world: &World) -> Engine {
             engine.apply(now, Event::ModelSet { name: name.clone(), spec: model.spec.clone() });
         }
     }
+    observe(world, &mut engine);
+    engine
+}
+
+/// The engine that never went down, when it has heard of all that runs.
+pub fn undisturbed(world: &World) -> Engine {
+    let mut engine = world.engine.clone();
+    observe(world, &mut engine);
+    engine
+}
+
+fn observe(world: &World, engine: &mut Engine) {
+    let now = world.now;
     for (name, run) in &world.real.jobs {
         engine.apply(now, Event::JobStarted { name: name.clone(), attempt: run.number });
     }
     for id in world.real.replicas.keys() {
         engine.apply(now, Event::ReplicaReady { id: id.clone(), load_ms: 1_500 });
     }
-    engine
 }
 
 pub fn is_running(state: &State, name: &JobName) -> bool {
