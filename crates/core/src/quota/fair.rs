@@ -1,103 +1,14 @@
-//! Who is next and who has more than its part: dominant shares, and what is left over divided like water.
-//!
-//! Two measures. The *dominant share* (Kueue's, `pkg/cache/scheduler/fair_sharing.go`) says how far a queue is into what is not its own and needs no
-//! knowledge of demand. *Fair shares* (KAI's) divide a capacity among those who ask, level by level of the tree.
+//! Fair shares (KAI's): a capacity divided among those who ask like water, level by level of the tree.
 //!
 //! **Guarantees.** Shares of one level sum up to the capacity or to all requests, whichever is less (short of it by less
 //! than one unit); nobody gets more than it asks for; of two siblings of equal priority, guarantee and request the heavier
 //! never gets less.
 
-use std::cmp::Ordering;
-
 use serde::{Deserialize, Serialize};
 
 use super::{NodeIx, ResourceIx, Tree};
 
-/// How far a node is into what its parent could lend: `max over kinds of borrowed * 1000 / lendable(parent)`, over its weight.
-///
-/// Ordered: less is to be served first, more is to give back first.
-#[derive(Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq, Default)]
-pub struct DominantShare {
-    borrowed: i64,
-    lendable: i64,
-    weight_milli: u32,
-    /// The kind of the largest ratio; absent: nothing is borrowed.
-    pub kind: Option<u16>,
-}
-
-impl DominantShare {
-    /// The weighted ratio in parts per million, rounded down, for people; comparisons are exact.
-    pub fn ppm(&self) -> u64 {
-        let parts = i128::from(self.borrowed) * 1_000_000_000;
-        let whole = i128::from(self.lendable) * i128::from(self.weight_milli);
-        u64::try_from(parts.checked_div(whole).unwrap_or(0)).unwrap_or(u64::MAX)
-    }
-}
-
-impl Ord for DominantShare {
-    fn cmp(&self, other: &Self) -> Ordering {
-        let whole = |share: &Self| u128::from(share.lendable.max(1).unsigned_abs()) * u128::from(share.weight_milli.max(1));
-        let parts = |share: &Self| u128::from(share.borrowed.max(0).unsigned_abs());
-        ratio(parts(self), whole(self), parts(other), whole(other))
-    }
-}
-
-impl PartialOrd for DominantShare {
-    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
-        Some(self.cmp(other))
-    }
-}
-
-/// `a / b` against `c / d` without rounding: as continued fractions, so that nothing overflows. `b` and `d` are above 0.
-fn ratio(mut a: u128, mut b: u128, mut c: u128, mut d: u128) -> Ordering {
-    let mut flipped = false;
-    loop {
-        // The larger remainder is the larger ratio, and its inverse the smaller: no remainder is the least of all.
-        let (rest, other) = (a % b, c % d);
-        let order = (a / b).cmp(&(c / d)).then((rest > 0).cmp(&(other > 0)));
-        if order != Ordering::Equal || rest == 0 {
-            return if flipped { order.reverse() } else { order };
-        }
-        (a, b, c, d) = (b, rest, d, other);
-        flipped = !flipped;
-    }
-}
-
 impl Tree {
-    /// The dominant share of a node if `extra` were added to it. `kinds[r]` is the kind of resource `r`: classes of GPU are one
-    /// kind, as Kueue sums up flavors; empty: each resource is its own kind.
-    ///
-    /// Costs one walk to the root per resource of a borrowed kind.
-    pub fn dominant_share(&self, node: NodeIx, extra: &[(ResourceIx, i64)], kinds: &[u16]) -> DominantShare {
-        let weight_milli = self.queue(node).map_or(1000, |queue| queue.weight_milli);
-        let mut most = DominantShare { borrowed: 0, lendable: 1, weight_milli, kind: None };
-        let Some(parent) = self.parent(node) else { return most };
-        let kind = |resource: ResourceIx| kinds.get(usize::from(resource)).copied().unwrap_or(resource);
-        for resource in 0..self.resources() {
-            let first = (0..resource).all(|earlier| kind(earlier) != kind(resource));
-            if !first {
-                continue;
-            }
-            let alike = (resource..self.resources()).filter(|other| kind(*other) == kind(resource));
-            let borrowed = alike.clone().fold(0_i64, |sum, other| sum.saturating_add(self.borrowed(node, other, extra)));
-            if borrowed == 0 {
-                continue;
-            }
-            let lendable = alike.fold(0_i64, |sum, other| sum.saturating_add(self.potential_available(parent, other)));
-            let share = DominantShare { borrowed, lendable, weight_milli, kind: Some(kind(resource)) };
-            if lendable > 0 && (most.kind.is_none() || share > most) {
-                most = share;
-            }
-        }
-        most
-    }
-
-    fn borrowed(&self, node: NodeIx, resource: ResourceIx, extra: &[(ResourceIx, i64)]) -> i64 {
-        let more = extra.iter().filter(|(asked, _)| *asked == resource).map(|(_, amount)| *amount);
-        let usage = more.fold(self.usage(node, resource), i64::saturating_add);
-        usage.saturating_sub(self.guaranteed(node, resource)).max(0)
-    }
-
     /// The fair share of every node in one resource, by position of the node.
     ///
     /// From the root down, each node's share is divided among its children: first `min(guaranteed, requestable)`, then by

@@ -113,35 +113,6 @@ fn a_written_down_root_brings_its_own_quota() {
 }
 
 #[test]
-fn the_dominant_share_is_of_what_the_parent_could_lend_and_per_weight() {
-    let mut queues = vec![queue("a", None, quota(10, None, None)), queue("b", None, quota(30, None, None))];
-    queues[1].weight_milli = 2000;
-    let mut tree = Tree::build(1, queues).unwrap();
-    let (a, b) = (NodeIx(0), NodeIx(1));
-    tree.add_usage(a, 0, 20);
-    assert_eq!(tree.dominant_share(a, &[], &[]).ppm(), 250_000, "10 of 40 beyond its own");
-    assert_eq!(tree.dominant_share(a, &[(0, 10)], &[]).ppm(), 500_000);
-    assert_eq!(tree.dominant_share(b, &[(0, 30)], &[]).kind, None);
-    assert_eq!(tree.dominant_share(b, &[(0, 50)], &[]).ppm(), 250_000, "20 of 40, weight 2");
-    assert!(tree.dominant_share(b, &[(0, 49)], &[]) < tree.dominant_share(a, &[], &[]));
-    assert_eq!(tree.dominant_share(a, &[], &[]).cmp(&tree.dominant_share(b, &[(0, 50)], &[])), std::cmp::Ordering::Equal);
-}
-
-#[test]
-fn classes_of_one_kind_count_together() {
-    let both = |name: &str, first, second| QueueQuota {
-        name: name.into(),
-        parent: None,
-        weight_milli: 1000,
-        quotas: vec![(0, quota(first, None, None)), (1, quota(second, None, None))],
-    };
-    let mut tree = Tree::build(2, vec![both("a", 0, 0), both("b", 10, 30)]).unwrap();
-    tree.add(NodeIx(0), &[(0, 5), (1, 5)]);
-    assert_eq!(tree.dominant_share(NodeIx(0), &[], &[]).ppm(), 500_000, "5 of 10 weighs more than 5 of 30");
-    assert_eq!(tree.dominant_share(NodeIx(0), &[], &[7, 7]).ppm(), 250_000, "10 of 40 GPUs of any class");
-}
-
-#[test]
 fn water_first_fills_what_is_deserved_then_goes_by_weight() {
     let claim = |deserved, request, priority, weight| Claim { deserved, request, standing: Standing { priority, weight } };
     let fill = |capacity, claims: &[Claim]| water_fill(capacity, 1, claims);
