@@ -1,10 +1,11 @@
 //! The commands that speak to a running `up` over its HTTP API (`tidegate_api::view` has the routes), and
-//! `crd`, which needs none. Each module is one command; texts are made by pure functions of the views.
+//! `crd` and `gpus`, which need none. Each module is one command; texts are made by pure functions of the views.
 
 mod apply;
 mod control;
 mod crd;
 mod explain;
+mod gpus;
 mod http;
 mod logs;
 mod out;
@@ -37,6 +38,8 @@ pub enum Command {
     Explain(explain::Args),
     /// Shows devices, models and jobs as they change.
     Top(top::Args),
+    /// Shows the GPUs of this machine, and what is wrong with them.
+    Gpus(tidegate_node_agent::gpus::Args),
     /// Prints the custom resource definitions for `kubectl apply -f -`.
     Crd,
 }
@@ -53,6 +56,7 @@ pub async fn run(command: Command) -> Result<(), Error> {
         Command::Logs(args) => logs::run(args).await,
         Command::Explain(args) => explain::run(args).await,
         Command::Top(args) => top::run(args).await,
+        Command::Gpus(args) => gpus::run(&args),
         Command::Crd => crd::run(),
     }
 }

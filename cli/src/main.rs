@@ -38,6 +38,8 @@ enum Part {
     Up(tidegate_local::Args),
     /// The front door: takes requests, forms batches, picks replicas.
     Router(tidegate_router::Args),
+    /// Facts about the GPUs of this node: metrics, JSON, and the `GpuNode` status on Kubernetes.
+    NodeAgent(tidegate_node_agent::Args),
     /// The model server: one model on one device.
     Replica(tidegate_replica::Args),
     /// Plays a day of requests against a running server.
@@ -93,6 +95,7 @@ async fn run(part: Part) -> Result<(), exit::Error> {
     let done = match part {
         Part::Up(args) => tidegate_local::run(args, token.clone()).await,
         Part::Router(args) => tidegate_router::run(args, token.clone()).await,
+        Part::NodeAgent(args) => tidegate_node_agent::run(args, token.clone()).await,
         Part::Replica(args) => tidegate_replica::run(args, token.clone()).await,
         Part::Load(args) => tidegate_load::run(args, token.clone()).await,
     };

@@ -45,7 +45,7 @@ fn rules(definition: &Value) -> Vec<String> {
 fn each_kind_is_one_document_with_its_group_and_version() {
     let definitions = definitions();
     let kinds: Vec<_> = definitions.iter().map(|d| d["spec"]["names"]["kind"].as_str().unwrap()).collect();
-    assert_eq!(kinds, ["Pool", "Queue", "TrainingJob", "Model"]);
+    assert_eq!(kinds, ["Pool", "Queue", "TrainingJob", "Model", "GpuNode"]);
     for definition in &definitions {
         assert_eq!(definition["apiVersion"], "apiextensions.k8s.io/v1");
         assert_eq!(definition["kind"], "CustomResourceDefinition");
@@ -61,7 +61,7 @@ fn each_kind_is_one_document_with_its_group_and_version() {
 #[test]
 fn cluster_kinds_and_namespaced_kinds_are_told_apart() {
     let scopes: Vec<_> = definitions().iter().map(|d| d["spec"]["scope"].as_str().unwrap().to_owned()).collect();
-    assert_eq!(scopes, ["Cluster", "Cluster", "Namespaced", "Namespaced"]);
+    assert_eq!(scopes, ["Cluster", "Cluster", "Namespaced", "Namespaced", "Cluster"]);
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! Benchmarks behind `cargo xtask bench NAME`: each prints a table, or with `--json` one JSON object.
 
+pub mod agent;
 pub mod bare;
 pub mod batching;
 pub mod client;

@@ -7,7 +7,7 @@ use std::process::Command;
 use serde_json::Value;
 
 /// What each package may depend on directly. A new package fails the test until it has its line here.
-const MAY_KNOW: [(&str, &[&str]); 12] = [
+const MAY_KNOW: [(&str, &[&str]); 13] = [
     ("tidegate-core", &[]),
     ("tidegate-api", &["tidegate-core"]),
     ("tidegate-nvml", &["tidegate-core", "tidegate-api"]),
@@ -15,6 +15,7 @@ const MAY_KNOW: [(&str, &[&str]); 12] = [
     ("tidegate-load", &["tidegate-core", "tidegate-api", "tidegate-runtime"]),
     ("tidegate-simulator", &["tidegate-core"]),
     ("tidegate-local", PART),
+    ("tidegate-node-agent", PART),
     ("tidegate-router", PART),
     ("tidegate-replica", PART),
     (
@@ -26,6 +27,7 @@ const MAY_KNOW: [(&str, &[&str]); 12] = [
             "tidegate-runtime",
             "tidegate-load",
             "tidegate-local",
+            "tidegate-node-agent",
             "tidegate-simulator",
             "tidegate-router",
             "tidegate-replica",

@@ -3,7 +3,8 @@
 /// Printed on a wrong command line.
 pub const USAGE: &str = "usage: cargo xtask test [--quick]
        cargo xtask scenario tide|crash [--json] [--seed N] [--picture PNG]
-       cargo xtask bench batching [--json]";
+       cargo xtask bench agent|batching [--json]
+       cargo xtask docs";
 
 /// What to do.
 #[derive(Debug, PartialEq, Eq)]
@@ -13,6 +14,8 @@ pub enum Chore {
         /// Leave out what needs outside programs.
         quick: bool,
     },
+    /// Write what the documentation has from the code.
+    Docs,
     /// A binary of the package `tidegate-tests` and its arguments.
     Program {
         binary: &'static str,
@@ -29,6 +32,8 @@ pub fn parse(words: &[String]) -> Result<Chore, String> {
         ["test"] => Ok(Chore::Test { quick: false }),
         ["test", "--quick"] => Ok(Chore::Test { quick: true }),
         ["test", other, ..] => Err(format!("test takes no `{other}`")),
+        ["docs"] => Ok(Chore::Docs),
+        ["docs", other, ..] => Err(format!("docs takes no `{other}`")),
         ["scenario", rest @ ..] => program("scenario", rest),
         ["bench", rest @ ..] => program("bench", rest),
         [other, ..] => Err(format!("no chore is called `{other}`")),
@@ -57,6 +62,7 @@ mod tests {
     fn every_documented_line_is_understood() {
         assert_eq!(parsed("test"), Ok(Chore::Test { quick: false }));
         assert_eq!(parsed("test --quick"), Ok(Chore::Test { quick: true }));
+        assert_eq!(parsed("docs"), Ok(Chore::Docs));
         let tide = Chore::Program { binary: "scenario", arguments: vec!["tide".into(), "--json".into()] };
         assert_eq!(parsed("scenario tide --json"), Ok(tide));
     }

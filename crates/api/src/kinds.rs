@@ -1,15 +1,17 @@
-//! The kinds that a user writes. Every field is acted on; unknown fields are refused.
+//! The kinds that a user writes, and `GpuNode`, which the node agent writes. Every field is acted on; unknown fields are refused.
 //!
 //! Rules that a single field's type cannot say are CEL, so that Kubernetes refuses at admission
 //! what `tidegate up` refuses when it reads the file, with the same sentence.
 
 mod gpu;
+mod gpu_node;
 mod model;
 mod pool;
 mod queue;
 mod training_job;
 
 pub use gpu::{ClassSpeed, GpuAsk, MigProfile};
+pub use gpu_node::{GpuFinding, GpuHealth, GpuNode, GpuNodeSpec, GpuNodeStatus, GpuStatus, MigStatus};
 pub use model::{Batching, Embedding, Model, ModelSpec, Pace, ReplicaRange, Source};
 pub use pool::{Pool, PoolSpec};
 pub use queue::{Discipline, Queue, QueueSpec, ResourceQuota};
@@ -25,5 +27,5 @@ pub const VERSION: &str = "v1alpha1";
 /// Every custom resource definition, in the order in which a user meets them.
 pub fn definitions() -> Vec<k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition> {
     use kube::CustomResourceExt;
-    vec![Pool::crd(), Queue::crd(), TrainingJob::crd(), Model::crd()]
+    vec![Pool::crd(), Queue::crd(), TrainingJob::crd(), Model::crd(), GpuNode::crd()]
 }

@@ -22,6 +22,12 @@ impl GpuUuid {
     }
 }
 
+impl From<String> for GpuUuid {
+    fn from(uuid: String) -> Self {
+        Self(uuid)
+    }
+}
+
 impl fmt::Display for GpuUuid {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
@@ -73,7 +79,7 @@ impl DeviceFacts {
         let memory = Fact::read(device.memory_info());
         Self {
             index,
-            uuid: Fact::read(device.uuid()).map(GpuUuid),
+            uuid: Fact::read(device.uuid()).map(GpuUuid::from),
             name: Fact::read(device.name()),
             memory_total_bytes: memory.clone().map(|m| m.total),
             memory_used_bytes: memory.map(|m| m.used),
@@ -98,12 +104,12 @@ impl DeviceFacts {
     }
 }
 
-fn permille(percent: u32) -> u16 {
+pub(crate) fn permille(percent: u32) -> u16 {
     u16::try_from(percent.min(100) * 10).unwrap_or(1000)
 }
 
 /// NVML writes the PCI domain with eight digits and in capitals, sysfs with four and in small letters.
-fn sysfs_address(bus_id: &str) -> String {
+pub(crate) fn sysfs_address(bus_id: &str) -> String {
     let lower = bus_id.to_ascii_lowercase();
     match lower.strip_prefix("0000") {
         Some(short) if short.find(':') == Some(4) => short.to_owned(),
@@ -111,7 +117,7 @@ fn sysfs_address(bus_id: &str) -> String {
     }
 }
 
-fn compute_mode(mode: NvmlComputeMode) -> ComputeMode {
+pub(crate) fn compute_mode(mode: NvmlComputeMode) -> ComputeMode {
     match mode {
         NvmlComputeMode::Default => ComputeMode::Shared,
         // "Exclusive thread" is the name that drivers before CUDA 4 had for the same thing.

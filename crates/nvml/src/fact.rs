@@ -21,7 +21,7 @@ pub enum Fact<T> {
 }
 
 /// Why a fact could not be read. Each asks for something else to be done about it.
-#[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
+#[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 #[serde(rename_all = "snake_case")]
 pub enum Fault {
     /// This user may not ask.
@@ -32,6 +32,10 @@ pub enum Fault {
     ResetRequired,
     /// The driver was upgraded under this process; it must open NVML again.
     VersionMismatch,
+    /// The driver was unloaded under this process; it must open NVML again.
+    DriverGone,
+    /// There is no such thing (any more), for instance a MIG instance.
+    NotFound,
     /// Anything else, in the driver's words.
     Other(String),
 }
@@ -42,6 +46,14 @@ impl<T> Fact<T> {
         match self {
             Self::Known(value) => Some(value),
             Self::Unsupported | Self::Failed(_) => None,
+        }
+    }
+
+    /// Why it could not be read, when it should be there.
+    pub fn fault(&self) -> Option<&Fault> {
+        match self {
+            Self::Failed(fault) => Some(fault),
+            Self::Known(_) | Self::Unsupported => None,
         }
     }
 
@@ -71,12 +83,32 @@ impl<T> Fact<T> {
 }
 
 impl Fault {
+    /// NVML must be opened again before anything can be read.
+    pub fn is_of_the_driver(&self) -> bool {
+        matches!(self, Self::VersionMismatch | Self::DriverGone)
+    }
+
+    /// A bounded word for metrics.
+    pub fn category(&self) -> &'static str {
+        match self {
+            Self::NoPermission => "no_permission",
+            Self::Lost => "lost",
+            Self::ResetRequired => "reset_required",
+            Self::VersionMismatch => "version_mismatch",
+            Self::DriverGone => "driver_gone",
+            Self::NotFound => "not_found",
+            Self::Other(_) => "other",
+        }
+    }
+
     pub(crate) fn of(error: &NvmlError) -> Self {
         match error {
             NvmlError::NoPermission => Self::NoPermission,
             NvmlError::GpuLost => Self::Lost,
             NvmlError::ResetRequired => Self::ResetRequired,
             NvmlError::LibRmVersionMismatch => Self::VersionMismatch,
+            NvmlError::Uninitialized | NvmlError::DriverNotLoaded => Self::DriverGone,
+            NvmlError::NotFound => Self::NotFound,
             other => Self::Other(other.to_string()),
         }
     }

@@ -4,13 +4,29 @@ use std::path::{Path, PathBuf};
 
 use nvml_wrapper::Nvml;
 use nvml_wrapper::error::NvmlError;
+use serde::{Deserialize, Serialize};
 
 use crate::device::DeviceFacts;
 use crate::error::Error;
-use crate::fact::Fault;
+use crate::event::Watch;
+use crate::fact::{Fact, Fault};
+use crate::reading::Gpu;
+use crate::topology::{self, Topology};
 
 /// What the loader finds when the NVIDIA driver is installed.
 const DEFAULT_LIBRARY: &str = "libnvidia-ml.so.1";
+
+/// Versions of what answers.
+#[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub struct Driver {
+    /// Of the kernel driver, for instance `570.86.15`.
+    pub driver: Fact<String>,
+    /// Of the library.
+    pub nvml: Fact<String>,
+    /// The newest CUDA that the driver can run, for instance `12.8`.
+    pub cuda: Fact<String>,
+}
 
 /// The machine's GPUs.
 #[derive(Debug)]
@@ -39,6 +55,32 @@ impl Inventory {
         Ok((0..self.count()?).map(|index| self.device(index)).collect())
     }
 
+    /// Versions of driver and library.
+    pub fn driver(&self) -> Driver {
+        let cuda = |version: i32| format!("{}.{}", version / 1000, version % 1000 / 10);
+        Driver {
+            driver: Fact::read(self.nvml.sys_driver_version()),
+            nvml: Fact::read(self.nvml.sys_nvml_version()),
+            cuda: Fact::read(self.nvml.sys_cuda_driver_version()).map(cuda),
+        }
+    }
+
+    /// One GPU, to be read again and again. One that cannot tell its UUID cannot be told from others.
+    pub fn gpu(&self, index: u32) -> Result<Gpu<'_>, Fault> {
+        let device = self.nvml.device_by_index(index).map_err(|e| Fault::of(&e))?;
+        Gpu::open(index, device)
+    }
+
+    /// What the driver reports by itself from now on, of all GPUs that can.
+    pub fn watch(&self) -> Result<Watch<'_>, Error> {
+        Watch::start(&self.nvml, self.count()?)
+    }
+
+    /// How the GPUs reach each other.
+    pub fn topology(&self) -> Result<Topology, Error> {
+        Ok(topology::read(&self.nvml, self.count()?))
+    }
+
     fn device(&self, index: u32) -> DeviceFacts {
         match self.nvml.device_by_index(index) {
             Ok(device) => DeviceFacts::read(index, &device),
@@ -46,7 +88,8 @@ impl Inventory {
         }
     }
 
-    fn count(&self) -> Result<u32, Error> {
+    /// How many GPUs the driver counts.
+    pub fn count(&self) -> Result<u32, Error> {
         self.nvml.device_count().map_err(|e| Error::of("count GPUs", e))
     }
 }

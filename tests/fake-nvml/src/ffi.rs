@@ -1,205 +1,96 @@
-//! The C functions. Each reads the script, asks whether it is told to fail, and else writes its answer.
+//! The C functions. Each looks at the machine, asks whether it is told to fail or to hang, and else writes its answer.
 //!
-//! A device handle is the GPU's index plus one: no memory behind it, so none can dangle.
+//! A handle is a number, so that none can dangle: the GPU's index plus one, and for a MIG device its place in the GPU's
+//! list plus one, shifted by [`MIG_SHIFT`].
 
-use std::ffi::{CStr, OsStr, c_char, c_int, c_uint, c_ulonglong, c_void};
-use std::os::unix::ffi::OsStrExt;
-use std::path::PathBuf;
-use std::{env, mem, ptr};
+mod device;
+mod event;
+mod field;
+mod gpm;
+mod mig;
+mod process;
+mod reading;
+mod system;
 
-use crate::script::{Code, Gpu, Script};
+use std::ffi::{c_char, c_uint};
+use std::ptr;
 
-type Return = c_int;
-type Handle = *mut c_void;
+use nvml_wrapper_sys::bindings::{nvmlDevice_t, nvmlReturn_t};
+
+use crate::script::{Code, Era, Gpu, Instance};
+use crate::state::{self, Moment};
+use crate::timeline::Integrals;
+
 type Answer = Result<(), Code>;
 
-const SUCCESS: Return = 0;
+const SUCCESS: nvmlReturn_t = 0;
+const MIG_SHIFT: usize = 16;
+const GPU_MASK: usize = (1 << MIG_SHIFT) - 1;
 
-#[repr(C)]
-struct Memory {
-    version: c_uint,
-    total: c_ulonglong,
-    reserved: c_ulonglong,
-    free: c_ulonglong,
-    used: c_ulonglong,
+/// A GPU, or a MIG device of one, at the moment of a call.
+struct At {
+    moment: Moment,
+    index: usize,
+    instance: Option<usize>,
 }
 
-/// `NVML_STRUCT_VERSION(Memory, 2)`.
-const MEMORY_VERSION: usize = mem::size_of::<Memory>() | (2 << 24);
+impl At {
+    fn gpu(&self) -> Result<&Gpu, Code> {
+        self.moment.machine().gpus.get(self.index).ok_or(Code::GpuIsLost)
+    }
 
-#[repr(C)]
-struct Utilization {
-    gpu: c_uint,
-    memory: c_uint,
-}
-
-#[repr(C)]
-struct PciInfo {
-    bus_id_legacy: [c_char; 16],
-    domain: c_uint,
-    bus: c_uint,
-    device: c_uint,
-    pci_device_id: c_uint,
-    pci_sub_system_id: c_uint,
-    bus_id: [c_char; 32],
-}
-
-#[unsafe(no_mangle)]
-extern "C" fn nvmlInit_v2() -> Return {
-    answer(|| machine("nvmlInit_v2").map(drop))
-}
-
-#[unsafe(no_mangle)]
-extern "C" fn nvmlInitWithFlags(_flags: c_uint) -> Return {
-    answer(|| machine("nvmlInitWithFlags").map(drop))
-}
-
-#[unsafe(no_mangle)]
-extern "C" fn nvmlShutdown() -> Return {
-    SUCCESS
-}
-
-#[unsafe(no_mangle)]
-unsafe extern "C" fn nvmlSystemGetDriverVersion(text: *mut c_char, length: c_uint) -> Return {
-    answer(|| {
-        let machine = machine("nvmlSystemGetDriverVersion")?;
-        // SAFETY: NVML's contract: `text` has room for `length` bytes.
-        unsafe { put_text(&machine.driver_version, text, length) }
-    })
-}
-
-#[unsafe(no_mangle)]
-unsafe extern "C" fn nvmlDeviceGetCount_v2(count: *mut c_uint) -> Return {
-    answer(|| {
-        let gpus = machine("nvmlDeviceGetCount_v2")?.gpus.len();
-        // SAFETY: NVML's contract: `count` is null or points to one integer.
-        unsafe { put(count, c_uint::try_from(gpus).map_err(|_| Code::Unknown)?) }
-    })
-}
-
-#[unsafe(no_mangle)]
-unsafe extern "C" fn nvmlDeviceGetHandleByIndex_v2(index: c_uint, handle: *mut Handle) -> Return {
-    answer(|| {
-        let number = index as usize + 1;
-        match gpu("nvmlDeviceGetHandleByIndex_v2", ptr::without_provenance_mut(number)) {
-            // SAFETY: NVML's contract: `handle` is null or points to one handle.
-            Ok(_) => unsafe { put(handle, ptr::without_provenance_mut(number)) },
-            Err(Code::GpuIsLost) if machine("nvmlDeviceGetHandleByIndex_v2")?.gpus.len() < number => Err(Code::InvalidArgument),
-            Err(code) => Err(code),
+    /// The MIG device that the handle names, if it names one.
+    fn instance(&self) -> Result<Option<&Instance>, Code> {
+        match self.instance {
+            None => Ok(None),
+            Some(place) => self.gpu()?.instances.get(place).map(Some).ok_or(Code::InvalidArgument),
         }
-    })
+    }
+
+    /// A whole GPU, of an era that can answer; else *not supported*.
+    fn whole(&self, since: Era) -> Result<&Gpu, Code> {
+        let gpu = self.gpu()?;
+        if self.instance.is_some() || gpu.era < since { Err(Code::NotSupported) } else { Ok(gpu) }
+    }
+
+    fn integrals(&self) -> Result<Integrals, Code> {
+        Ok(self.moment.integrals(self.gpu()?))
+    }
 }
 
-#[unsafe(no_mangle)]
-unsafe extern "C" fn nvmlDeviceGetUUID(handle: Handle, text: *mut c_char, length: c_uint) -> Return {
-    // SAFETY: NVML's contract: `text` has room for `length` bytes.
-    answer(|| unsafe { put_text(&gpu("nvmlDeviceGetUUID", handle)?.uuid, text, length) })
+/// The device behind a handle, unless the script says that `function` fails for it.
+fn at(function: &str, handle: nvmlDevice_t) -> Result<At, Code> {
+    let moment = state::call(function)?;
+    let number = handle.addr();
+    let index = (number & GPU_MASK).checked_sub(1).ok_or(Code::InvalidArgument)?;
+    let hangs = |moment: &Moment| {
+        let gpu = moment.machine().gpus.get(index);
+        gpu.is_some_and(|gpu| gpu.hang.iter().any(|hung| hung == function || hung == "*"))
+    };
+    let at = At { moment: state::hang(moment, hangs)?, index, instance: (number >> MIG_SHIFT).checked_sub(1) };
+    let gpu = at.gpu()?;
+    if gpu.lost {
+        return Err(Code::GpuIsLost);
+    }
+    state::refused(&gpu.errors, function).map_or(Ok(at), Err)
 }
 
-#[unsafe(no_mangle)]
-unsafe extern "C" fn nvmlDeviceGetName(handle: Handle, text: *mut c_char, length: c_uint) -> Return {
-    // SAFETY: NVML's contract: `text` has room for `length` bytes.
-    answer(|| unsafe { put_text(&gpu("nvmlDeviceGetName", handle)?.name, text, length) })
+fn gpu_handle(index: usize) -> nvmlDevice_t {
+    ptr::without_provenance_mut(index + 1)
 }
 
-#[unsafe(no_mangle)]
-unsafe extern "C" fn nvmlDeviceGetMemoryInfo_v2(handle: Handle, memory: *mut Memory) -> Return {
-    answer(|| {
-        let gpu = gpu("nvmlDeviceGetMemoryInfo_v2", handle)?;
-        // SAFETY: NVML's contract: `memory` is null or points to a struct that starts with its version.
-        let version = unsafe { memory.as_ref() }.ok_or(Code::InvalidArgument)?.version;
-        if version as usize != MEMORY_VERSION {
-            return Err(Code::ArgumentVersionMismatch);
-        }
-        let (total, used) = (gpu.memory_total_mib << 20, gpu.memory_used_mib << 20);
-        let free = total.saturating_sub(used);
-        // SAFETY: not null and of that version, as was just seen.
-        unsafe { put(memory, Memory { version, total, reserved: 0, free, used }) }
-    })
-}
-
-#[unsafe(no_mangle)]
-unsafe extern "C" fn nvmlDeviceGetUtilizationRates(handle: Handle, rates: *mut Utilization) -> Return {
-    answer(|| {
-        let percent = gpu("nvmlDeviceGetUtilizationRates", handle)?.utilization_percent;
-        // SAFETY: NVML's contract: `rates` is null or points to one struct.
-        unsafe { put(rates, Utilization { gpu: percent, memory: 0 }) }
-    })
-}
-
-#[unsafe(no_mangle)]
-unsafe extern "C" fn nvmlDeviceGetPciInfo_v3(handle: Handle, info: *mut PciInfo) -> Return {
-    answer(|| {
-        let address = gpu("nvmlDeviceGetPciInfo_v3", handle)?.pci_bus_id;
-        let (domain, bus, device) = parse_address(&address).ok_or(Code::Unknown)?;
-        let (pci_device_id, pci_sub_system_id) = (0, 0);
-        let (bus_id_legacy, bus_id) = (array(&address), array(&address));
-        // SAFETY: NVML's contract: `info` is null or points to one struct.
-        unsafe { put(info, PciInfo { bus_id_legacy, domain, bus, device, pci_device_id, pci_sub_system_id, bus_id }) }
-    })
-}
-
-#[unsafe(no_mangle)]
-unsafe extern "C" fn nvmlDeviceGetComputeMode(handle: Handle, mode: *mut c_uint) -> Return {
-    // SAFETY: NVML's contract: `mode` is null or points to one integer.
-    answer(|| unsafe { put(mode, gpu("nvmlDeviceGetComputeMode", handle)?.compute_mode) })
-}
-
-fn answer(f: impl FnOnce() -> Answer) -> Return {
+fn answer(f: impl FnOnce() -> Answer) -> nvmlReturn_t {
     match f() {
         Ok(()) => SUCCESS,
-        Err(code) => code as Return,
+        Err(code) => code as nvmlReturn_t,
     }
 }
 
-/// The machine, unless the script says that `function` fails.
-fn machine(function: &str) -> Result<Script, Code> {
-    let script = script_path().and_then(|path| Script::read(&path).ok()).ok_or(Code::Unknown)?;
-    match script.errors.get(function) {
-        Some(code) => Err(*code),
-        None => Ok(script),
-    }
-}
-
-/// The GPU behind a handle, unless the script says that `function` fails for it.
-fn gpu(function: &str, handle: Handle) -> Result<Gpu, Code> {
-    let index = handle.addr().checked_sub(1).ok_or(Code::InvalidArgument)?;
-    let gpu = machine(function)?.gpus.into_iter().nth(index).ok_or(Code::GpuIsLost)?;
-    match gpu.errors.get(function) {
-        Some(code) => Err(*code),
-        None => Ok(gpu),
-    }
-}
-
-/// `$TIDEGATE_FAKE_NVML`, else `<this library>.json`.
-fn script_path() -> Option<PathBuf> {
-    if let Some(path) = env::var_os("TIDEGATE_FAKE_NVML") {
-        return Some(path.into());
-    }
-    let mut name = own_path()?.into_os_string();
-    name.push(".json");
-    Some(name.into())
-}
-
-/// The file that the loader made this library from.
-fn own_path() -> Option<PathBuf> {
-    // SAFETY: all-zero is a valid `Dl_info`: null pointers.
-    let mut info: libc::Dl_info = unsafe { mem::zeroed() };
-    let inside: extern "C" fn() -> Return = nvmlShutdown;
-    // SAFETY: `inside` is an address in this library and `info` outlives the call.
-    let found = unsafe { libc::dladdr(inside as *const c_void, &raw mut info) };
-    if found == 0 || info.dli_fname.is_null() {
-        return None;
-    }
-    // SAFETY: on success `dli_fname` is a C string that lives as long as this library is loaded.
-    let name = unsafe { CStr::from_ptr(info.dli_fname) };
-    Some(OsStr::from_bytes(name.to_bytes()).into())
-}
-
-/// `00000000:3B:00.0` as domain, bus and device.
-fn parse_address(address: &str) -> Option<(c_uint, c_uint, c_uint)> {
-    let mut parts = address.split([':', '.']).map(|p| c_uint::from_str_radix(p, 16).ok());
-    Some((parts.next()??, parts.next()??, parts.next()??))
+fn whole_number(value: f64) -> u64 {
+    // The integrals are sums of rates that are not negative; the cast saturates.
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "saturates")]
+    let whole = value.max(0.0) as u64;
+    whole
 }
 
 /// A fixed C string; what does not fit is cut.
@@ -238,3 +129,39 @@ unsafe fn put_text(text: &str, to: *mut c_char, length: c_uint) -> Answer {
     }
     Ok(())
 }
+
+/// NVML's way to hand out a list: with too little room it says how much is needed.
+///
+/// # Safety
+/// `count` is null or points to one integer that says for how many `T` `to` has room; `to` may be null when that is 0.
+unsafe fn put_list<T>(list: Vec<T>, count: *mut c_uint, to: *mut T) -> Answer {
+    // SAFETY: this function's contract.
+    let room = unsafe { count.as_ref() }.copied().ok_or(Code::InvalidArgument)? as usize;
+    let needed = list.len();
+    // SAFETY: not null, as was just seen.
+    unsafe { put(count, c_uint::try_from(needed).map_err(|_| Code::Unknown)?)? };
+    if needed > 0 && (to.is_null() || room < needed) {
+        return Err(Code::InsufficientSize);
+    }
+    for (i, item) in list.into_iter().enumerate() {
+        // SAFETY: `to` has room for `room` items and `i < needed <= room`.
+        unsafe { to.add(i).write(item) };
+    }
+    Ok(())
+}
+
+/// One C function that writes one value about a device: its name, the type of the value, and how the value is found.
+macro_rules! device_value {
+    ($name:ident, $type:ty, |$at:ident| $value:expr) => {
+        #[unsafe(no_mangle)]
+        unsafe extern "C" fn $name(handle: nvmlDevice_t, value: *mut $type) -> nvmlReturn_t {
+            answer(|| {
+                let $at = at(stringify!($name), handle)?;
+                let found: $type = $value;
+                // SAFETY: NVML's contract: the pointer is null or points to one value.
+                unsafe { put(value, found) }
+            })
+        }
+    };
+}
+use device_value;

@@ -56,7 +56,7 @@ impl Figures {
 }
 
 /// The least value that `percent` of all do not exceed (nearest rank), in milliseconds; 0 of none.
-fn quantile_ms(sorted: &[Duration], percent: usize) -> f64 {
+pub fn quantile_ms(sorted: &[Duration], percent: usize) -> f64 {
     let rank = (sorted.len() * percent).div_ceil(100).saturating_sub(1);
     round(sorted.get(rank).map_or(0.0, |latency| latency.as_secs_f64() * 1000.0))
 }

@@ -1,10 +1,10 @@
-//! `bench batching [--json]`: the benchmarks of the workspace. Standard output carries results only.
+//! `bench agent|batching [--json]`: the benchmarks of the workspace. Standard output carries results only.
 
 use std::io::Write;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use tidegate_tests::bench::batching;
+use tidegate_tests::bench::{agent, batching};
 
 #[derive(Parser)]
 #[command(about = "Benchmarks of the workspace")]
@@ -15,6 +15,8 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Bench {
+    /// What the node agent costs.
+    Agent(agent::Args),
     /// This server, unpaced, against bare tract in one process.
     Batching(batching::Args),
 }
@@ -22,8 +24,11 @@ enum Bench {
 /// One thread: the client should leave the cores to what is measured.
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> ExitCode {
-    let Bench::Batching(args) = Cli::parse().bench;
-    let printed = match batching::run(args).await {
+    let text = match Cli::parse().bench {
+        Bench::Agent(args) => agent::run(args).await,
+        Bench::Batching(args) => batching::run(args).await,
+    };
+    let printed = match text {
         Ok(text) => writeln!(std::io::stdout(), "{text}").map_err(anyhow::Error::from),
         Err(error) => Err(error),
     };

@@ -1,0 +1,30 @@
+//! What the agent answers: `/metrics`, `/healthz`, `/readyz` as every part, `/gpus` and `/topology` as JSON.
+
+use std::sync::Arc;
+
+use axum::extract::State;
+use axum::http::header;
+use axum::response::{IntoResponse, Response};
+use axum::{Json, Router, routing::get};
+use prometheus::Registry;
+use tidegate_nvml::Topology;
+use tidegate_runtime::admin::{self, Readiness};
+
+use crate::collect::Shared;
+use crate::view::Gpus;
+
+/// Everything that is served.
+pub fn routes(shared: Arc<Shared>, registry: Registry, readiness: Readiness) -> Router {
+    let own = Router::new().route("/gpus", get(gpus)).route("/topology", get(topology)).with_state(shared);
+    admin::routes(registry, readiness).merge(own)
+}
+
+async fn gpus(State(shared): State<Arc<Shared>>) -> Response {
+    let view = Gpus::of(&shared.node.lock(), shared.at());
+    ([(header::CACHE_CONTROL, "no-store")], Json(view)).into_response()
+}
+
+async fn topology(State(shared): State<Arc<Shared>>) -> Json<Topology> {
+    let topology = shared.node.lock().topology.clone();
+    Json(topology)
+}

@@ -1,0 +1,123 @@
+use std::collections::{BTreeSet, HashMap};
+use std::path::Path;
+use std::time::Duration;
+
+use nvml_fake::{Code, Era, Link, Script, install};
+use serde_json::json;
+use tidegate_nvml::{Event, EventKind, Inventory};
+
+use super::*;
+use crate::node::{Node, Times};
+use crate::pods::{Container, Grant, Place};
+
+/// Everything that a machine can have: two eras of GPUs, MIG, links, processes, events, pods.
+fn script() -> Script {
+    let mut script = Script::of(3, "NVIDIA H100 80GB HBM3", 81_559);
+    script.gpus[0].links = vec![Link { peer: None, up: false, errors: 1 }];
+    script.gpus[0].processes = vec![serde_json::from_value(json!({"pid": 11, "memory_mib": 10, "sm_percent": 30})).unwrap()];
+    script.gpus[0].errors.insert("nvmlDeviceGetPersistenceMode".into(), Code::NoPermission);
+    script.gpus[1].mig_enabled = true;
+    let instance = json!({"uuid": "MIG-1", "gpu_instance": 1, "profile": "1g.10gb", "memory_total_mib": 9_728});
+    script.gpus[1].instances = vec![serde_json::from_value(instance).unwrap()];
+    (script.gpus[2].era, script.gpus[2].power_watts) = (Era::Maxwell, 100.0);
+    script
+}
+
+/// The machine after two readings and one event of each kind.
+fn node() -> Node {
+    let (dir, mut script) = (tempfile::tempdir().unwrap(), script());
+    script.clock_ms = Some(0);
+    let (library, path) = install(dir.path(), &script).unwrap();
+    let inventory = Inventory::open(Some(&library)).unwrap();
+    let mut node = Node::new(Times { interval: Duration::from_secs(1), call_timeout: Duration::from_secs(5) }, 0.0);
+    node.opened(inventory.driver(), inventory.topology().unwrap(), 3);
+    let to = Container { namespace: "team".into(), pod: "trainer".into(), container: "main".into() };
+    node.owners.containers.insert("c".into(), to.clone());
+    node.owners.grants.insert(script.gpus[0].uuid.clone(), vec![Grant { to, claim: None }]);
+    node.owners.allocatable = Some(BTreeSet::from([script.gpus[0].uuid.clone()]));
+    node.own.kubelet_answered = Some(Duration::ZERO);
+    let mut gpus: Vec<_> = (0..3).map(|index| inventory.gpu(index).unwrap()).collect();
+    for second in 0..2 {
+        script.clock_ms = Some(second * 1000);
+        script.write(&path).unwrap();
+        for gpu in &mut gpus {
+            node.introduce(gpu.identity());
+            let uuid = gpu.identity().uuid.clone();
+            let place = Place::Pod { uid: "u".into(), container: Some("c".into()) };
+            let reading = gpu.read().map(|reading| (reading, HashMap::from([(11, place)])));
+            node.observe(&uuid, reading, Duration::from_millis(1), Duration::from_secs(second));
+        }
+    }
+    let gpu = gpus[0].identity().uuid.clone();
+    for (kind, data) in [(EventKind::Xid, 31), (EventKind::MigChanged, 0)] {
+        let event = Event { gpu: Some(gpu.clone()), kind, data, gpu_instance: None, compute_instance: None };
+        node.event(&event, Duration::from_secs(1));
+    }
+    node.observe(&gpus[2].identity().uuid.clone(), Err(tidegate_nvml::Fault::Lost), Duration::ZERO, Duration::from_secs(1));
+    node
+}
+
+fn scrape(node: Node, dcgm_names: bool) -> Vec<proto::MetricFamily> {
+    let shared = Arc::new(Shared::new(node, None, "/proc".into()));
+    let registry = Registry::new();
+    register(&registry, shared, dcgm_names, "host".into()).unwrap();
+    registry.gather()
+}
+
+#[test]
+fn every_metric_of_the_table_appears_and_no_other() {
+    let families = scrape(node(), true);
+    let told: BTreeSet<&str> = families.iter().map(proto::MetricFamily::name).collect();
+    let table: BTreeSet<&str> = table::OWN.iter().chain(table::DCGM).map(|def| def.name).collect();
+    assert_eq!(told, table);
+}
+
+#[test]
+fn every_series_has_the_labels_of_its_line_and_a_name_with_its_unit() {
+    let families = scrape(node(), true);
+    for family in &families {
+        let def = table::OWN.iter().chain(table::DCGM).find(|def| def.name == family.name()).unwrap();
+        for metric in family.get_metric() {
+            let mut labels: Vec<&str> = metric.get_label().iter().map(proto::LabelPair::name).collect();
+            let mut expected = def.labels.to_vec();
+            labels.sort_unstable();
+            expected.sort_unstable();
+            assert_eq!(labels, expected, "{}", def.name);
+        }
+    }
+    for def in table::OWN {
+        assert_eq!(def.name.ends_with("_total"), def.kind == Kind::Counter, "{}", def.name);
+        assert!(def.help.ends_with('.') && !def.help.contains('|'), "{}", def.name);
+    }
+}
+
+#[test]
+fn a_gpu_has_a_bounded_number_of_series() {
+    let families = scrape(node(), false);
+    let of = |uuid: &str| {
+        let own = |metric: &&proto::Metric| metric.get_label().iter().any(|label| label.value() == uuid);
+        families.iter().map(|family| family.get_metric().iter().filter(own).count()).sum::<usize>()
+    };
+    let series = of(&script().gpus[0].uuid);
+    assert!((50..=80).contains(&series), "{series}");
+}
+
+#[test]
+fn what_cannot_be_read_has_no_series() {
+    let text = prometheus::TextEncoder::new().encode_to_string(&scrape(node(), false)).unwrap();
+    let lost = &script().gpus[2].uuid;
+    assert!(text.contains(&format!("tidegate_node_agent_gpu_health{{gpu=\"{lost}\",state=\"lost\"}} 1")));
+    assert!(!text.contains(&format!("tidegate_node_agent_gpu_power_watts{{gpu=\"{lost}\"")), "its last value is no fact");
+    let closed = &script().gpus[0].uuid;
+    assert!(!text.contains(&format!("tidegate_node_agent_gpu_persistence_mode{{gpu=\"{closed}\"")));
+    assert!(text.contains(&format!("tidegate_node_agent_gpu_failed_facts{{gpu=\"{closed}\",fault=\"no_permission\"}} 1")));
+}
+
+#[test]
+fn the_documentation_is_the_table() {
+    let page = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/metrics.md")).unwrap();
+    assert!(
+        page.contains(&table::markdown()),
+        "docs/metrics.md is not what `tidegate node-agent --table metrics` prints; run `cargo xtask docs`"
+    );
+}

@@ -1,0 +1,90 @@
+use std::collections::HashMap;
+use std::convert::Infallible;
+
+use http::{Method, Request, Response};
+use kube::client::Body;
+use nvml_fake::{Script, install};
+use tidegate_nvml::Inventory;
+
+use super::*;
+use crate::node::Times;
+
+/// An API server that has no such `GpuNode` until it was made; the requests that it got.
+fn server() -> (Api<GpuNode>, Arc<parking_lot::Mutex<Vec<String>>>) {
+    let seen: Arc<parking_lot::Mutex<Vec<String>>> = Arc::default();
+    let requests = seen.clone();
+    let service = tower::service_fn(move |request: Request<Body>| {
+        let (method, path) = (request.method().clone(), request.uri().to_string());
+        let mut requests = requests.lock();
+        let made = requests.iter().any(|request| !request.contains("/status"));
+        requests.push(format!("{method} {path}"));
+        let known = method == Method::PATCH && (made || !path.contains("/status"));
+        let missing = r#"{"kind":"Status","status":"Failure","message":"not found","reason":"NotFound","code":404}"#;
+        let object = r#"{"apiVersion":"tidegate.dev/v1alpha1","kind":"GpuNode","metadata":{"name":"node-1"},"spec":{}}"#;
+        let (code, body) = if known { (200, object) } else { (404, missing) };
+        async move { Ok::<_, Infallible>(Response::builder().status(code).body(Body::from(body.as_bytes().to_vec())).unwrap()) }
+    });
+    (Api::all(kube::Client::new(service, "default")), seen)
+}
+
+fn node() -> Node {
+    let (dir, mut script) = (tempfile::tempdir().unwrap(), Script::of(2, "NVIDIA H100 80GB HBM3", 81_559));
+    script.gpus[1].remap_pending = true;
+    let (library, _) = install(dir.path(), &script).unwrap();
+    let inventory = Inventory::open(Some(&library)).unwrap();
+    let mut node = Node::new(Times { interval: Duration::from_secs(1), call_timeout: Duration::from_secs(5) }, 0.0);
+    node.opened(inventory.driver(), inventory.topology().unwrap(), 2);
+    for index in 0..2 {
+        let mut gpu = inventory.gpu(index).unwrap();
+        node.introduce(gpu.identity());
+        let reading = gpu.read().map(|reading| (reading, HashMap::new()));
+        node.observe(&gpu.identity().uuid.clone(), reading, Duration::ZERO, Duration::from_secs(10));
+    }
+    node
+}
+
+#[test]
+fn the_status_says_what_is_wrong_and_since_when() {
+    let now: Timestamp = "2026-11-24T12:00:00Z".parse().unwrap();
+    let status = status(&node(), now, Duration::from_secs(70));
+    assert_eq!((status.gpu_count, status.health), (2, GpuHealth::Degraded));
+    assert_eq!(status.observed_at, "2026-11-24T12:00:00Z");
+    let gpu = &status.gpus[1];
+    assert_eq!((gpu.class.as_deref(), gpu.memory_mib), (Some("H100-80GB"), Some(81_559)));
+    assert_eq!((gpu.findings[0].cause.as_str(), gpu.findings[0].since.as_str()), ("remap_pending", "2026-11-24T11:59:00Z"));
+    assert!(status.gpus[0].findings.is_empty());
+}
+
+#[test]
+fn a_change_of_health_is_due_at_once_and_flapping_is_not() {
+    let shared = Shared::new(node(), None, "/proc".into());
+    let wanted = Status { node: "n".into(), every: Duration::from_mins(1) };
+    let version = shared.node.lock().health_version;
+    assert!(due(&shared, &wanted, None).0, "the first");
+    assert!(!due(&shared, &wanted, Some((version, shared.at()))).0);
+    assert!(!due(&shared, &wanted, Some((version + 1, shared.at()))).0, "not within the pause");
+}
+
+#[test]
+fn the_longest_texts_fit_the_schema() {
+    let mut node = node();
+    node.closed("driver", &"x".repeat(5000), Duration::from_secs(80));
+    let status = status(&node, Timestamp::UNIX_EPOCH, Duration::from_secs(90));
+    assert_eq!(status.closed.unwrap().len(), LONGEST_WHY);
+    assert!(status.gpus.iter().all(|gpu| gpu.findings.iter().all(|finding| finding.evidence.len() <= LONGEST_EVIDENCE)));
+    assert_eq!(status.driver, None);
+}
+
+#[tokio::test]
+async fn a_gpunode_that_is_not_there_is_made_and_then_only_its_status_is_written() {
+    let (api, seen) = server();
+    let status = status(&node(), Timestamp::UNIX_EPOCH, Duration::from_secs(70));
+    apply(&api, "node-1", status.clone()).await.unwrap();
+    apply(&api, "node-1", status).await.unwrap();
+    let (object, status) =
+        ("PATCH /apis/tidegate.dev/v1alpha1/gpunodes/node-1?", "PATCH /apis/tidegate.dev/v1alpha1/gpunodes/node-1/status?");
+    let seen = seen.lock();
+    let expected = [status, object, status, status];
+    assert!(seen.len() == 4 && seen.iter().zip(expected).all(|(told, expected)| told.starts_with(expected)), "{seen:?}");
+    assert!(seen.iter().all(|request| request.contains("fieldManager=tidegate-node-agent") && request.contains("force=true")));
+}
