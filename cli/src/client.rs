@@ -4,14 +4,17 @@
 mod apply;
 mod control;
 mod crd;
+mod eta;
 mod explain;
 mod gpus;
 mod http;
 mod logs;
 mod out;
+mod snapshot;
 mod table;
 mod target;
 mod top;
+mod what_if;
 
 use clap::Subcommand;
 
@@ -36,6 +39,12 @@ pub enum Command {
     Logs(logs::Args),
     /// Tells why a job or model runs, waits or shrank, and what would change it.
     Explain(explain::Args),
+    /// Tells when waiting jobs are expected to start.
+    Eta(eta::Args),
+    /// Tells what changes of quota, nodes or jobs would do, and changes nothing.
+    WhatIf(what_if::Args),
+    /// Prints the engine's whole state, for `--snapshot` or a bug report.
+    Snapshot(snapshot::Args),
     /// Shows devices, models and jobs as they change.
     Top(top::Args),
     /// Shows the GPUs of this machine, and what is wrong with them.
@@ -55,6 +64,9 @@ pub async fn run(command: Command) -> Result<(), Error> {
         Command::Drain(args) => control::drain(args).await,
         Command::Logs(args) => logs::run(args).await,
         Command::Explain(args) => explain::run(args).await,
+        Command::Eta(args) => eta::run(args).await,
+        Command::WhatIf(args) => what_if::run(args).await,
+        Command::Snapshot(args) => snapshot::run(args).await,
         Command::Top(args) => top::run(args).await,
         Command::Gpus(args) => gpus::run(&args),
         Command::Crd => crd::run(),

@@ -18,7 +18,15 @@ fn stderr(output: &Output) -> String {
 fn without_a_running_up_the_remedy_is_named() {
     let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
     let server = format!("http://127.0.0.1:{port}");
-    for args in [vec!["top", "--once"], vec!["explain", "job/night"], vec!["drain", "gpu/gpu0"], vec!["logs", "job/night"]] {
+    for args in [
+        vec!["top", "--once"],
+        vec!["explain", "job/night"],
+        vec!["eta"],
+        vec!["what-if", "node/box=+1"],
+        vec!["snapshot"],
+        vec!["drain", "gpu/gpu0"],
+        vec!["logs", "job/night"],
+    ] {
         let output = tidegate(&[args, vec!["--server", &server]].concat());
         assert_eq!(output.status.code(), Some(69));
         let expected = format!("tidegate: no tidegate up answers at {server}; start one with `tidegate up` or give --server\n");

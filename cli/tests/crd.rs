@@ -85,6 +85,7 @@ fn what_a_single_field_cannot_say_is_a_rule() {
     let (job, model) = (rules(&definitions[2]), rules(&definitions[3]));
     for (rules, rule) in [
         (&job, ".spec.workers: self.min <= self.max"),
+        (&job, ".spec.groups[]: self.min <= self.max"),
         (&job, ".spec.queue: self != ''"),
         (&model, ".spec.replicas: self.min <= self.max"),
         (&model, ".spec.source.onnx: self != ''"),

@@ -13,6 +13,7 @@ use tidegate_api::convert;
 use tidegate_api::kinds::{Model, TrainingJob, TrainingJobSpec};
 use tidegate_api::manifest::{Object, Problem, Problems};
 use tidegate_api::model_info::ModelInfo;
+use tidegate_core::state::Group;
 use tokio::process::Command;
 
 use crate::machine::Machine;
@@ -92,14 +93,28 @@ impl Admission<'_> {
         }
     }
 
-    /// A job whose smallest size the empty box does not take.
+    /// A job whose smallest size the empty box does not take: a group alone, or all of them together.
     fn too_large(&self, sourced: &Sourced, spec: &TrainingJobSpec) -> Option<Problem> {
-        let ask = convert::worker(spec);
-        let room = self.machine.room(&ask);
-        if room >= spec.workers.min {
+        let groups = convert::groups(spec);
+        let alone = groups.iter().enumerate().find_map(|(index, group)| {
+            let field = if group.name.is_empty() { "workers".to_owned() } else { format!("groups[{index}]") };
+            self.group_too_large(sourced, &field, group)
+        });
+        alone.or_else(|| {
+            let least: Vec<String> = groups.iter().map(|group| format!("{} x {}", group.min, group.name)).collect();
+            let what = "is more than this box takes: each group fits, all of them at their smallest do not";
+            let remedy = "lower the min of some, or ask for less with gpu, cpuMilli and memoryMib";
+            (!self.machine.takes(&groups)).then(|| problem(sourced, "spec.groups", &least.join(", "), what, remedy))
+        })
+    }
+
+    fn group_too_large(&self, sourced: &Sourced, field: &str, group: &Group) -> Option<Problem> {
+        let ask = &group.ask;
+        let room = self.machine.room(ask);
+        if room >= group.min {
             return None;
         }
-        let (devices, suit) = (self.machine.devices.len(), self.machine.suiting(&ask));
+        let (devices, suit) = (self.machine.devices.len(), self.machine.suiting(ask));
         let mut what =
             format!("is more than this box takes: of its {devices} device(s) {suit} suit, with room for {room} worker(s)");
         if ask.cpu_milli > 0 || ask.memory_mib > 0 {
@@ -107,21 +122,24 @@ impl Admission<'_> {
             write!(what, "; it has {} thousandths of a core and {} MiB", box_has.cpu_milli, box_has.memory_mib).ok()?;
         }
         let less = "ask for less or for others with gpu, cpuMilli and memoryMib";
-        let remedy = if room == 0 { less.to_owned() } else { format!("lower workers.min to at most {room}, or {less}") };
-        Some(problem(sourced, "spec.workers.min", &spec.workers.min.to_string(), &what, &remedy))
+        let remedy = if room == 0 { less.to_owned() } else { format!("lower {field}.min to at most {room}, or {less}") };
+        Some(problem(sourced, &format!("spec.{field}.min"), &group.min.to_string(), &what, &remedy))
     }
 
     /// A wish to be close together at a level that nobody has named.
     fn unknown_level(&self, sourced: &Sourced, spec: &TrainingJobSpec, new: &[Sourced]) -> Option<Problem> {
-        let level = &spec.spread.as_ref()?.level;
         let pool =
             new.iter().find_map(|sourced| if let Object::Pool(pool) = &sourced.object { Some(pool.spec.clone()) } else { None });
         let levels = pool.unwrap_or_else(|| self.known.pool()).topology_levels;
-        if ["island", "node"].contains(&level.as_str()) || levels.contains(level) {
-            return None;
-        }
-        let remedy = "write island, node, or one of the Pool's topologyLevels";
-        Some(problem(sourced, "spec.spread.level", level, "is not a level of the topology", remedy))
+        let of_groups = spec.groups.iter().enumerate();
+        let of_groups = of_groups.map(|(index, group)| (format!("spec.groups[{index}].spread.level"), group.spread.as_ref()));
+        let mut wishes = std::iter::once(("spec.spread.level".to_owned(), spec.spread.as_ref())).chain(of_groups);
+        wishes.find_map(|(field, wish)| {
+            let level = &wish?.level;
+            let is_known = ["island", "node"].contains(&level.as_str()) || levels.contains(level);
+            let remedy = "write island, node, or one of the Pool's topologyLevels";
+            (!is_known).then(|| problem(sourced, &field, level, "is not a level of the topology", remedy))
+        })
     }
 
     async fn model(&self, sourced: &Sourced, model: &Model, new: &[Sourced], problems: &mut Vec<Problem>) -> Option<ModelInfo> {

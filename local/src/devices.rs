@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use tidegate_core::ask::Ask;
 use tidegate_core::node::{self, MAX_DEVICES};
 use tidegate_nvml::{DeviceFacts, Inventory};
 use tidegate_runtime::exit;
@@ -44,6 +45,11 @@ impl Device {
 /// What `CUDA_VISIBLE_DEVICES` says of these devices; nothing hides all from a process without devices.
 pub fn visible(devices: &[&Device]) -> String {
     devices.iter().map(|device| device.visible.as_str()).collect::<Vec<_>>().join(",")
+}
+
+/// Thousandths of its one device that such an ask shares with others; `None` if its devices are its own.
+pub fn share(ask: &Ask, devices: &[&Device]) -> Option<u16> {
+    devices.first().filter(|_| !ask.is_exclusive()).map(|device| ask.milli_on(&device.as_core()))
 }
 
 /// Why there are no devices.

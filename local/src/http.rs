@@ -2,6 +2,7 @@
 //! all on one loopback port. Clients see it through the router, which passes on what is not its own.
 
 mod api;
+mod ask;
 mod events;
 mod progress;
 
@@ -43,7 +44,10 @@ pub fn routes(api: Api) -> Router {
         .route("/api/v1/timeline", get(api::timeline))
         .route("/api/v1/decisions", get(api::decisions))
         .route("/api/v1/report", get(api::report))
-        .route("/api/v1/snapshot", get(api::snapshot))
+        .route("/api/v1/snapshot", get(ask::snapshot))
+        .route("/api/v1/eta", get(ask::etas))
+        .route("/api/v1/eta/{job}", get(ask::eta))
+        .route("/api/v1/what-if", post(ask::what_if))
         .route("/api/v1/events", get(events::events))
         .route("/api/v1/apply", post(api::apply))
         .route("/api/v1/{kind}/{name}", delete(api::delete))

@@ -5,6 +5,9 @@ use std::thread::available_parallelism;
 use tidegate_core::ask::Ask;
 use tidegate_core::cluster::Cluster;
 use tidegate_core::node::{Node, NodeSpec};
+use tidegate_core::plan::ActionKind;
+use tidegate_core::state::{Group, JobSpec, Queue};
+use tidegate_core::{At, Engine, Event};
 
 use crate::devices::Device;
 
@@ -50,6 +53,20 @@ impl Machine {
         let ask = cluster.intern(ask);
         cluster.candidates(ask).fit(0)
     }
+
+    /// Whether the empty box takes all these groups at their smallest at once, by the engine's own decision.
+    pub fn takes(&self, groups: &[Group]) -> bool {
+        let mut engine = Engine::default();
+        let groups = groups.iter().map(|group| Group { max: group.min, spread: None, ..group.clone() }).collect();
+        let devices = self.devices.iter().map(|device| Event::DeviceSeen(device.as_core()));
+        let node = Event::NodeSet { name: NODE.into(), spec: self.spec.clone() };
+        let queue = Event::QueueSet { name: "all".into(), queue: Queue::default() };
+        let job = Event::JobSet { name: "new".into(), spec: JobSpec { groups, ..JobSpec::workers("all", 1, 1, Ask::default()) } };
+        for event in std::iter::once(node).chain(devices).chain([queue, job]) {
+            engine.apply(At(0), event);
+        }
+        engine.decide(At(0)).actions.iter().any(|action| matches!(action.kind, ActionKind::StartJob { .. }))
+    }
 }
 
 /// `MemTotal` of `/proc/meminfo`, which is in KiB.
@@ -89,6 +106,9 @@ mod tests {
         assert_eq!(four.room(&ask(Amount::Mig(Profile::G3))), 8);
         assert_eq!(four.room(&Ask { cpu_milli: 3_000, ..Ask::whole(1) }), 2);
         assert_eq!(four.room(&Ask { memory_mib: 9_000, ..ask(Amount::None) }), 1);
+        let group = |min, ask| Group { name: "g".to_owned(), min, max: min, ask, spread: None };
+        let halves = |wholes, shares| four.takes(&[group(wholes, Ask::whole(1)), group(shares, ask(Amount::Milli(500)))]);
+        assert_eq!([halves(3, 2), halves(2, 4), halves(3, 3)], [true, true, false], "together they are more");
         assert_eq!(machine("4xL4-24GB").room(&ask(Amount::Mig(Profile::G1))), 0, "an L4 cannot be divided");
     }
 }

@@ -6,6 +6,8 @@
 
 mod attempts;
 mod carry;
+mod environment;
+mod etas;
 mod figures;
 mod messages;
 mod people;
@@ -42,6 +44,7 @@ use crate::metrics::Metrics;
 use crate::objects::Objects;
 use crate::units::Units;
 use attempts::Attempt;
+use etas::Etas;
 use figures::Figures;
 use replicas::Server;
 use router::Traffic;
@@ -99,6 +102,7 @@ pub struct World {
     waiting: Vec<Action>,
     figures: Figures,
     timeline: Timeline,
+    etas: Etas,
     decisions: VecDeque<view::Decision>,
     publisher: Publisher,
     metrics: Metrics,
@@ -212,9 +216,10 @@ impl World {
         Ok(())
     }
 
-    /// What nobody tells: drains that waited long enough, gauges.
+    /// What nobody tells: drains that waited long enough, expected starts, gauges.
     fn look_around(&mut self) {
         self.stop_drained();
+        self.etas.refresh(&self.engine, At(now_ms()));
         self.metrics.observe(self.engine.state());
     }
 }

@@ -42,6 +42,9 @@ pub struct Args {
     /// File that stands for the device: replicas with the same file take turns on it.
     #[arg(long, env = "TIDEGATE_REPLICA_DEVICE_LOCK")]
     pub device_lock: Option<PathBuf>,
+    /// Thousandths of its device that it was given, beside others that take turns with it; 1000: the device is its own.
+    #[arg(long, default_value_t = 1000, value_parser = clap::value_parser!(u16).range(1..=1000), env = "TIDEGATE_REPLICA_DEVICE_MILLI")]
+    pub device_milli: u16,
     /// Seconds that requests in flight may take after the wish to end.
     #[arg(long, default_value_t = 30, value_parser = clap::value_parser!(u64).range(0..=3600), env = "TIDEGATE_REPLICA_DRAIN_SECONDS")]
     pub drain_seconds: u64,
@@ -64,6 +67,7 @@ pub(crate) struct Settings {
     pub max_batch_rows: usize,
     pub pace: Pace,
     pub device_lock: Option<PathBuf>,
+    pub device_milli: u16,
     pub drain_limit: Duration,
     pub admin_listen: Option<SocketAddr>,
 }
@@ -81,6 +85,7 @@ impl Args {
             pace_per_row_us,
             pace_factor_permille,
             device_lock,
+            device_milli,
             drain_seconds,
             admin_listen,
             inspect: _,
@@ -100,6 +105,7 @@ impl Args {
             max_batch_rows: usize::try_from(max_batch_rows).unwrap_or(usize::MAX),
             pace: Pace { per_batch_us: pace_per_batch_us, per_row_us: pace_per_row_us, factor_permille: pace_factor_permille },
             device_lock,
+            device_milli,
             drain_limit: Duration::from_secs(drain_seconds),
             admin_listen,
         })

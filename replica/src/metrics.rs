@@ -1,6 +1,6 @@
 //! What a replica counts, for Prometheus and for the reports to the world. Counters run from the start.
 
-use prometheus::{IntCounter, Opts, Registry};
+use prometheus::{IntCounter, IntGauge, Opts, Registry};
 use tidegate_runtime::admin::Readiness;
 
 use crate::device::Occupied;
@@ -16,6 +16,8 @@ pub(crate) struct Metrics {
     pub pace_missed: IntCounter,
     pub refused: IntCounter,
     pub failed: IntCounter,
+    /// What busy time is a part of.
+    pub device_milli: IntGauge,
 }
 
 impl Metrics {
@@ -26,7 +28,10 @@ impl Metrics {
             registry.register(Box::new(counter.clone()))?;
             prometheus::Result::Ok(counter)
         };
+        let device_milli = IntGauge::new("tidegate_replica_device_milli", "Thousandths of its device that it was given")?;
+        registry.register(Box::new(device_milli.clone()))?;
         Ok(Self {
+            device_milli,
             batches: counter("batches_total", "Requests executed; a router sends a batch as one request")?,
             rows: counter("rows_total", "Rows executed")?,
             busy_us: counter("device_busy_microseconds_total", "Device time used")?,
@@ -65,6 +70,6 @@ mod tests {
         metrics.executed(1, Occupied { busy: Duration::from_micros(50), missed: false });
         let counted = [&metrics.batches, &metrics.rows, &metrics.busy_us, &metrics.pace_missed].map(IntCounter::get);
         assert_eq!(counted, [2, 4, 300, 1]);
-        assert_eq!(metrics.registry.gather().len(), 6);
+        assert_eq!(metrics.registry.gather().len(), 7);
     }
 }

@@ -31,6 +31,7 @@ const CLOSING_LIMIT: Duration = Duration::from_secs(1);
 
 /// Serves until `drain`, then answers what is in flight.
 pub(crate) async fn serve(settings: &Settings, status: &Status, began: Instant, drain: CancellationToken) -> Result<(), Error> {
+    status.metrics.device_milli.set(i64::from(settings.device_milli));
     let listener = bind("--listen", settings.listen).await?;
     let address = listener.local_addr().map_err(|e| Error::failed("read the listening address", e))?;
     let stop = CancellationToken::new();
@@ -53,7 +54,8 @@ pub(crate) async fn serve(settings: &Settings, status: &Status, began: Instant, 
     serve_inference(&mut servers, listener, service, stop.clone());
     let load_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
     status.ready(address.to_string(), load_ms);
-    tracing::info!(model = settings.model, replica = settings.replica_id, %address, load_ms, "ready");
+    let device_milli = settings.device_milli;
+    tracing::info!(model = settings.model, replica = settings.replica_id, %address, load_ms, device_milli, "ready");
 
     let outcome = tokio::select! {
         () = drain.cancelled() => Ok(()),

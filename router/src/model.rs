@@ -1,5 +1,6 @@
 //! A model as the router sees it: what it takes and gives, its limits, and the way to its queue.
 
+mod burst;
 pub mod spec;
 pub mod stats;
 

@@ -2,6 +2,7 @@
 //!
 //! ```text
 //!   philly     the trace as jobs
+//!   traffic    a trace of requests, as a user names it, as models
 //!   world      carries out orders; counts waits, run times, lost work, requests inside the SLO
 //!   outcome    what came out, in figures
 //!   fifo       today's rule: first come first served, every model keeps its GPUs
@@ -15,12 +16,13 @@ pub mod engine;
 pub mod fifo;
 pub mod outcome;
 pub mod philly;
+pub mod traffic;
 pub mod world;
 
 use serde::Deserialize;
 
-use crate::inference::Series;
 use crate::inference::service::BatchTime;
+use crate::inference::{Series, Window};
 
 pub use crate::jobs::Ms;
 
@@ -29,6 +31,8 @@ pub use crate::jobs::Ms;
 pub struct GpuClass {
     pub name: String,
     pub gpus: u32,
+    /// Of these, how many belong to the models. What jobs hold beyond the others is lent.
+    pub models: u32,
     /// Training speed against the first class.
     pub speed: f64,
 }
@@ -89,6 +93,25 @@ pub struct Model {
     pub demand: Series,
 }
 
+impl Model {
+    /// GPUs of a pool of its own: the fewest whole replicas, always kept, that answer `target` (0 to 1) of its requests inside
+    /// the SLO.
+    pub fn own_gpus(&self, target: f64) -> u32 {
+        let server = self.spec.batch.server(self.spec.slo_s, self.spec.max_rows, 1);
+        let all: f64 = self.demand.windows.iter().map(|window| window.rate_rps).sum();
+        let keeps = |replicas: u32| {
+            let inside = |w: &Window| w.rate_rps * server.attainment(w.rate_rps, w.burst, f64::from(replicas));
+            self.demand.windows.iter().map(inside).sum::<f64>() >= target * all
+        };
+        let (mut low, mut high) = (1_u32, 1 << 16);
+        while low < high {
+            let middle = low.midpoint(high);
+            if keeps(middle) { high = middle } else { low = middle + 1 }
+        }
+        low * self.spec.gpus
+    }
+}
+
 /// What routers measured over the last round.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Observed {
@@ -147,4 +170,21 @@ pub(crate) fn ceil(value: f64) -> u32 {
 #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "clamped to the range first")]
 pub(crate) fn to_ms(seconds: f64) -> Ms {
     (seconds * 1000.0).ceil().clamp(0.0, 9.0e18) as Ms
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pool_of_its_own_is_no_larger_than_the_model_needs() {
+        let batch = BatchTime { base_s: 0.02, row_s: 0.005 };
+        let spec =
+            ModelSpec { name: "m".into(), class: 0, gpus: 2, batch, slo_s: 0.25, max_rows: 16, load_s: 30.0, max_sharers: 1 };
+        let server = spec.batch.server(spec.slo_s, spec.max_rows, 1);
+        let demand = Series { name: "m".into(), window_s: 600, windows: vec![Window { rate_rps: 1000.0, burst: 4.0 }] };
+        let replicas = Model { spec, demand }.own_gpus(0.999) / 2;
+        assert!(server.attainment(1000.0, 4.0, f64::from(replicas)) >= 0.999);
+        assert!(server.attainment(1000.0, 4.0, f64::from(replicas - 1)) < 0.999);
+    }
 }

@@ -2,8 +2,10 @@
 //!
 //! Everything is printed to the given writer; files only where a flag names one.
 
+mod format;
 mod jobs;
 mod line;
+mod shared;
 mod span;
 mod studies;
 mod trace;

@@ -71,6 +71,17 @@ pub enum Error {
 }
 
 impl Error {
+    /// The same where rows cannot be left out.
+    #[must_use]
+    pub fn without_skip_bad(self) -> Self {
+        match self {
+            Self::Row { path, line, field, found, remedy } => {
+                Self::Layout { path, line, field: field.to_owned(), found, remedy: remedy.to_owned() }
+            }
+            other => other,
+        }
+    }
+
     /// Whether whoever read our output has gone (`| head`): nothing is wrong.
     pub fn is_closed_pipe(&self) -> bool {
         matches!(self, Self::Write { source, .. } if source.kind() == std::io::ErrorKind::BrokenPipe)

@@ -5,12 +5,14 @@
 //! Guarantee: equal kind, count and seed give equal bytes. What a generator leaves out (users, failures, correlation between
 //! queues) a study cannot find in it, so figures on synthetic traces are never printed beside published ones.
 
+mod curves;
 mod draw;
 pub mod kueue;
 pub mod openb;
 pub mod philly;
 pub mod pollux;
 pub mod servegen;
+mod serving;
 pub mod tiresias;
 
 use std::fs::{self, File};
@@ -49,9 +51,17 @@ pub enum Kind {
 
 /// Which studies can be done on synthetic data.
 const STUDIES: &str = "\
-The folder that `generate all` writes serves the studies `philly` and `lyra` (`simulate study philly --data DIR`), and each file serves
-`simulate jobs` or `simulate pack`. The studies `kueue-*`, `production-1300` and `scale` need no data. `fgd`, `pollux` and `tide` need
-measurements that are not made up here: published results, training curves, token lengths and times.";
+The folder that `generate all` writes serves the studies `fgd` (the default list alone), `pollux`, `philly`, `lyra` and `tide`: `simulate
+study NAME --data DIR`. Nothing is printed as published there, and bars that are published figures give way to the peers' rule on the
+same data. The studies `kueue-*`, `production-1300` and `scale` need no data. Each file serves `simulate jobs` or `simulate pack`.";
+
+/// In a folder of `generate all`: says that nothing in it is measured.
+const MARK: &str = "SYNTHETIC";
+
+/// Whether a data folder is one of `generate all`.
+pub fn is_synthetic(data: &Path) -> bool {
+    data.join(MARK).is_file()
+}
 
 /// `tidegate simulate generate`.
 #[derive(clap::Args, Clone, Debug)]
@@ -59,7 +69,8 @@ measurements that are not made up here: published results, training curves, toke
 pub struct Args {
     /// Which trace.
     pub kind: Kind,
-    /// Rows to write: jobs, nodes, pods or windows; as many as the public trace has, if not given.
+    /// Rows to write: jobs, nodes, pods or windows; as many as the public trace has, if not given. For `all`, Philly's jobs, and of
+    /// the other lists of jobs, pods and nodes the same part.
     #[arg(long, visible_alias = "rows", value_name = "N", value_parser = clap::value_parser!(u32).range(1..=i64::from(MOST)))]
     pub jobs: Option<u32>,
     /// Equal seeds give equal files.
@@ -115,36 +126,54 @@ pub fn run(args: &Args, console: &mut dyn Write) -> Result<(), Error> {
     file(*kind, rows, *seed, out)
 }
 
-/// The folder that `simulate study --data` takes, as far as jobs, nodes and request rates go.
-fn all(jobs: Option<u32>, seed: u64, folder: &Path) -> Result<(), Error> {
-    if jobs.is_some() {
-        return Err(Error::Usage(
-            "--jobs: `generate all` writes as many rows as the public traces have; leave it out".to_owned(),
-        ));
-    }
+/// The folder that `simulate study --data` takes; `jobs` of Philly, and of the other lists the same part.
+pub fn all(jobs: Option<u32>, seed: u64, folder: &Path) -> Result<(), Error> {
     if folder.as_os_str() == "-" {
         return Err(Error::Usage("--out: `generate all` writes a folder; name one, for instance --out synthetic".to_owned()));
     }
+    let philly = jobs.unwrap_or(Kind::Philly.rows());
+    let part = f64::from(philly) / f64::from(Kind::Philly.rows());
+    let rows = |kind: Kind, load: f64| scaled(kind.rows(), part * load);
     let files = [
-        (Kind::Philly, "philly/philly.csv.gz"),
-        (Kind::OpenbNodes, "openb/openb_node_list_gpu_node.csv"),
-        (Kind::OpenbPods, "openb/openb_pod_list_default.csv"),
-        (Kind::Tiresias, "tiresias/60_job.csv"),
-        (Kind::KueueGenerator, "kueue/generator.yaml"),
+        (Kind::Philly, philly, "philly/philly.csv.gz"),
+        (Kind::OpenbNodes, rows(Kind::OpenbNodes, 1.0), "openb/openb_node_list_gpu_node.csv"),
+        (Kind::OpenbPods, rows(Kind::OpenbPods, 1.0), "openb/openb_pod_list_default.csv"),
+        (Kind::Tiresias, Kind::Tiresias.rows(), "tiresias/60_job.csv"),
+        (Kind::KueueGenerator, rows(Kind::KueueGenerator, 1.0), "kueue/generator.yaml"),
     ];
-    for (kind, name) in files {
-        file(kind, kind.rows(), seed, &folder.join(name))?;
+    for (kind, rows, name) in files {
+        file(kind, rows, seed, &folder.join(name))?;
     }
-    save(&folder.join("servegen/derived_total_rate.csv"), |out| servegen::write_family(Kind::Servegen.rows(), seed, out))?;
-    for n in 1..=8 {
-        file(
-            Kind::Pollux,
-            Kind::Pollux.rows(),
-            seed.wrapping_add(n),
-            &folder.join(format!("pollux/workloads/workload-{n}.csv")),
-        )?;
+    for (load, name) in [(0.5, "workloads-0.5"), (1.0, "workloads"), (1.5, "workloads-1.5"), (2.0, "workloads-2.0")] {
+        for n in 1..=8 {
+            let path = folder.join(format!("pollux/{name}/workload-{n}.csv"));
+            file(Kind::Pollux, rows(Kind::Pollux, load), seed.wrapping_add(n), &path)?;
+        }
     }
-    Ok(())
+    for curve in &curves::CURVES {
+        for (name, text) in curve.files() {
+            save(&folder.join("pollux/traces").join(curve.name).join(name), |out| out.write_all(text.as_bytes()))?;
+        }
+    }
+    serving(seed, &folder.join("servegen"), &folder.join("splitwise"))?;
+    let mark = format!("Written by `tidegate simulate generate all --seed {seed}`: nothing here was measured.\n");
+    save(&folder.join(MARK), |out| out.write_all(mark.as_bytes()))
+}
+
+fn serving(seed: u64, servegen: &Path, splitwise: &Path) -> Result<(), Error> {
+    let windows = Kind::Servegen.rows();
+    save(&servegen.join("derived_total_rate.csv"), |out| servegen::write_family(windows, seed, out))?;
+    save(&servegen.join("derived_length_hist.csv"), |out| serving::write_lengths(seed, out))?;
+    save(&servegen.join("m-small-trace.tar.gz"), |out| serving::write_clients(windows, seed, out))?;
+    save(&splitwise.join("perf_model.csv"), serving::write_times)
+}
+
+/// A part of `rows`, but enough of them for a study to have something to do.
+fn scaled(rows: u32, part: f64) -> u32 {
+    const LEAST: f64 = 24.0;
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "clamped to the range first")]
+    let scaled = (f64::from(rows) * part).round().clamp(LEAST, f64::from(MOST)) as u32;
+    scaled
 }
 
 fn file(kind: Kind, rows: u32, seed: u64, path: &Path) -> Result<(), Error> {

@@ -102,16 +102,16 @@ pub(crate) fn read_text(path: &Path) -> Result<String, Error> {
 }
 
 /// A column of a row as a number that is not negative.
-pub(crate) fn number(path: &Path, line: u64, field: &'static str, found: Option<&str>) -> Result<f64, Error> {
+pub(crate) fn number(path: &Path, line: u64, field: &str, found: Option<&str>) -> Result<f64, Error> {
     let text = found.unwrap_or_default().trim();
     match text.parse::<f64>() {
         Ok(value) if value.is_finite() && value >= 0.0 => Ok(value),
-        _ => Err(Error::Row {
+        _ => Err(Error::Layout {
             path: path.to_owned(),
             line,
-            field,
+            field: field.to_owned(),
             found: text.to_owned(),
-            remedy: "write a number that is not negative",
+            remedy: "write a number that is not negative".to_owned(),
         }),
     }
 }

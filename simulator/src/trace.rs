@@ -13,26 +13,25 @@
 //! the run. Reading stops for good at what is no row: a wrong header, a file that is cut off.
 
 mod gavel;
-mod input;
+pub(crate) mod input;
 pub mod kueue;
 mod openb;
 mod order;
 mod philly;
 mod pollux;
-mod table;
-mod tally;
+pub(crate) mod table;
+pub(crate) mod tally;
 pub(crate) mod time;
 mod tiresias;
 
+#[cfg(test)]
 use std::io::Read;
 use std::path::Path;
-use std::str::FromStr;
 
 use clap::ValueEnum;
 
 use crate::Error;
 use input::Lines;
-pub use openb::{TraceNode, nodes, nodes_from};
 pub use tally::Bad;
 
 /// One submitted job, whatever the trace. Amounts are of the whole job.
@@ -86,18 +85,6 @@ pub enum Format {
     KueueGenerator,
 }
 
-impl FromStr for Format {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        <Self as ValueEnum>::from_str(text, false).map_err(|_| {
-            let names: Vec<_> = Self::value_variants().iter().filter_map(ValueEnum::to_possible_value).collect();
-            let names: Vec<&str> = names.iter().map(clap::builder::PossibleValue::get_name).collect();
-            format!("trace format `{text}` is unknown; write one of {}", names.join(", "))
-        })
-    }
-}
-
 /// Jobs by submission, equal times in the file's order. Ends after the first error.
 pub struct Jobs<'a>(Box<dyn Iterator<Item = Result<TraceJob, Error>> + 'a>);
 
@@ -115,8 +102,14 @@ pub fn jobs<'a>(path: &Path, format: Format, bad: &'a mut Bad) -> Result<Jobs<'a
     read(Lines::open(path)?, format, speeds, bad)
 }
 
-/// As [`jobs`], from any stream; `label` stands for the file's name in errors. Gavel's throughputs are those beside `label`.
-pub fn jobs_from<'a>(stream: impl Read + 'static, label: &Path, format: Format, bad: &'a mut Bad) -> Result<Jobs<'a>, Error> {
+/// For tests: as [`jobs`], from any stream; `label` stands for the file's name in errors. Gavel's throughputs are those beside `label`.
+#[cfg(test)]
+pub(crate) fn jobs_from<'a>(
+    stream: impl Read + 'static,
+    label: &Path,
+    format: Format,
+    bad: &'a mut Bad,
+) -> Result<Jobs<'a>, Error> {
     let speeds = if format == Format::Gavel { Some(gavel::Throughputs::beside(label)?) } else { None };
     read(Lines::new(label, stream)?, format, speeds, bad)
 }

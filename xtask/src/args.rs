@@ -3,8 +3,9 @@
 /// Printed on a wrong command line.
 pub const USAGE: &str = "usage: cargo xtask test [--quick]
        cargo xtask scenario tide|crash [--json] [--seed N] [--picture PNG]
-       cargo xtask bench agent|batching [--json]
-       cargo xtask docs";
+        cargo xtask bench agent|batching [--json]
+        cargo xtask bench engine [--json] [--gpus N,N..] [--cycles N] [--seed N]
+        cargo xtask docs";
 
 /// What to do.
 #[derive(Debug, PartialEq, Eq)]
@@ -21,6 +22,11 @@ pub enum Chore {
         binary: &'static str,
         arguments: Vec<String>,
     },
+    /// A benchmark that cargo knows, and its arguments.
+    Bench {
+        target: &'static str,
+        arguments: Vec<String>,
+    },
 }
 
 /// The chore that `words` ask for, or what is wrong with them.
@@ -35,6 +41,9 @@ pub fn parse(words: &[String]) -> Result<Chore, String> {
         ["docs"] => Ok(Chore::Docs),
         ["docs", other, ..] => Err(format!("docs takes no `{other}`")),
         ["scenario", rest @ ..] => program("scenario", rest),
+        ["bench", "engine", rest @ ..] => {
+            Ok(Chore::Bench { target: "engine", arguments: rest.iter().map(ToString::to_string).collect() })
+        }
         ["bench", rest @ ..] => program("bench", rest),
         [other, ..] => Err(format!("no chore is called `{other}`")),
     }
@@ -65,6 +74,8 @@ mod tests {
         assert_eq!(parsed("docs"), Ok(Chore::Docs));
         let tide = Chore::Program { binary: "scenario", arguments: vec!["tide".into(), "--json".into()] };
         assert_eq!(parsed("scenario tide --json"), Ok(tide));
+        let engine = Chore::Bench { target: "engine", arguments: vec!["--json".into()] };
+        assert_eq!(parsed("bench engine --json"), Ok(engine));
     }
 
     #[test]

@@ -2,7 +2,7 @@
 //! shared dependencies, and tract would be compiled again (minutes).
 
 use std::path::PathBuf;
-use std::process::{Command, ExitCode};
+use std::process::{Command, ExitCode, ExitStatus};
 use std::{env, ffi::OsString};
 
 use anyhow::{Context, Result};
@@ -11,8 +11,13 @@ use crate::{cache, command};
 
 /// `cargo SUBCOMMAND --release --workspace`, in the root of the clone.
 pub fn whole_workspace(subcommand: &str) -> Command {
+    cargo(&[subcommand, "--release", "--workspace"])
+}
+
+/// The cargo that runs us, in the root of the clone.
+fn cargo(arguments: &[&str]) -> Command {
     let mut cargo = Command::new(env::var_os("CARGO").unwrap_or_else(|| OsString::from("cargo")));
-    cargo.current_dir(cache::workspace()).args([subcommand, "--release", "--workspace"]);
+    cargo.current_dir(cache::workspace()).args(arguments);
     cargo
 }
 
@@ -26,9 +31,19 @@ pub fn run_program(binary: &str, arguments: &[String]) -> Result<ExitCode> {
     build()?;
     let mut program = Command::new(built(binary)?);
     let what = command::line(&program);
-    let status =
-        program.current_dir(cache::workspace()).args(arguments).status().with_context(|| format!("cannot run `{what}`"))?;
-    Ok(status.code().and_then(|code| u8::try_from(code).ok()).map_or(ExitCode::FAILURE, ExitCode::from))
+    Ok(ended(program.current_dir(cache::workspace()).args(arguments).status().with_context(|| format!("cannot run `{what}`"))?))
+}
+
+/// As a program ended, so do we.
+fn ended(status: ExitStatus) -> ExitCode {
+    status.code().and_then(|code| u8::try_from(code).ok()).map_or(ExitCode::FAILURE, ExitCode::from)
+}
+
+/// Builds and runs a benchmark of the workspace, whose standard output is ours.
+pub fn run_bench(target: &str, arguments: &[String]) -> Result<ExitCode> {
+    let mut bench = cargo(&["bench", "--profile", "release", "--workspace", "--bench", target, "--"]);
+    let what = command::line(&bench);
+    Ok(ended(bench.args(arguments).status().with_context(|| format!("cannot run `{what}`"))?))
 }
 
 /// A binary that [`build`] made. It lies beside the running xtask: the same profile of the same target folder.

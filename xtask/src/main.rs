@@ -4,7 +4,7 @@
 //! cargo xtask test            everything: prerequisites, build, Rust tests, Python tests, scenarios
 //! cargo xtask test --quick    the Rust and Python tests that need no outside program beside cargo and python3
 //! cargo xtask scenario NAME   `tide` or `crash`; --json prints exactly one JSON object
-//! cargo xtask bench NAME      `agent` or `batching`; --json likewise
+//! cargo xtask bench NAME      `agent`, `batching` or `engine`; --json likewise
 //! cargo xtask docs            writes the tables of the documentation that are made from the code
 //! ```
 //!
@@ -41,6 +41,7 @@ fn main() -> ExitCode {
         Chore::Docs => docs::run().map(|()| ExitCode::SUCCESS),
         Chore::Test { quick } => test::run(quick),
         Chore::Program { binary, arguments } => cargo::run_program(binary, &arguments),
+        Chore::Bench { target, arguments } => cargo::run_bench(target, &arguments),
     };
     done.unwrap_or_else(|error| {
         eprintln!("xtask: {error:#}");

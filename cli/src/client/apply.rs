@@ -29,10 +29,10 @@ pub struct Args {
 
 /// One file with its place.
 #[derive(Debug, PartialEq, Eq)]
-struct Manifest {
-    dir: PathBuf,
-    file: PathBuf,
-    yaml: Vec<u8>,
+pub struct Manifest {
+    pub dir: PathBuf,
+    pub file: PathBuf,
+    pub yaml: Vec<u8>,
 }
 
 pub async fn run(Args { filename, server }: Args) -> Result<(), Error> {
@@ -63,7 +63,8 @@ fn lines(applied: &[Applied]) -> String {
     applied.iter().map(line).collect::<Vec<_>>().concat()
 }
 
-fn read(path: &Path) -> Result<Vec<Manifest>, Error> {
+/// The manifests at a path: a file, a folder's, or standard input.
+pub fn read(path: &Path) -> Result<Vec<Manifest>, Error> {
     let fail = |e: io::Error| Error::Input(format!("read {}: {e}", path.display()));
     if path == Path::new("-") {
         let mut yaml = Vec::new();

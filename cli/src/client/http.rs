@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use reqwest::header::{HeaderMap, HeaderValue};
 use reqwest::{Method, RequestBuilder, Response, StatusCode};
+use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tidegate_api::view::Failure;
 
@@ -114,6 +115,11 @@ impl Client {
     pub async fn post_yaml<T: DeserializeOwned>(&self, path: &str, mut headers: HeaderMap, yaml: Vec<u8>) -> Result<T, Error> {
         headers.insert(reqwest::header::CONTENT_TYPE, HeaderValue::from_static("application/yaml"));
         self.json(self.request(Method::POST, path).headers(headers).body(yaml)).await
+    }
+
+    /// `POST path` with a JSON body, as JSON.
+    pub async fn post_json<T: DeserializeOwned>(&self, path: &str, body: &impl Serialize) -> Result<T, Error> {
+        self.json(self.request(Method::POST, path).json(body)).await
     }
 
     fn request(&self, method: Method, path: &str) -> RequestBuilder {

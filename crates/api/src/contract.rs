@@ -26,6 +26,17 @@ pub const CUDA_VISIBLE_DEVICES: &str = "CUDA_VISIBLE_DEVICES";
 /// Set to the class of the device when it is simulated; a worker may then keep to its pace.
 pub const SIMULATED_DEVICE: &str = "TIDEGATE_SIMULATED_DEVICE";
 
+/// Thousandths of its one device that this process asked for, when it shares it with others.
+pub const DEVICE_MILLI: &str = "TIDEGATE_DEVICE_MILLI";
+/// Which of the job's own settings to take, when it offers a choice.
+pub const CHOICE: &str = "TIDEGATE_CHOICE";
+/// Name of this worker's group, when the job has groups.
+pub const GROUP: &str = "TIDEGATE_GROUP";
+/// Index of this worker in its group, from 0.
+pub const GROUP_RANK: &str = "TIDEGATE_GROUP_RANK";
+/// Number of workers of its group in this attempt.
+pub const GROUP_SIZE: &str = "TIDEGATE_GROUP_SIZE";
+
 /// One line of a progress report.
 #[derive(Serialize, Deserialize, Clone, Debug, PartialEq)]
 #[serde(deny_unknown_fields)]
@@ -50,6 +61,13 @@ impl Progress {
         let ppm = |done: f64| (done.clamp(0.0, 1.0) * 1e6).round() as u32;
         self.done.map(ppm)
     }
+}
+
+/// The answer to a progress report of a job that offers a choice.
+#[derive(Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Told {
+    /// What is best for its present size now: it may change over without a restart.
+    pub choice: u32,
 }
 
 /// A checkpoint that a restart can continue from.

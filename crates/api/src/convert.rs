@@ -2,13 +2,15 @@
 
 mod ask;
 mod queue;
+mod workers;
 
-pub use ask::{ask, worker};
+pub use ask::ask;
 pub use queue::queue;
+pub use workers::groups;
 
-use tidegate_core::names::QueueName;
+use tidegate_core::names::{Namespace, QueueName};
 use tidegate_core::policy::Policy;
-use tidegate_core::state::{Group, JobSpec, ModelSpec, SpeedPoint, Spread};
+use tidegate_core::state::{JobSpec, ModelSpec};
 
 use crate::control;
 use crate::kinds;
@@ -18,6 +20,7 @@ use crate::model_info::{ModelInfo, TensorInfo};
 pub fn policy(spec: &kinds::PoolSpec) -> Policy {
     Policy {
         headroom_percent: spec.headroom_percent,
+        burst_sigmas_percent: spec.burst_sigmas_percent,
         lend_after_ms: u64::from(spec.lend_after_seconds) * 1000,
         grow_after_ms: u64::from(spec.grow_after_seconds) * 1000,
         max_evictions_per_minute: spec.max_evictions_per_minute,
@@ -33,24 +36,14 @@ pub fn policy(spec: &kinds::PoolSpec) -> Policy {
 
 /// A job of this name as the engine sees it.
 pub fn job(name: &str, spec: &kinds::TrainingJobSpec) -> JobSpec {
-    let spread = |wish: &kinds::SpreadWish| Spread { level: wish.level.clone(), required: wish.required };
-    let mut speedup: Vec<SpeedPoint> =
-        spec.speedup.iter().map(|point| SpeedPoint::new(point.workers, point.speed_milli)).collect();
-    speedup.sort_unstable();
-    let workers = Group {
-        name: String::new(),
-        min: spec.workers.min,
-        max: spec.workers.max,
-        ask: worker(spec),
-        spread: spec.spread.as_ref().map(spread),
-    };
     JobSpec {
         queue: QueueName(spec.queue.clone()),
+        namespace: Namespace::default(),
         priority: spec.priority,
         owner: spec.owner.clone(),
         recipe: spec.recipe.clone().unwrap_or_else(|| recipe(name).to_owned()),
-        groups: vec![workers],
-        spread: None,
+        groups: groups(spec),
+        spread: workers::between_groups(spec),
         preemptible: spec.preemptible,
         min_runtime_ms: u64::from(spec.min_runtime_seconds) * 1000,
         max_disruptions_per_hour: spec.max_disruptions_per_hour.unwrap_or(u32::MAX),
@@ -58,7 +51,7 @@ pub fn job(name: &str, spec: &kinds::TrainingJobSpec) -> JobSpec {
         backoff_limit: spec.backoff_limit,
         gang_timeout_ms: u64::from(spec.gang_timeout_seconds) * 1000,
         expected_ms: spec.expected_seconds.map(|seconds| u64::from(seconds) * 1000),
-        speedup,
+        speedup: workers::speedup(spec),
     }
 }
 
@@ -72,6 +65,7 @@ fn recipe(name: &str) -> &str {
 pub fn model(spec: &kinds::ModelSpec, generation: u64) -> ModelSpec {
     ModelSpec {
         queue: QueueName(spec.queue.clone()),
+        namespace: Namespace::default(),
         priority: spec.priority,
         ask: ask(&spec.gpu),
         slo_ms: u64::from(spec.slo_milliseconds),
@@ -79,7 +73,7 @@ pub fn model(spec: &kinds::ModelSpec, generation: u64) -> ModelSpec {
         max: spec.replicas.max,
         zero_after_ms: u64::from(spec.scale_to_zero_after_seconds) * 1000,
         max_rows: spec.batching.max_rows,
-        max_sharers: 1,
+        max_sharers: spec.max_sharers,
         memory: None,
         generation,
     }

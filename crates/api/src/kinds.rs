@@ -9,15 +9,15 @@ mod model;
 mod pool;
 mod queue;
 mod training_job;
+mod workers;
 
 pub use gpu::{ClassSpeed, GpuAsk, MigProfile};
 pub use gpu_node::{GpuFinding, GpuHealth, GpuNode, GpuNodeSpec, GpuNodeStatus, GpuStatus, MigStatus};
 pub use model::{Batching, Embedding, Model, ModelSpec, Pace, ReplicaRange, Source};
 pub use pool::{Pool, PoolSpec};
 pub use queue::{Discipline, Queue, QueueSpec, ResourceQuota};
-pub use training_job::{
-    CheckpointSpec, EnvVar, SpeedupPoint, SpreadWish, TrainingJob, TrainingJobSpec, WorkerRange, WorkerTemplate,
-};
+pub use training_job::{CheckpointSpec, EnvVar, TrainingJob, TrainingJobSpec, WorkerTemplate};
+pub use workers::{SpeedupPoint, SpreadWish, WorkerGroup, WorkerRange};
 
 /// API group of every kind.
 pub const GROUP: &str = "tidegate.dev";

@@ -7,13 +7,17 @@
 //! * [`control`] and [`inference`]: gRPC between a world, its routers and its replicas.
 //! * [`model_info`]: what a model file says of itself.
 //! * [`view`]: what `up` shows of itself as JSON, to the page, to the command line and to scripts.
+//! * [`eta`]: when waiting jobs are expected to start.
+//! * [`what_if`]: changes in words, and the request that asks what they would do.
 
 pub mod contract;
 pub mod convert;
+pub mod eta;
 pub mod kinds;
 pub mod manifest;
 pub mod model_info;
 pub mod view;
+pub mod what_if;
 
 /// `tidegate.control.v1`, between a world and its routers and replicas.
 #[expect(clippy::pedantic, clippy::allow_attributes, reason = "generated code")]

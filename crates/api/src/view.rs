@@ -12,12 +12,17 @@
 //! | `POST /api/v1/{jobs,models}/{name}/{pause,resume,cancel}` | [`Done`] (models cannot be cancelled) |
 //! | `POST /api/v1/devices/{id}/{drain,undrain}` | [`Done`] |
 //! | `GET /api/v1/explain/{job,model}/{name}` | [`Explanation`] |
+//! | `GET /api/v1/eta`, `GET /api/v1/eta/{job}` | [`crate::eta::Etas`]: when those that wait are expected to start |
+//! | `POST /api/v1/what-if` ([`crate::what_if::Request`] as JSON) | [`tidegate_core::what_if::Difference`] |
+//! | `GET /api/v1/snapshot` | the engine's whole state as JSON, for `--snapshot` |
 //! | `GET /api/v1/logs/jobs/{name}?rank=0&tail_bytes=N` | text |
 //!
 //! Errors: status 4xx or 5xx with [`Failure`].
 
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
+
+use crate::eta::Eta;
 
 /// Everything at one moment. Times are milliseconds since the Unix epoch.
 #[derive(Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
@@ -78,6 +83,9 @@ pub struct Job {
     pub metrics: BTreeMap<String, f64>,
     pub submitted_ms: u64,
     pub finished_ms: Option<u64>,
+    /// When it is expected to start, a few seconds old; absent for one that does not wait.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub eta: Option<Eta>,
 }
 
 /// A model and its traffic over the last seconds.

@@ -1,5 +1,7 @@
 //! What one worker or replica asks of a node: GPUs or a part of one, CPU, memory, and which nodes will do.
 
+pub mod affinity;
+
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
@@ -7,6 +9,8 @@ use serde::{Deserialize, Serialize};
 use crate::mig::Profile;
 use crate::names::Class;
 use crate::node::{Device, NodeSpec, Taint};
+
+pub use affinity::{Affinity, Preference, Term};
 
 /// What one worker asks for. All of it is on one node.
 #[derive(Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -21,6 +25,9 @@ pub struct Ask {
     pub selector: BTreeMap<String, Vec<String>>,
     /// Taint keys that it tolerates; `*` is any.
     pub tolerations: Vec<String>,
+    /// Node labels by expressions: where it must be, and where it would rather be.
+    #[serde(default)]
+    pub affinity: Affinity,
 }
 
 /// A GPU class that will do.
@@ -72,7 +79,7 @@ impl Ask {
     pub fn suits_node(&self, node: &NodeSpec) -> bool {
         let labels = self.selector.iter().all(|(key, values)| node.labels.get(key).is_some_and(|value| values.contains(value)));
         let tolerated = |taint: &Taint| self.tolerations.iter().any(|key| key == "*" || *key == taint.key);
-        labels && node.taints.iter().all(tolerated)
+        labels && self.affinity.allows(&node.labels) && node.taints.iter().all(tolerated)
     }
 
     /// Whether the device's class and size would do, whoever holds it.
@@ -105,6 +112,16 @@ impl Ask {
             amount => amount,
         };
         Self { amount, classes: vec![wish], ..self.clone() }
+    }
+
+    /// The same ask on nodes that fulfil its heaviest wish alone: for gangs, whose nodes are chosen by how many workers fit.
+    pub fn where_preferred(&self) -> Option<Self> {
+        let wishes = self.affinity.preferred.iter().rev();
+        let Term(wish) = &wishes.max_by_key(|wish| wish.weight)?.term;
+        let both = |Term(required): &Term| Term([required.as_slice(), wish.as_slice()].concat());
+        let required = self.affinity.required.iter().map(both).collect::<Vec<_>>();
+        let required = if required.is_empty() { vec![Term(wish.clone())] } else { required };
+        Some(Self { affinity: Affinity { required, ..self.affinity.clone() }, ..self.clone() })
     }
 
     /// Devices that it touches.

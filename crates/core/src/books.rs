@@ -358,9 +358,14 @@ fn build(queues: &BTreeMap<QueueName, Queue>, classes: &BTreeMap<Class, Resource
         weight_milli: 1000,
         quotas: (0..resources).map(|resource| (resource, Quota { nominal: BOUNDLESS, ..Quota::default() })).collect(),
     };
-    let mut list: Vec<QueueQuota> = queues.iter().map(|(name, queue)| entry(name, queue, classes)).collect();
+    let unusable = |queue: &Queue| queue.namespaces.as_ref().and_then(|selector| selector.check().err());
+    let told = |(name, queue): (&QueueName, &Queue)| {
+        unusable(queue).map(|problem| (name.clone(), format!("queue `{name}`: `namespaceSelector`: {problem}")))
+    };
+    let mut broken: BTreeMap<QueueName, String> = queues.iter().filter_map(told).collect();
+    let usable = queues.iter().filter(|(name, _)| !broken.contains_key(*name));
+    let mut list: Vec<QueueQuota> = usable.map(|(name, queue)| entry(name, queue, classes)).collect();
     list.push(pool.clone());
-    let mut broken = BTreeMap::new();
     loop {
         match Tree::build(resources, list.clone()) {
             Ok(tree) => return (tree, broken),

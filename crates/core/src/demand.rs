@@ -19,6 +19,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::quota::decay;
 use crate::time::At;
 
 /// Service time of a batch of n rows, in microseconds: `base_us + per_row_us * n`.
@@ -204,9 +205,6 @@ pub struct Budget {
 const HALF_LIFE_MS: u64 = 2 * 86_400_000;
 /// Until so long, the factor is near 1: too little is known.
 const LEARN_MS: u64 = 86_400_000;
-/// Steps of a half-life, and what each leaves, in millionths: 2^(-1/64).
-const FADES: u64 = 64;
-const FADE_PPM: u64 = 989_228;
 
 impl Budget {
     /// Takes in a report: the rate and the late share since the last one.
@@ -220,14 +218,10 @@ impl Budget {
         self.late_micro_rows = self.late_micro_rows.saturating_add(milli_rows.saturating_mul(late_ppm) / 1000);
     }
 
-    /// Steps are at fixed moments, so that it does not matter how often reports come.
     fn fade(&mut self, at: At) {
-        let step = HALF_LIFE_MS / FADES;
-        let fades = at.0 / step - self.last.map_or(at.0, |last| last.0.min(at.0)) / step;
-        let halvings = u32::try_from(fades / FADES).unwrap_or(u32::MAX).min(63);
+        let from = self.last.map_or(at, |last| last.min(at));
         for sum in [&mut self.milli_rows, &mut self.late_micro_rows] {
-            *sum >>= halvings;
-            (0..fades % FADES).for_each(|_| *sum = sum.saturating_mul(FADE_PPM) / 1_000_000);
+            *sum = decay::faded(*sum, from, at, HALF_LIFE_MS);
         }
     }
 

@@ -7,14 +7,19 @@
 //!
 //! `Desk` is never serialised; a restored engine makes it anew, and the property tests compare the two after every step.
 
+mod admission;
 mod apply;
+mod barred;
 mod consolidate;
 mod desk;
 mod displace;
 mod elastic;
+mod fairness;
 mod gang;
+mod impossible;
 mod jobs;
 mod models;
+mod precedence;
 mod predict;
 mod repair;
 mod reserve;
@@ -25,12 +30,13 @@ mod wakes;
 mod wishes;
 
 pub use desk::Block;
+pub use impossible::Impossible;
 
 use thiserror::Error;
 
 use crate::books::Books;
 use crate::event::Event;
-use crate::names::{JobName, QueueName};
+use crate::names::{JobName, Namespace, QueueName};
 use crate::plan::{Action, Plan};
 use crate::state::{State, VERSION};
 use crate::time::At;
@@ -114,19 +120,28 @@ impl Engine {
         self.desk.blocked(self.state.jobs.ix(job)?)
     }
 
-    /// The job of a queue that is looked at first, of those that wait and may start.
+    /// The job of a queue that is looked at first, of those that wait and may start, as far as the last decision found out.
     pub fn first_waiting(&self, queue: &QueueName) -> Option<&JobName> {
-        let kinds = self.desk.queues.iter().find(|lists| lists.name == *queue)?.waiting.values();
-        let (.., ix) = kinds.filter_map(|turns| turns.first()).min()?;
+        let kinds = &self.desk.queues.iter().find(|lists| lists.name == *queue)?.waiting;
+        let goes = kinds.iter().filter(|(kind, _)| !self.desk.is_barred(**kind));
+        let (.., ix) = goes.filter_map(|(_, turns)| turns.first()).min()?;
         self.state.jobs.name(*ix)
     }
 
-    /// Whether quota gives a waiting job the right to take from work of another queue.
+    /// Why a queue takes no work of a namespace; `None`: it does.
+    pub fn refuses_namespace(&self, queue: &QueueName, namespace: &Namespace) -> Option<String> {
+        admission::refuses(&self.state, &self.desk.books.tree, queue, namespace)
+    }
+
+    /// Whether quota, or fairness, gives a waiting job the right to take from work of another queue.
     pub fn may_reclaim(&self, job: &JobName, from: &QueueName) -> bool {
         let books = &self.desk.books;
         let Some(job) = self.state.jobs.get(job) else { return false };
         let (Some(mine), Some(theirs)) = (books.tree.node(&job.spec.queue), books.tree.node(from)) else { return false };
-        rights::across(books, mine, theirs, &books.need(&job.spec)).is_some()
+        let need = books.need(&job.spec);
+        let fair = self.desk.fair.as_ref();
+        let by_share = || fair.and_then(|fair| fair.across(books, mine, theirs, &need));
+        rights::across(books, mine, theirs, &need).or_else(by_share).is_some()
     }
 
     /// Actions that were ordered and have no outcome yet, in order. A world that restarts carries them out again.

@@ -21,6 +21,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Serialize};
 
 use crate::engine::Engine;
+use crate::explain::words;
 use crate::names::JobName;
 use crate::state::{Job, Phase};
 use crate::time::At;
@@ -82,6 +83,17 @@ pub struct Eta {
     /// How far was looked.
     pub until: At,
     pub rests_on: Estimate,
+}
+
+impl Eta {
+    /// The moment as a person reads it at `now`, without what it rests on.
+    pub fn told(&self, now: At) -> String {
+        match self.at {
+            Some(at) if at <= now => "now".to_owned(),
+            Some(at) => words::clock(at, now),
+            None => format!("not within {}, as far as can be seen", words::span(self.until.since(now))),
+        }
+    }
 }
 
 /// The expected starts of all jobs that wait (those that are being stopped and then wait included).

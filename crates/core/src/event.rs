@@ -3,7 +3,8 @@
 use serde::{Deserialize, Serialize};
 
 use crate::demand::Demand;
-use crate::names::{DeviceId, JobName, ModelName, NodeName, QueueName, ReplicaId};
+use crate::labels::Labels;
+use crate::names::{DeviceId, JobName, ModelName, Namespace, NodeName, QueueName, ReplicaId};
 use crate::node::{Device, NodeSpec};
 use crate::plan::ActionId;
 use crate::policy::Policy;
@@ -35,6 +36,13 @@ pub enum Event {
         queue: Queue,
     },
     QueueRemoved(QueueName),
+    /// The namespace exists with these labels, by which queues choose who may submit. Beyond the engine's bounds (see
+    /// [`crate::state::MOST_NAMESPACES`]) it stays unknown.
+    NamespaceSeen {
+        name: Namespace,
+        labels: Labels,
+    },
+    NamespaceGone(Namespace),
     /// The job exists with this specification.
     JobSet {
         name: JobName,

@@ -33,6 +33,7 @@ pub mod explain;
 pub mod fragment;
 pub mod history;
 pub mod holdings;
+pub mod labels;
 pub mod mig;
 pub mod names;
 pub mod node;

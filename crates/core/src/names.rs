@@ -38,6 +38,8 @@ names! {
     Class,
     /// A node of the quota.
     QueueName,
+    /// Where work is submitted; empty on one box, which has none.
+    Namespace,
     /// A training job.
     JobName,
     /// A model.

@@ -175,6 +175,13 @@ pub enum Reason {
         to: u32,
         lost_ms: u64,
     },
+    /// The claimant's queue has less than its fair share of what is nobody's own, and this job's has more.
+    FairShare {
+        by: Claimant,
+        from: u32,
+        to: u32,
+        lost_ms: u64,
+    },
     /// The claimant stands higher in the same queue.
     Preempt {
         by: Claimant,
@@ -242,6 +249,7 @@ impl Reason {
             Self::Share { .. } => "share",
             Self::Resume { .. } => "resume",
             Self::Reclaim { .. } => "reclaim",
+            Self::FairShare { .. } => "fair_share",
             Self::Preempt { .. } => "preempt",
             Self::TooLarge { .. } => "too_large",
             Self::DeviceOut { .. } => "device_out",
@@ -290,6 +298,12 @@ impl fmt::Display for Reason {
             Self::Reclaim { by, from, to, lost_ms } => write!(
                 f,
                 "{by} is owed a device and this job loses least ({} device-seconds): from {from} workers to {}",
+                lost_ms / 1000,
+                size(to)
+            ),
+            Self::FairShare { by, from, to, lost_ms } => write!(
+                f,
+                "the queue of {by} has less than its fair share, that of this job more, and this job loses least ({} device-seconds): from {from} workers to {}",
                 lost_ms / 1000,
                 size(to)
             ),

@@ -29,6 +29,10 @@ pub struct Policy {
     pub half_life_ms: u64,
     /// How much the past weighs beside what is used now, in percent.
     pub history_percent: u32,
+    /// Who borrows more than its fair share gives back to who borrows less; off, nothing above nominal is taken back for another
+    /// borrower.
+    #[serde(default)]
+    pub fair_reclaim: bool,
     /// Jobs that cannot start for lack of devices hold at most so many reservations; 0: large gangs may starve.
     pub max_reservations: u32,
     /// Run times of the past at this quantile are taken for the end of running work and of what is let in before a reservation.
@@ -76,6 +80,7 @@ impl Default for Policy {
             levels: Vec::new(),
             half_life_ms: 86_400_000,
             history_percent: 0,
+            fair_reclaim: false,
             max_reservations: 4,
             predict_percent: 75,
             rank_every_ms: 120_000,

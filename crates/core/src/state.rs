@@ -13,10 +13,11 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::arena::Arena;
-pub use crate::ask::{Amount, Ask, ClassWish};
+pub use crate::ask::{Affinity, Amount, Ask, ClassWish, Preference, Term};
 use crate::fragment;
 use crate::history::History;
-use crate::names::{Class, DeviceId, JobName, ModelName, NodeName, QueueName, ReplicaId};
+use crate::labels::{Labels, Selector};
+use crate::names::{Class, DeviceId, JobName, ModelName, Namespace, NodeName, QueueName, ReplicaId};
 pub use crate::node::{Device, Health, Node, NodeSpec, Taint};
 use crate::plan::{Action, ActionId};
 use crate::policy::Policy;
@@ -25,6 +26,11 @@ use crate::time::At;
 
 /// The window of the cap on evictions.
 pub const EVICTION_WINDOW_MS: u64 = 60_000;
+
+/// Namespaces that are known at most, and labels of one: what is beyond stays unknown.
+pub const MOST_NAMESPACES: usize = 16_384;
+/// See [`MOST_NAMESPACES`].
+pub const MOST_LABELS: usize = 128;
 
 /// Version of the snapshot's format.
 pub const VERSION: u32 = 4;
@@ -41,6 +47,8 @@ pub struct State {
     #[serde(skip)]
     pub(crate) places: BTreeMap<DeviceId, (u32, u32)>,
     pub queues: BTreeMap<QueueName, Queue>,
+    /// Namespaces and their labels, for the selectors of queues.
+    pub namespaces: BTreeMap<Namespace, Labels>,
     pub jobs: Arena<JobName, Job>,
     pub models: BTreeMap<ModelName, Model>,
     pub replicas: Arena<ReplicaId, Replica>,
@@ -81,6 +89,7 @@ impl Default for State {
             nodes: Arena::default(),
             places: BTreeMap::new(),
             queues: BTreeMap::new(),
+            namespaces: BTreeMap::new(),
             jobs: Arena::default(),
             models: BTreeMap::new(),
             replicas: Arena::default(),
@@ -121,10 +130,14 @@ pub struct Queue {
     pub quotas: BTreeMap<Resource, Quota>,
     /// Share of what is left over among siblings, in thousandths.
     pub weight_milli: u32,
+    /// Among siblings, of what is beyond guarantees: the higher goes first and gives back last.
+    pub priority: i32,
     pub discipline: Discipline,
     /// GPU-milliseconds that work of it and of those below may have used (what is as old as [`Policy::half_life_ms`] counts
     /// half); above, it waits for others and takes from nobody. Absent: no limit.
     pub budget_ms: Option<u64>,
+    /// Namespaces that may submit here and below; absent: all.
+    pub namespaces: Option<Selector>,
 }
 
 /// What quota is counted in: thousandths of a GPU, thousandths of a core, MiB.
@@ -175,7 +188,15 @@ pub enum Discipline {
 
 impl Default for Queue {
     fn default() -> Self {
-        Self { parent: None, quotas: BTreeMap::new(), weight_milli: 1000, discipline: Discipline::BestEffort, budget_ms: None }
+        Self {
+            parent: None,
+            quotas: BTreeMap::new(),
+            weight_milli: 1000,
+            priority: 0,
+            discipline: Discipline::BestEffort,
+            budget_ms: None,
+            namespaces: None,
+        }
     }
 }
 

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use proptest::prelude::*;
 use tidegate_core::demand::{Demand, ServiceTime};
 use tidegate_core::eta::{self, Estimate, Limits};
-use tidegate_core::names::{JobName, ModelName, NodeName, QueueName, ReplicaId};
+use tidegate_core::names::{JobName, ModelName, Namespace, NodeName, QueueName, ReplicaId};
 use tidegate_core::plan::{Action, ActionKind};
 use tidegate_core::policy::Policy;
 use tidegate_core::state::{Ask, Device, Discipline, JobSpec, ModelSpec, Phase, Queue};
@@ -85,6 +85,7 @@ impl Real {
         this.tell(Event::QueueSet { name: QueueName::from("q2"), queue: Queue::devices(0, None) });
         let spec = ModelSpec {
             queue: QueueName::from("q1"),
+            namespace: Namespace::default(),
             priority: 0,
             ask: Ask::whole(1),
             slo_ms: 250,

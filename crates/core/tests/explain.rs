@@ -72,7 +72,8 @@ fn a_rack_that_is_too_small_is_named() {
     spec.groups[0].spread = spread;
     story.job("gang", spec).settle();
     let answer = ask(&story, "gang");
-    assert_eq!(answer.because[0], "8 workers would fit, but not in one rack as it requires");
+    let never = "no rack would hold its 8 workers, even empty: require a wider level, or fewer workers";
+    assert_eq!(answer.because[0], never);
     tells(&answer.because, "rack r2 fits 6 of 8 workers, no other fits more");
     tells(&answer.would_change, "would start now with 1 more node(s) like n3 (2 H100)");
 }
@@ -86,9 +87,10 @@ fn each_level_of_the_quota_that_refuses_is_told_and_what_would_open_it() {
     story.job("a", workers("vision", 2, 1)).job("b", workers("speech", 2, 1)).settle();
     story.job("c", workers("vision", 4, 1)).settle();
     let answer = ask(&story, "c");
-    assert_eq!(answer.because[0], "queue vision uses 2 of its limit of 3 device(s)");
+    let never = "it needs 4 device(s), and queue vision may never use more than 3: ask for less, or raise its quota";
+    assert_eq!(answer.because[0], never);
+    tells(&answer.because, "queue vision uses 2 of its limit of 3 device(s)");
     tells(&answer.because, "queue research uses 4 of its limit of 5 device(s)");
-    tells(&answer.because, "it needs 4 device(s), and queue vision may never use more than 3: it cannot start as it is");
     tells(&answer.would_change, "would start now if queue vision had 3 more device(s)");
 }
 
@@ -120,7 +122,11 @@ fn a_quota_of_a_class_is_asked_for_by_its_name() {
     let spec = JobSpec::workers("vision", 1, 1, of_class("H100", 6));
     story.job("a", spec).settle();
     let answer = ask(&story, "a");
-    assert_eq!(answer.because[0], "queue vision uses 0 of its limit of 2 H100");
+    assert_eq!(
+        answer.because[0],
+        "it needs 6 H100, and queue vision may never use more than 2: ask for less, or raise its quota"
+    );
+    tells(&answer.because, "queue vision uses 0 of its limit of 2 H100");
     tells(&answer.would_change, "would start now if queue vision had 4 more H100");
 }
 
@@ -132,7 +138,7 @@ fn what_needs_quota_and_nodes_is_told_both() {
     let answer = ask(&story, "a");
     tells(
         &answer.because,
-        "the cluster without any work would take 2 of the 4 worker(s) that it needs: it cannot start on these nodes",
+        "it needs 4 workers, and the whole cluster, empty, would hold 2: lower the least number of workers, or add nodes",
     );
     tells(&answer.would_change, "would start now with 2 more node(s) like n1 (4 H100), if queue q had 12 more device(s) too");
 }
@@ -143,7 +149,10 @@ fn a_job_that_is_larger_than_the_cluster_is_told_so() {
     story.queue("q", Queue::devices(64, None)).node("n1", "H100", 4).node("n2", "A100", 8);
     story.job("a", JobSpec::workers("q", 1, 1, of_class("H100", 8))).settle();
     let answer = ask(&story, "a");
-    assert_eq!(answer.because[0], "needs 8 device(s) of H100, only 4 are usable: it is larger than the cluster");
+    assert_eq!(
+        answer.because[0],
+        "one worker asks for 8 device(s) of H100, which no node has, even empty: ask for less a worker"
+    );
 }
 
 #[test]
@@ -205,7 +214,9 @@ fn a_job_that_may_not_be_stopped_is_told_that_it_gets_only_its_queues_own() {
     story.job("a", JobSpec { preemptible: false, ..workers("q", 3, 1) }).settle();
     let answer = ask(&story, "a");
     let own = "it is not preemptible, so it may use only what is its queue's own: queue q uses 0 of 2 device(s), it needs 3";
-    assert_eq!(answer.because[0], own);
+    let never = "it needs 3 device(s), and queue q may never use more than 2, which as it is not preemptible must be its own: ask for less, or raise its quota";
+    assert_eq!(answer.because[0], never);
+    tells(&answer.because, own);
     tells(&answer.would_change, "would start now if queue q had 1 more device(s)");
 }
 

@@ -7,6 +7,8 @@
 mod checks;
 #[path = "properties/closed.rs"]
 mod closed;
+#[path = "properties/empty.rs"]
+mod empty;
 #[path = "properties/genes.rs"]
 mod genes;
 #[path = "properties/plans.rs"]
@@ -112,6 +114,21 @@ proptest! {
             world.step(op);
         }
         world.freeze();
+    }
+}
+
+proptest! {
+    #![proptest_config(cases(10, 5))]
+
+    /// Who is called impossible does not start on the same nodes when all of them are empty, and a job of one group that is not
+    /// does.
+    #[test]
+    fn a_job_is_impossible_when_the_empty_cluster_refuses_it(system in system(), ops in prop::collection::vec(op(), 1..40)) {
+        let mut world = World::new(&system);
+        for op in &ops {
+            world.step(op);
+            empty::check(&world);
+        }
     }
 }
 

@@ -2,19 +2,23 @@
 //!
 //! ```text
 //! == the name of the case
-//! policy   levels=block,rack reservations=0 cap=30
+//! policy   levels=block,rack reservations=0 cap=30 fair history=PERCENT half=3600s
+//! namespaces NAME [LABEL=VALUE ...]
 //! nodes    NAME COUNTxCLASS [mig] [islands=2] [cores=8] [gib=32] [taint=KEY] [drained=0-1] [gone] [LABEL=VALUE ...]
-//! queues   NAME [parent=NAME] [gpu=N | CLASS=N | cpu=CORES | memory=GIB [borrow=N] [lend=N]] [weight=N] [strict | responsive]
+//! queues   NAME [parent=NAME] [gpu=N | CLASS=N | cpu=CORES | memory=GIB [borrow=N] [lend=N]] [weight=N] [priority=N] [takes=TERM (of namespaces)]
+//!          [strict | responsive]
 //! running  NAME QUEUE SHAPE [option ...] on PLACE ...        one place a worker
 //! waiting  NAME QUEUE SHAPE [option ...]
 //! expect   what is ordered, and why each waiting job waits; running jobs that are not named are left alone
-//! later    30s, and what happens meanwhile: `JOB ends`, `NODE:0 drains`, `NODE is lost`, `JOB comes: QUEUE SHAPE ...`
+//! later    30s, and what happens meanwhile: `JOB ends`, `NODE:0 drains`, `NODE is lost`, `JOB comes: QUEUE SHAPE ...`,
+//!          `NAMESPACE gone`, and lines of the sections above after `namespace`, `node` or `queue`
 //! expect   ...
 //!
 //! SHAPE    WORKERSxASK[@LEVEL[!]] joined by `+` for several groups; WORKERS is 2 or 1-4; ASK is 2 (whole GPUs), 20000MiB,
 //!          250m, 2g (MIG; `1g+` is the one with twice the memory) or cpu; `!` makes the spread required
 //! option   prio=N pinned (not preemptible) cores=N gib=N class=A,B:400 LABEL=VALUE tolerates=KEY spread=LEVEL[!]
-//!          since=60s checkpoint=10s restart=2s least=60s disruptions=N estimate=100s
+//!          from=NAMESPACE must=TERM rather=WEIGHT:TERM since=60s checkpoint=10s restart=2s least=60s disruptions=N estimate=100s
+//! TERM     KEY:A,B  KEY:>N  KEY:<N  KEY  !KEY, joined by `&`
 //! PLACE    NODE, NODE:0, NODE:0-3 (devices), NODE:0#4-5 (slices)
 //! ```
 //!
@@ -36,7 +40,7 @@ fn play(text: &str, least: usize) {
 
 #[test]
 fn work_is_placed_where_it_leaves_the_most() {
-    play(include_str!("scenarios/placement.txt"), 13);
+    play(include_str!("scenarios/placement.txt"), 17);
 }
 
 #[test]
@@ -60,6 +64,16 @@ fn reservations_and_backfill() {
 }
 
 #[test]
+fn what_waits_for_people_holds_nobody_up() {
+    play(include_str!("scenarios/people.txt"), 8);
+}
+
+#[test]
+fn borrowers_share_by_weight_and_priority() {
+    play(include_str!("scenarios/fair.txt"), 12);
+}
+
+#[test]
 fn loops_that_others_had_do_not_happen() {
-    play(include_str!("scenarios/loops.txt"), 6);
+    play(include_str!("scenarios/loops.txt"), 8);
 }

@@ -2,7 +2,7 @@
 
 use tidegate_core::demand::{Demand, ServiceTime};
 use tidegate_core::explain;
-use tidegate_core::names::{DeviceId, JobName, ModelName, QueueName, ReplicaId};
+use tidegate_core::names::{DeviceId, JobName, ModelName, Namespace, QueueName, ReplicaId};
 use tidegate_core::plan::{Action, ActionKind};
 use tidegate_core::policy::Policy;
 use tidegate_core::state::{Amount, Ask, ClassWish, Device, JobSpec, ModelMemory, ModelSpec, Queue};
@@ -32,6 +32,7 @@ impl Box4 {
         }
         let spec = ModelSpec {
             queue: QueueName::from("serving"),
+            namespace: Namespace::default(),
             priority: 0,
             ask: Ask::whole(1),
             slo_ms: 250,

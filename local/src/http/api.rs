@@ -40,15 +40,6 @@ pub(super) async fn report(State(api): State<Api>) -> Response {
     answer(api.world.read(World::report).await)
 }
 
-/// The engine's snapshot: for a bug report, or to be replayed.
-pub(super) async fn snapshot(State(api): State<Api>) -> Response {
-    match api.world.read(World::snapshot).await {
-        Ok(Ok(json)) => ([(header::CONTENT_TYPE, "application/json")], json).into_response(),
-        Ok(Err(e)) => failure(StatusCode::INTERNAL_SERVER_ERROR, e.to_string()),
-        Err(refused) => refused.into_response(),
-    }
-}
-
 pub(super) async fn explain(State(api): State<Api>, Path((kind, name)): Path<(String, String)>) -> Response {
     if !["job", "model"].contains(&kind.as_str()) {
         return failure(StatusCode::NOT_FOUND, format!("{kind} cannot be explained; ask for job/NAME or model/NAME"));

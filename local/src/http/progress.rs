@@ -2,10 +2,11 @@
 
 use std::collections::HashMap;
 
+use axum::Json;
 use axum::extract::{Path, Query, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
-use tidegate_api::contract::Progress;
+use tidegate_api::contract::{Progress, Told};
 
 use super::{Api, failure};
 use crate::world::ProgressRefusal;
@@ -28,7 +29,8 @@ pub(super) async fn progress(
     let token = query.get("token").cloned().unwrap_or_default();
     let named = job.clone();
     match api.world.progress(job, attempt, token, lines).await {
-        Ok(Ok(())) => StatusCode::NO_CONTENT.into_response(),
+        Ok(Ok(Some(choice))) => Json(Told { choice }).into_response(),
+        Ok(Ok(None)) => StatusCode::NO_CONTENT.into_response(),
         Ok(Err(ProgressRefusal::Unknown)) => failure(StatusCode::NOT_FOUND, format!("there is no job/{named}")),
         Ok(Err(ProgressRefusal::Token)) => {
             failure(StatusCode::FORBIDDEN, "the token is not this attempt's; use TIDEGATE_PROGRESS_URL as it is")

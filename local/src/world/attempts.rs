@@ -1,16 +1,17 @@
 //! Attempts of jobs as processes: one unit for each worker, all of them or none.
 
-use std::collections::BTreeMap;
 use std::net::TcpListener;
 use std::time::Duration;
 
-use tidegate_api::contract::{self, Progress};
+use tidegate_api::contract::Progress;
 use tidegate_core::names::JobName;
 use tidegate_core::plan::Placed;
+use tidegate_core::state::Job;
 use tidegate_core::{Event, JobExit};
 
+use super::environment::Gang;
 use super::{ProgressRefusal, World, now_ms};
-use crate::devices::{self, Device};
+use crate::devices::Device;
 use crate::unit::{Exit, Restart, UnitId, UnitSpec};
 
 /// Most bytes of one worker's output that are kept.
@@ -47,13 +48,30 @@ pub(super) fn unit_id(job: &JobName, attempt: u32, rank: usize) -> Result<UnitId
 
 impl World {
     /// Starts every worker of an attempt; those that run already (after a restart of the world) are left alone.
-    pub(super) fn start_attempt(&mut self, job: &JobName, number: u32, workers: &[Placed]) -> Result<(), String> {
-        let port = free_port().map_err(|e| format!("no free port for MASTER_PORT: {e}"))?;
+    pub(super) fn start_attempt(
+        &mut self,
+        job: &JobName,
+        number: u32,
+        workers: &[Placed],
+        choice: Option<u32>,
+    ) -> Result<(), String> {
         let token = format!("{:032x}", rand::random::<u128>());
+        let checkpoints = self.places.data.join("checkpoints").join(&job.0);
+        std::fs::create_dir_all(&checkpoints).map_err(|e| format!("make {}: {e}", checkpoints.display()))?;
+        let gang = Gang {
+            job,
+            attempt: number,
+            workers,
+            groups: self.engine.state().jobs.get(job).map(|job| job.spec.groups.as_slice()).unwrap_or_default(),
+            choice,
+            master_port: free_port().map_err(|e| format!("no free port for MASTER_PORT: {e}"))?,
+            checkpoints: &checkpoints,
+            progress_url: format!("{}/progress/{job}/{number}?token={token}", self.places.url),
+        };
         let mut attempt = Attempt { number, ranks: Vec::new(), token, stop_since_ms: None, told_started: false };
         let mut failure = None;
         for (rank, place) in workers.iter().enumerate() {
-            let spec = self.worker(job, &attempt, rank, workers.len(), place, port)?;
+            let spec = self.worker(&gang, &attempt.token, rank, place)?;
             let unit = spec.id.clone();
             match self.units.start(&spec, None) {
                 Ok(()) => attempt.ranks.push(Rank { unit, started: false, exit: None }),
@@ -80,46 +98,16 @@ impl World {
         place.devices.iter().map(device).collect()
     }
 
-    fn worker(
-        &self,
-        job: &JobName,
-        attempt: &Attempt,
-        rank: usize,
-        size: usize,
-        place: &Placed,
-        port: u16,
-    ) -> Result<UnitSpec, String> {
+    fn worker(&self, gang: &Gang, token: &str, rank: usize, place: &Placed) -> Result<UnitSpec, String> {
+        let Gang { job, attempt, .. } = gang;
         let spec = self.objects.job(&job.0).ok_or("its object is gone")?;
         let devices = self.devices_at(place)?;
-        let number = attempt.number;
-        let checkpoints = self.places.data.join("checkpoints").join(&job.0);
-        std::fs::create_dir_all(&checkpoints).map_err(|e| format!("make {}: {e}", checkpoints.display()))?;
-        let mut env: BTreeMap<String, String> =
-            spec.template.env.iter().map(|variable| (variable.name.clone(), variable.value.clone())).collect();
-        let mut set = |name: &str, value: String| drop(env.insert(name.to_owned(), value));
-        set(contract::RANK, rank.to_string());
-        set(contract::WORLD_SIZE, size.to_string());
-        set(contract::LOCAL_RANK, rank.to_string());
-        set(contract::MASTER_ADDR, "127.0.0.1".to_owned());
-        set(contract::MASTER_PORT, port.to_string());
-        set(contract::JOB, job.0.clone());
-        set(contract::ATTEMPT, number.to_string());
-        set(contract::CHECKPOINT_DIR, checkpoints.display().to_string());
-        set(contract::PROGRESS_URL, format!("{}/progress/{job}/{number}?token={}", self.places.url, attempt.token));
-        set(contract::CUDA_VISIBLE_DEVICES, devices::visible(&devices));
-        if let Some(device) = devices.iter().find(|device| device.simulated) {
-            set(contract::SIMULATED_DEVICE, device.class.clone());
-        }
-        let labels = [
-            ("job", job.0.clone()),
-            ("attempt", number.to_string()),
-            ("rank", rank.to_string()),
-            ("token", attempt.token.clone()),
-        ];
+        let labels =
+            [("job", job.0.clone()), ("attempt", attempt.to_string()), ("rank", rank.to_string()), ("token", token.to_owned())];
         Ok(UnitSpec {
-            id: unit_id(job, number, rank)?,
+            id: unit_id(job, *attempt, rank)?,
             command: spec.template.command.clone(),
-            env,
+            env: gang.environment(rank, place, &devices, &spec.template.env),
             working_dir: spec.template.working_dir.clone().unwrap_or_default().into(),
             log_max_bytes: LOG_BYTES,
             restart: Restart::Never,
@@ -225,8 +213,14 @@ impl World {
         }
     }
 
-    /// Takes in posted progress.
-    pub(super) fn progress(&mut self, job: &str, number: u32, token: &str, lines: &[Progress]) -> Result<(), ProgressRefusal> {
+    /// Takes in posted progress; which of its settings is best for the job now, if it offers a choice.
+    pub(super) fn progress(
+        &mut self,
+        job: &str,
+        number: u32,
+        token: &str,
+        lines: &[Progress],
+    ) -> Result<Option<u32>, ProgressRefusal> {
         let name = JobName::from(job);
         let known = self.engine.state().jobs.contains_key(&name);
         let attempt = self.attempts.get(&name);
@@ -246,7 +240,7 @@ impl World {
             let (name, done_ppm) = (name.clone(), line.done_ppm());
             self.tell(Event::JobProgress { name, attempt: number, step: line.step, checkpoint, done_ppm });
         }
-        Ok(())
+        Ok(self.engine.state().jobs.get(&name).and_then(best_choice))
     }
 
     /// The unit of a worker of the job's last attempt.
@@ -255,6 +249,12 @@ impl World {
         let last = self.engine.state().jobs.get(&name)?.attempts;
         (1..=last).rev().filter_map(|attempt| unit_id(&name, attempt, rank).ok()).find(|unit| self.units.status(unit).is_some())
     }
+}
+
+/// What the curve of a running job says of its present size: it may have been told anew since the start.
+fn best_choice(job: &Job) -> Option<u32> {
+    let workers = job.run()?.seats.len();
+    job.spec.choice(u32::try_from(workers).unwrap_or(u32::MAX))
 }
 
 /// A port that was free a moment ago. Rank 0 listens on it; should somebody else take it in between, the attempt fails

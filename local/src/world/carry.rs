@@ -12,9 +12,10 @@ use crate::units::UnitEvent;
 /// An action as people read it.
 pub(super) fn decision(action: &Action, at_ms: u64) -> view::Decision {
     let detail = match &action.kind {
-        ActionKind::StartJob { attempt, workers, .. } => {
+        ActionKind::StartJob { attempt, workers, choice, .. } => {
             let on: Vec<String> = workers.iter().map(place).collect();
-            format!("attempt {attempt} with {} worker(s) on {}", workers.len(), on.join(", "))
+            let choice = choice.map(|choice| format!(", choice {choice}")).unwrap_or_default();
+            format!("attempt {attempt} with {} worker(s) on {}{choice}", workers.len(), on.join(", "))
         }
         ActionKind::StopJob { attempt, resume_with, .. } => format!("attempt {attempt}, to go on with {resume_with} worker(s)"),
         ActionKind::StartReplica { replica, place: at, .. } => format!("{replica} on {}", place(at)),
@@ -55,7 +56,9 @@ impl World {
 
     fn perform(&mut self, action: &Action) {
         match &action.kind {
-            ActionKind::StartJob { job, attempt, workers, .. } => self.perform_start_job(action.id, job, *attempt, workers),
+            ActionKind::StartJob { job, attempt, workers, choice } => {
+                self.perform_start_job(action.id, job, *attempt, workers, *choice);
+            }
             ActionKind::StopJob { job, attempt, .. } => self.perform_stop_job(action.id, job, *attempt),
             ActionKind::StartReplica { model, replica, place } => self.perform_start_replica(action.id, model, replica, place),
             ActionKind::StopReplica { replica, .. } => self.perform_stop_replica(action.id, replica),
@@ -66,7 +69,7 @@ impl World {
         self.tell(Event::Outcome { id, outcome });
     }
 
-    fn perform_start_job(&mut self, id: ActionId, job: &JobName, attempt: u32, workers: &[Placed]) {
+    fn perform_start_job(&mut self, id: ActionId, job: &JobName, attempt: u32, workers: &[Placed], choice: Option<u32>) {
         let run = self.engine.state().jobs.get(job).and_then(|job| job.run());
         if run.is_none_or(|run| run.attempt != attempt) {
             return self.close(id, Outcome::Dropped);
@@ -74,7 +77,7 @@ impl World {
         if self.attempts.get(job).is_some_and(|running| running.number == attempt) {
             return self.close(id, Outcome::Done);
         }
-        let outcome = match self.start_attempt(job, attempt, workers) {
+        let outcome = match self.start_attempt(job, attempt, workers, choice) {
             Ok(()) => Outcome::Done,
             Err(reason) => {
                 tracing::error!(job = %job, attempt, reason, "the job cannot be started");

@@ -45,7 +45,7 @@ pub enum Message {
         attempt: u32,
         token: String,
         lines: Vec<Progress>,
-        reply: oneshot::Sender<Result<(), ProgressRefusal>>,
+        reply: oneshot::Sender<Result<Option<u32>, ProgressRefusal>>,
     },
     Apply {
         objects: Vec<Sourced>,
@@ -98,14 +98,14 @@ impl Handle {
         answer.await.map_err(|_| Refused::ShuttingDown)?
     }
 
-    /// Reports a job's progress.
+    /// Reports a job's progress; the answer is the choice that is best for it now, if it offers any.
     pub async fn progress(
         &self,
         job: String,
         attempt: u32,
         token: String,
         lines: Vec<Progress>,
-    ) -> Result<Result<(), ProgressRefusal>, Refused> {
+    ) -> Result<Result<Option<u32>, ProgressRefusal>, Refused> {
         let (reply, answer) = oneshot::channel();
         let message = Message::Progress { job, attempt, token, lines, reply };
         self.0.send(message).await.map_err(|_| Refused::ShuttingDown)?;

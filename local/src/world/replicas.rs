@@ -9,6 +9,7 @@ use tidegate_core::plan::Placed;
 use tidegate_core::{Event, State};
 
 use super::{World, now_ms};
+use crate::devices::{share, visible};
 use crate::unit::{Exit, Restart, UnitId, UnitSpec};
 
 /// Most bytes of one replica's output that are kept.
@@ -70,11 +71,16 @@ impl World {
             arg("--pace-per-batch-us", pace.per_batch_micros.to_string());
             arg("--pace-per-row-us", pace.per_row_micros.to_string());
         }
-        if let Some(device) = simulated {
+        let share = self.engine.state().replicas.get(replica).and_then(|replica| share(&replica.ask, &devices));
+        if let Some(milli) = share {
+            arg("--device-milli", milli.to_string());
+        }
+        // Replicas that share a device take turns on it, as the engine counts.
+        if let Some(device) = devices.first().filter(|device| device.simulated || share.is_some()) {
             arg("--device-lock", locks.join(format!("{}.lock", device.id)).display().to_string());
         }
         let labels = [("model", model.0.clone()), ("replica", replica.0.clone())];
-        let env = BTreeMap::from([(tidegate_api::contract::CUDA_VISIBLE_DEVICES.to_owned(), crate::devices::visible(&devices))]);
+        let env = BTreeMap::from([(tidegate_api::contract::CUDA_VISIBLE_DEVICES.to_owned(), visible(&devices))]);
         Ok(UnitSpec {
             id: unit_id(replica)?,
             command,

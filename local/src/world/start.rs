@@ -14,6 +14,7 @@ use tidegate_runtime::exit::Error;
 use tidegate_runtime::ledger::{Commit, Ledger, Loaded};
 
 use super::attempts::{Attempt, Rank};
+use super::etas::Etas;
 use super::figures::Figures;
 use super::replicas::Server;
 use super::router::UNIT;
@@ -69,6 +70,7 @@ impl World {
             waiting: Vec::new(),
             figures: loaded.values.get("figures").map(|text| Figures::from_json(text)).unwrap_or_default(),
             timeline: Timeline::load(&loaded.spans),
+            etas: Etas::default(),
             decisions: decisions.filter_map(|(_, json)| serde_json::from_str(json).ok()).collect(),
             publisher,
             metrics,

@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
+use tidegate_api::eta::Eta;
 use tidegate_api::view;
+use tidegate_core::Engine;
 use tidegate_core::demand::{self, Demand, Promise};
 use tidegate_core::explain;
 use tidegate_core::holdings::{Holder, Holdings};
@@ -80,6 +82,7 @@ impl World {
                 Phase::Finished(End::Succeeded { at } | End::Failed { at } | End::Cancelled { at }) => Some(at.0),
                 Phase::Waiting { .. } | Phase::Running(_) => None,
             },
+            eta: self.etas.of(name, job).map(|eta| Eta::of(eta, At(now_ms()))),
         }
     }
 
@@ -187,9 +190,9 @@ impl World {
         self.figures.report(self.engine.state())
     }
 
-    /// The engine's snapshot.
-    pub fn snapshot(&self) -> Result<String, serde_json::Error> {
-        self.engine.snapshot()
+    /// A copy of the engine, to be asked without holding up the world.
+    pub fn engine(&self) -> Engine {
+        self.engine.clone()
     }
 
     /// The objects as they were applied.

@@ -113,7 +113,8 @@ impl Owner {
         self.queue.set_serving(!supply.free_at.is_empty());
         for entry in self.queue.expire(now) {
             let retry_after = self.queue.fit().predict(self.spec.limits.max_rows).unwrap_or(1_000_000);
-            self.end(entry.item.reply, Err(Failure::Deadline { retry_after }), Ended::Refused, Outcome::Deadline);
+            let ended = shed(entry.rows, entry.woken);
+            self.end(entry.item.reply, Err(Failure::Deadline { retry_after }), ended, Outcome::Deadline);
         }
         let until = loop {
             match self.queue.next(now, self.endpoints.ready(now)) {
@@ -129,13 +130,14 @@ impl Owner {
     fn submit(&mut self, submission: Submission) {
         let now = self.clock.now();
         let Submission { request, arrived, reply } = submission;
-        self.stats.arrived(now, request.rows);
+        let rows = request.rows;
+        self.stats.arrived(now, rows);
         let supply = self.endpoints.supply(now);
         if self.spec.paused {
             return self.end(reply, Err(Failure::Paused), Ended::Refused, Outcome::Paused);
         }
         let offer = Offer {
-            rows: request.rows,
+            rows,
             length: request.length,
             bytes: request.tensors.iter().map(|t| t.data.len() as u64).sum(),
             shape: request.shape.clone(),
@@ -149,12 +151,13 @@ impl Owner {
             Ok(_) if self.queue.held() == 1 => self.waking.notify_one(),
             Ok(_) => {}
             Err((refusal, pending)) => {
-                let (failure, outcome) = match refusal {
-                    Refusal::QueueFull { retry_after } => (Failure::QueueFull { retry_after }, Outcome::QueueFull),
-                    Refusal::DeadlineCannotBeMet { needs } => (Failure::Deadline { retry_after: needs }, Outcome::Deadline),
-                    Refusal::TooLarge => (Failure::TooLarge, Outcome::Invalid),
+                let shed = shed(rows, supply.free_at.is_empty());
+                let (failure, ended, outcome) = match refusal {
+                    Refusal::QueueFull { retry_after } => (Failure::QueueFull { retry_after }, shed, Outcome::QueueFull),
+                    Refusal::DeadlineCannotBeMet { needs } => (Failure::Deadline { retry_after: needs }, shed, Outcome::Deadline),
+                    Refusal::TooLarge => (Failure::TooLarge, Ended::Refused, Outcome::Invalid),
                 };
-                self.end(pending.reply, Err(failure), Ended::Refused, outcome);
+                self.end(pending.reply, Err(failure), ended, outcome);
             }
         }
     }
@@ -243,7 +246,7 @@ impl Owner {
         } else {
             Outcome::Answered
         };
-        self.end(entry.item.reply, Ok(answer), Ended::Answered { latency, late, woken: entry.woken }, outcome);
+        self.end(entry.item.reply, Ok(answer), Ended::Answered { rows: entry.rows, latency, late, woken: entry.woken }, outcome);
     }
 
     /// Sends a request once more, unless it was sent too often. One that reached no replica waits for
@@ -327,6 +330,11 @@ impl Owner {
         self.stats.levels(queued, held, in_flight);
         self.metrics.levels(queued, held, in_flight);
     }
+}
+
+/// A refusal for lack of time. While nothing serves it is no matter of head-room, as for woken requests.
+fn shed(rows: u32, asleep: bool) -> Ended {
+    if asleep { Ended::Refused } else { Ended::Shed { rows } }
 }
 
 async fn sleep_until(clock: Clock, at: Option<Micros>) {

@@ -1,8 +1,8 @@
 //! The engine behind [`CapacityPolicy`]: what ships, in the world of training and inference.
 //!
 //! Classes are nodes of eight GPUs. A training job is one group of workers of one GPU; on a slower class a worker takes as many
-//! GPUs as do the work of one of the first class. A class that models run on belongs to their queue, so what training uses of
-//! it is lent and comes back by reclaim; the others belong to training. Orders are carried out as they come; what changed by the
+//! GPUs as do the work of one of the first class. GPUs that belong to the models are the nominal quota of their queue, so what
+//! training uses of them is lent and comes back by reclaim; the others belong to training. Orders are carried out as they come; what changed by the
 //! end of a round is told to the world once.
 
 use std::cmp::Reverse;
@@ -11,7 +11,7 @@ use std::collections::{BTreeMap, BinaryHeap};
 use serde::Deserialize;
 use tidegate_core::demand::{Demand, ServiceTime};
 use tidegate_core::event::{Event, JobExit, Outcome};
-use tidegate_core::names::{Class, JobName, ModelName, QueueName, ReplicaId};
+use tidegate_core::names::{Class, JobName, ModelName, Namespace, QueueName, ReplicaId};
 use tidegate_core::node::Device;
 use tidegate_core::plan::{Action, ActionKind, Placed};
 use tidegate_core::policy::Policy;
@@ -139,7 +139,7 @@ impl EngineCapacity {
         };
         this.tell(0, Event::PolicySet(this.policy()));
         this.add_nodes();
-        this.add_queues(models);
+        this.add_queues();
         for (index, model) in models.iter().enumerate() {
             this.add_model(index, model);
         }
@@ -177,15 +177,14 @@ impl EngineCapacity {
         }
     }
 
-    /// Quota is of classes alone: a class is owed to its owner whatever the owner uses of others.
-    fn add_queues(&mut self, models: &[ModelSpec]) {
-        let serves = |class: usize| models.iter().any(|model| model.class == class);
+    /// Quota is of classes alone: GPUs are owed to their owner whatever the owner uses of other classes.
+    fn add_queues(&mut self) {
         for (name, discipline, inference) in
             [(TRAINING, Discipline::Responsive, false), (INFERENCE, Discipline::BestEffort, true)]
         {
-            let own = self.classes.iter().enumerate().filter(|(index, _)| serves(*index) == inference);
-            let quotas = own.map(|(_, class)| {
-                let nominal = Quota { nominal: i64::from(class.gpus) * 1000, ..Quota::default() };
+            let own = |class: &GpuClass| if inference { class.models } else { class.gpus - class.models.min(class.gpus) };
+            let quotas = self.classes.iter().filter(|class| own(class) > 0).map(|class| {
+                let nominal = Quota { nominal: i64::from(own(class)) * 1000, ..Quota::default() };
                 (Resource::Class(Class::from(class.name.as_str())), nominal)
             });
             let queue = Queue { discipline, quotas: quotas.collect(), ..Queue::default() };
@@ -201,6 +200,7 @@ impl EngineCapacity {
         let name = ModelName(format!("m{index:04}"));
         let spec = state::ModelSpec {
             queue: QueueName::from(INFERENCE),
+            namespace: Namespace::default(),
             priority: 0,
             ask: state::Ask {
                 amount: Amount::Whole(model.gpus),
@@ -458,12 +458,13 @@ mod tests {
 
     #[test]
     fn what_a_model_does_not_need_is_lent_and_comes_back_when_its_demand_rises() {
-        let class = |name: &str, gpus, speed| GpuClass { name: name.into(), gpus, speed };
+        let class = |name: &str, gpus, models, speed| GpuClass { name: name.into(), gpus, models, speed };
         let setup = Setup {
-            classes: vec![class("V100", 2, 1.0), class("T4", 8, 0.333)],
+            classes: vec![class("V100", 2, 0, 1.0), class("T4", 8, 8, 0.333)],
             costs: COSTS,
             round_ms: 60_000,
             measured_ms: 7_200_000,
+            sample_every_ms: 0,
             limit_ms: 100_000_000,
         };
         let ask = |job, any_class| Ask { job, team: 0, gpus: 2, min_gpus: 2, max_gpus: 2, any_class };

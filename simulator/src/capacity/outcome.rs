@@ -49,8 +49,21 @@ pub struct Outcome {
     pub models: Vec<Served>,
     /// GPU-seconds of work done again after stops.
     pub lost_gpu_s: f64,
-    /// GPU-hours of jobs on classes other than the first: lent.
+    /// GPU-hours of jobs on GPUs that belong to models.
     pub lent_gpu_hours: f64,
+    pub samples: Vec<Sample>,
+}
+
+/// The state at one moment, after a round was carried out.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Sample {
+    pub at_ms: u64,
+    /// Held by jobs, and by models.
+    pub training_gpus: u32,
+    pub serving_gpus: u32,
+    pub waiting_jobs: u32,
+    /// Held by jobs of what belongs to models.
+    pub lent_gpus: u32,
 }
 
 /// Means and tails.

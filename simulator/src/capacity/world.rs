@@ -10,7 +10,7 @@ mod serving;
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
-use super::outcome::{ClassUse, Outcome};
+use super::outcome::{ClassUse, Outcome, Sample};
 use super::{CapacityPolicy, Costs, GpuClass, Job, Model, Ms, Observed, Order};
 use crate::Error;
 use crate::inference::Window;
@@ -26,6 +26,8 @@ pub struct Setup {
     pub round_ms: Ms,
     /// Requests and use of GPUs are measured until here; jobs run on until all have ended.
     pub measured_ms: Ms,
+    /// How often the state is noted down; 0: never.
+    pub sample_every_ms: Ms,
     /// Where a run stops even if jobs are left.
     pub limit_ms: Ms,
 }
@@ -38,10 +40,13 @@ struct World<'a> {
     ends: BinaryHeap<Reverse<(Ms, u32, u32)>>,
     /// GPUs held by jobs, by class.
     held: Vec<u32>,
-    /// GPU-milliseconds held by jobs, by class, inside the measured span; and until when that is summed up.
+    /// GPU-milliseconds held by jobs, by class, inside the measured span; of all spans those lent; until when both are summed up.
     held_ms: Vec<f64>,
+    lent_ms: f64,
     summed_to: Ms,
     open: usize,
+    /// Jobs that wait.
+    waiting: u32,
     outcome: Outcome,
 }
 
@@ -60,9 +65,11 @@ pub fn run(setup: &Setup, jobs: &[Job], models: &[Model], policy: &mut dyn Capac
         }
         while let Some(job) = arrivals.next_if(|job| job.arrives <= now) {
             policy.submitted(now, &job.ask);
+            world.waiting += 1;
         }
         policy.decide(now, &mut orders);
         world.carry_out(now, &mut orders)?;
+        world.sample(now);
         world.serve(now, now + setup.round_ms, models);
         now += setup.round_ms;
         world.end_jobs(now, &mut ended);
@@ -80,8 +87,10 @@ impl<'a> World<'a> {
             ends: BinaryHeap::new(),
             held: vec![0; setup.classes.len()],
             held_ms: vec![0.0; setup.classes.len()],
+            lent_ms: 0.0,
             summed_to: 0,
             open: jobs.len(),
+            waiting: 0,
             outcome: Outcome::default(),
         }
     }
@@ -145,6 +154,7 @@ impl<'a> World<'a> {
         if let Some(held) = self.held.get_mut(run.class()) {
             *held -= run.gpus();
         }
+        self.waiting = self.waiting + u32::from(gpus == 0) - u32::from(is_start);
         self.outcome.lost_gpu_s += run.change(now, class, gpus, speed, &self.setup.costs);
         if let Some(held) = self.held.get_mut(class) {
             *held += gpus;
@@ -177,7 +187,7 @@ impl<'a> World<'a> {
                 continue;
             };
             let (class, gpus) = (run.class(), run.gpus());
-            self.outcome.lent_gpu_hours += run.end(end);
+            run.end(end);
             self.sum_up(end);
             if let Some(held) = self.held.get_mut(class) {
                 *held -= gpus;
@@ -189,12 +199,33 @@ impl<'a> World<'a> {
     }
 
     fn sum_up(&mut self, to: Ms) {
-        let to = to.min(self.setup.measured_ms);
-        let span = to.saturating_sub(self.summed_to) as f64;
+        let until = self.setup.measured_ms;
+        let measured = to.min(until).saturating_sub(self.summed_to.min(until)) as f64;
         for (sum, held) in self.held_ms.iter_mut().zip(&self.held) {
-            *sum += f64::from(*held) * span;
+            *sum += f64::from(*held) * measured;
         }
+        self.lent_ms += f64::from(self.lent()) * to.saturating_sub(self.summed_to) as f64;
         self.summed_to = self.summed_to.max(to);
+    }
+
+    /// GPUs that jobs hold beyond those that belong to training.
+    fn lent(&self) -> u32 {
+        let beyond = |(class, held): (&GpuClass, &u32)| held.saturating_sub(class.gpus.saturating_sub(class.models));
+        self.setup.classes.iter().zip(&self.held).map(beyond).sum()
+    }
+
+    fn sample(&mut self, now: Ms) {
+        if self.setup.sample_every_ms == 0 || !now.is_multiple_of(self.setup.sample_every_ms) {
+            return;
+        }
+        let serving = |class| serving::held(&self.serving, class);
+        self.outcome.samples.push(Sample {
+            at_ms: now,
+            training_gpus: self.held.iter().sum(),
+            serving_gpus: (0..self.held.len()).map(serving).sum(),
+            waiting_jobs: self.waiting,
+            lent_gpus: self.lent(),
+        });
     }
 
     fn finish(mut self, now: Ms) -> Outcome {
@@ -215,6 +246,7 @@ impl<'a> World<'a> {
                 inference_held: held / all.max(1.0),
             });
         }
+        self.outcome.lent_gpu_hours = self.lent_ms / 3_600_000.0;
         self.outcome.models = self.serving.iter().map(Serving::summary).collect();
         self.outcome.unfinished = u32::try_from(self.open).unwrap_or(u32::MAX);
         self.outcome.jobs = self.runs.iter().filter_map(Run::ended).collect();

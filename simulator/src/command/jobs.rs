@@ -6,10 +6,11 @@ use std::path::PathBuf;
 use clap::ValueEnum;
 use serde::Serialize;
 
+use super::format::{Formats, Named};
 use super::line::{Line, word};
 use super::span::Span;
 use super::trace::{Jobs, Source, Tally, nodes, seconds};
-use super::{json, print, save};
+use super::{json, print, save, shared};
 use crate::Error;
 use crate::cluster::Shape;
 use crate::jobs::metrics::{Summary, summary};
@@ -37,12 +38,19 @@ pub struct Args {
     /// The trace.
     #[arg(long, value_name = "FILE")]
     trace: PathBuf,
-    /// Its format; docs/traces.md has the fields.
-    #[arg(long)]
-    format: Format,
+    /// The trace's format, and a second time that of `--inference`; docs/traces.md has the fields.
+    #[arg(long, required = true)]
+    format: Vec<Named>,
     /// Nodes and GPUs: `NODESxGPUS`[:CLASS],... for instance 76x8,1x2. GPU classes are not told apart here.
     #[arg(long, value_name = "SHAPE", default_value_if("format", "pollux", "16x4"))]
     cluster: Option<Shape>,
+    /// Requests to models that share the cluster with the jobs. Policies are then `tidegate`, which lends what the models do not
+    /// need, and `fifo`, a static split. GPUs are counted, not nodes.
+    #[arg(long, value_name = "FILE")]
+    pub(super) inference: Option<PathBuf>,
+    /// All rates of --inference times this.
+    #[arg(long, value_name = "FACTOR", default_value = "1", value_parser = factor, requires = "inference")]
+    pub(super) inference_scale: f64,
     /// Leaves out jobs submitted before this time of the trace (36h, 3d, 2w); what is left begins at 0.
     #[arg(long, value_name = "SPAN")]
     from: Option<Span>,
@@ -55,7 +63,7 @@ pub struct Args {
     curves: Option<PathBuf>,
     /// Several, separated by commas, are compared in one table.
     #[arg(long, value_delimiter = ',', default_value = "tidegate")]
-    policy: Vec<Name>,
+    pub(super) policy: Vec<Name>,
     /// Time between a restart and useful work.
     #[arg(long, value_name = "SECONDS", default_value_t = 30)]
     restart_seconds: u32,
@@ -64,7 +72,7 @@ pub struct Args {
     checkpoint_minutes: u32,
     /// Leaves rows that do not parse out, and counts them.
     #[arg(long)]
-    skip_bad: bool,
+    pub(super) skip_bad: bool,
     #[arg(long)]
     json: bool,
     /// Time series of busy GPUs and waiting jobs, distributions of waits and completion times.
@@ -77,7 +85,7 @@ pub struct Args {
 
 /// A policy's name.
 #[derive(ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
-enum Name {
+pub(super) enum Name {
     /// Strictly in the order of submission.
     Fifo,
     /// The oldest that fits.
@@ -113,10 +121,27 @@ struct Report<'a> {
     policies: Vec<Row>,
 }
 
+/// What is printed and written at the end.
+pub(super) struct Found<'a, R> {
+    pub(super) report: &'a R,
+    pub(super) table: String,
+    pub(super) facts: Vec<Fact>,
+    pub(super) runs: Vec<Run>,
+}
+
 /// Runs the trace under each policy and prints the figures.
 pub(super) fn run(args: &Args, out: &mut dyn Write) -> Result<(), Error> {
     let cluster = args.cluster()?;
-    let jobs = Jobs::read(&args.source(cluster))?;
+    let formats = Formats::of(&args.format, args.inference.is_some())?;
+    match (&args.inference, formats.requests) {
+        (Some(path), Some(requests)) => shared::run(args, cluster, formats.jobs, (path, requests), out),
+        _ => alone(args, cluster, formats.jobs, out),
+    }
+}
+
+/// Jobs alone.
+fn alone(args: &Args, cluster: &Shape, format: Format, out: &mut dyn Write) -> Result<(), Error> {
+    let jobs = Jobs::read(&args.source(cluster, format, 0))?;
     let setup = args.setup(cluster);
     let mut rows = Vec::new();
     let mut runs = Vec::new();
@@ -127,18 +152,21 @@ pub(super) fn run(args: &Args, out: &mut dyn Write) -> Result<(), Error> {
         rows.push(Row { policy: policy.name(), summary: summary(&setup, &jobs, &outcome) });
         runs.push(series(policy.name(), &jobs, &outcome));
     }
-    let charts = charts(&runs);
-    if let Some(path) = &args.csv {
-        save(path, |file| crate::report::csv::write(&charts, file))?;
-    }
-    let command = args.line(cluster).to_string();
-    if let Some(path) = &args.html {
-        let facts = facts(&jobs.tally, cluster, &rows);
-        let page = Page { title: "Jobs", command: &command, facts: &facts, studies: &[], charts: &charts };
-        save(path, |file| write!(file, "{page}"))?;
-    }
-    let report = Report { command, gpus: cluster.gpus(), tally: &jobs.tally, notes: args.notes(&jobs.tally), policies: rows };
-    if args.json { print(out, &json(&report)?) } else { print(out, &table(&report)) }
+    let report = Report {
+        command: args.line(cluster).to_string(),
+        gpus: cluster.gpus(),
+        tally: &jobs.tally,
+        notes: args.notes(format, &jobs.tally),
+        policies: rows,
+    };
+    let facts = facts(&jobs.tally, cluster, &report.policies);
+    args.deliver(cluster, &Found { report: &report, table: table(&report), facts, runs }, out)
+}
+
+/// A factor above 0.
+fn factor(text: &str) -> Result<f64, String> {
+    let factor = text.parse().ok().filter(|factor| *factor > 0.0 && *factor <= 1e6);
+    factor.ok_or_else(|| format!("`{text}` is no factor; write a number above 0, at most 10^6, for instance 0.5"))
 }
 
 impl Args {
@@ -154,11 +182,27 @@ impl Args {
         Ok(cluster)
     }
 
-    fn source<'a>(&'a self, cluster: &'a Shape) -> Source<'a> {
+    /// Writes the files that flags name, and prints.
+    pub(super) fn deliver<R: Serialize>(&self, cluster: &Shape, found: &Found<'_, R>, out: &mut dyn Write) -> Result<(), Error> {
+        let charts = charts(&found.runs);
+        if let Some(path) = &self.csv {
+            save(path, |file| crate::report::csv::write(&charts, file))?;
+        }
+        if let Some(path) = &self.html {
+            let command = self.line(cluster).to_string();
+            let page = Page { title: "Jobs", command: &command, facts: &found.facts, studies: &[], charts: &charts };
+            save(path, |file| write!(file, "{page}"))?;
+        }
+        if self.json { print(out, &json(found.report)?) } else { print(out, &found.table) }
+    }
+
+    /// What of the trace is read; of the cluster, `models_gpus` belong to models.
+    pub(super) fn source<'a>(&'a self, cluster: &'a Shape, format: Format, models_gpus: u32) -> Source<'a> {
         Source {
             path: &self.trace,
-            format: self.format,
+            format,
             cluster,
+            models_gpus,
             from: self.from,
             to: self.to,
             curves: self.curves.as_deref(),
@@ -166,20 +210,28 @@ impl Args {
         }
     }
 
+    /// Of stops.
+    pub(super) fn costs(&self) -> Costs {
+        Costs {
+            restart_ms: u64::from(self.restart_seconds) * 1000,
+            checkpoint_every_ms: u64::from(self.checkpoint_minutes) * 60_000,
+        }
+    }
+
     fn setup(&self, cluster: &Shape) -> Setup {
-        let restart_ms = u64::from(self.restart_seconds) * 1000;
-        let checkpoint_every_ms = u64::from(self.checkpoint_minutes) * 60_000;
-        let costs = Costs { restart_ms, checkpoint_every_ms };
-        Setup { nodes: nodes(cluster), costs, report_every_ms: 120_000, sample_every_ms: 600_000 }
+        Setup { nodes: nodes(cluster), costs: self.costs(), report_every_ms: 120_000, sample_every_ms: 600_000 }
     }
 
     /// What prints this report again.
-    fn line(&self, cluster: &Shape) -> Line {
+    pub(super) fn line(&self, cluster: &Shape) -> Line {
         let policies: Vec<String> = self.policy.iter().map(word).collect();
-        Line::new(&["tidegate", "simulate", "jobs"])
-            .with("trace", self.trace.display())
-            .with("format", word(&self.format))
+        let line = Line::new(&["tidegate", "simulate", "jobs"]).with("trace", self.trace.display());
+        self.format
+            .iter()
+            .fold(line, |line, format| line.with("format", word(format)))
             .with("cluster", cluster)
+            .with_some("inference", self.inference.as_ref().map(|path| path.display()))
+            .with_some("inference-scale", self.inference.as_ref().map(|_| self.inference_scale))
             .with("policy", policies.join(","))
             .with_some("from", self.from)
             .with_some("to", self.to)
@@ -192,9 +244,9 @@ impl Args {
             .with_some("html", self.html.as_ref().map(|path| path.display()))
     }
 
-    fn notes(&self, tally: &Tally) -> Vec<String> {
+    pub(super) fn notes(&self, format: Format, tally: &Tally) -> Vec<String> {
         let mut notes = tally.notes();
-        if self.format == Format::Pollux {
+        if format == Format::Pollux {
             notes.push("jobs run on the GPUs and the batch that their user chose, as fast as measured; elastic sizes: `simulate study pollux`".to_owned());
         }
         if self.policy.contains(&Name::Sjf) {

@@ -10,6 +10,7 @@ use serde::Serialize;
 use super::line::{Line, word};
 use super::{Ended, json, print, save};
 use crate::Error;
+use crate::generate::is_synthetic;
 use crate::kueue::engine::EngineScheduler;
 use crate::kueue::{QuotaScheduler, Scene};
 use crate::report::Study;
@@ -21,7 +22,7 @@ use crate::studies::{fgd, kueue, lyra, philly, pollux, tide};
 pub struct Args {
     name: Name,
     /// The folder with the public traces. The studies `kueue-*`, `production-1300` and `scale` need none; `tidegate simulate
-    /// generate all` writes synthetic ones for `philly` and `lyra`.
+    /// generate all` writes synthetic ones.
     #[arg(long, value_name = "DIR", env = "TIDEGATE_DATA")]
     data: Option<PathBuf>,
     #[arg(long)]
@@ -134,7 +135,7 @@ impl Args {
 
 /// Whether all files that a study reads are there, before anything is computed.
 fn check(name: Name, data: Option<&Path>) -> Result<(), Error> {
-    let needs = needs(name)?;
+    let needs = needs(name, data)?;
     if needs.is_empty() {
         return Ok(());
     }
@@ -142,7 +143,7 @@ fn check(name: Name, data: Option<&Path>) -> Result<(), Error> {
     let Some(data) = data else {
         return Err(Error::Usage(format!(
             "--data is missing: the study {word} needs the public traces, give --data DIR or TIDEGATE_DATA; `tidegate simulate \
-             generate all --out DIR` writes synthetic ones for philly and lyra"
+             generate all --out DIR` writes synthetic ones"
         )));
     };
     let missing: Vec<String> = needs.into_iter().filter(|file| !data.join(file).exists()).collect();
@@ -155,10 +156,10 @@ fn check(name: Name, data: Option<&Path>) -> Result<(), Error> {
 }
 
 /// Files of the data folder that a study reads.
-fn needs(name: Name) -> Result<Vec<String>, Error> {
+fn needs(name: Name, data: Option<&Path>) -> Result<Vec<String>, Error> {
     let files: &[&str] = match name {
-        Name::Fgd => return fgd::needs(),
-        Name::Pollux => return pollux::needs(),
+        Name::Fgd => return fgd::needs(data),
+        Name::Pollux => return pollux::needs(data),
         Name::Philly => &["philly/philly.csv.gz"],
         Name::Lyra => &["philly/philly.csv.gz", "servegen/derived_total_rate.csv"],
         Name::Tide => &[
@@ -183,6 +184,7 @@ fn ours(name: Name) -> &'static str {
 
 fn study(name: Name, data: Option<&Path>) -> Result<Study, Error> {
     // Studies that read nothing do not look at it.
+    let needs_data = !needs(name, data)?.is_empty();
     let data = data.unwrap_or_else(|| Path::new(""));
     let study = match name {
         Name::KueueBaseline => engine("kueue-baseline"),
@@ -196,8 +198,13 @@ fn study(name: Name, data: Option<&Path>) -> Result<Study, Error> {
         Name::Lyra => lyra::run(data, &lyra::settings()?),
         Name::Tide => tide::run(data, &tide::settings()?),
     };
-    study.map(|mut study| {
+    // A study has no --skip-bad: it is done on all of its data or not at all.
+    study.map_err(Error::without_skip_bad).map(|mut study| {
         study.assumptions.insert(0, ours(name).to_owned());
+        // The others make their own data up and say so.
+        if needs_data && is_synthetic(data) {
+            study.mark_synthetic();
+        }
         study
     })
 }

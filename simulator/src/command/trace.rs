@@ -1,6 +1,6 @@
 //! A trace as jobs for a cluster: what is cut, left out or read differently is counted, so that the report can say so.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -8,6 +8,7 @@ use serde::Serialize;
 
 use super::span::Span;
 use crate::Error;
+use crate::capacity;
 use crate::cluster::Shape;
 use crate::jobs::policies::floor::{Floor, Locality};
 use crate::jobs::world::Job;
@@ -22,6 +23,8 @@ pub(super) struct Source<'a> {
     pub(super) path: &'a Path,
     pub(super) format: Format,
     pub(super) cluster: &'a Shape,
+    /// Of its GPUs, those that belong to models: a job must fit beside them.
+    pub(super) models_gpus: u32,
     pub(super) from: Option<Span>,
     pub(super) to: Option<Span>,
     /// Folder of the curves that run times of the format `pollux` come from.
@@ -75,7 +78,8 @@ impl Jobs {
     /// Reads and checks all of it.
     pub(super) fn read(source: &Source<'_>) -> Result<Self, Error> {
         let mut bad = Bad::new(source.skip_bad);
-        let traced: Result<Vec<TraceJob>, Error> = trace::jobs(source.path, source.format, &mut bad)?.collect();
+        // Formats that are not sorted are read whole when they are opened, so a bad row may be met in either step.
+        let traced: Result<Vec<TraceJob>, Error> = trace::jobs(source.path, source.format, &mut bad).and_then(Iterator::collect);
         let traced = traced.map_err(|error| all_bad(error, &bad))?;
         let applications = if source.format == Format::Pollux { applications(source)? } else { BTreeMap::new() };
         let mut jobs = Self { traced: Vec::new(), applications, tally: Tally::default() };
@@ -96,6 +100,20 @@ impl Jobs {
         Ok(jobs)
     }
 
+    /// They as jobs of a cluster that is shared with models; teams are their queues.
+    pub(super) fn shared(&self, cluster: &Shape) -> Vec<capacity::Job> {
+        let floor = Floor::new(&nodes(cluster), Locality::Strict);
+        let teams: BTreeSet<&str> = self.traced.iter().map(|job| job.queue.as_str()).collect();
+        let teams: BTreeMap<&str, u32> = teams.into_iter().zip(0..).collect();
+        let job = |(index, job): (u32, &TraceJob)| {
+            let (team, gpus) = (teams.get(job.queue.as_str()).copied().unwrap_or_default(), job.gpus);
+            let ask = capacity::Ask { job: index, team, gpus, min_gpus: gpus, max_gpus: gpus, any_class: false };
+            let work_s = floor.place(gpus).map_or(f64::INFINITY, |held| seconds(self.work(job).as_ref(), &held));
+            capacity::Job { ask, arrives: job.submit_ms, work_s }
+        };
+        (0..).zip(&self.traced).map(job).collect()
+    }
+
     /// They again, for another policy.
     pub(super) fn make(&self) -> Vec<Job> {
         self.traced
@@ -114,7 +132,8 @@ impl Jobs {
             self.tally.without_gpu += 1;
             return Ok(());
         }
-        let Some(held) = placed(&job, floor) else {
+        let beside_models = floor.gpus().saturating_sub(source.models_gpus);
+        let Some(held) = placed(&job, floor).filter(|_| job.gpus <= beside_models) else {
             if source.skip_bad {
                 self.tally.too_large += 1;
                 return Ok(());
@@ -207,6 +226,10 @@ fn too_large(job: &TraceJob, source: &Source<'_>, floor: &Floor) -> Error {
             format!("{here} of them on one node, the largest node has {}: give --cluster larger nodes", floor.largest())
         }
         None if gpus > all => format!("the cluster has {all}: give --cluster more"),
+        None if gpus > all.saturating_sub(source.models_gpus) => format!(
+            "the cluster has {all}, of which {} belong to the models: give --cluster more, or a smaller --inference-scale",
+            source.models_gpus
+        ),
         None => format!(
             "which cannot be placed on {}, as a job takes whole nodes and the rest of one more: give --cluster more nodes",
             source.cluster
@@ -216,7 +239,7 @@ fn too_large(job: &TraceJob, source: &Source<'_>, floor: &Floor) -> Error {
 }
 
 /// The first bad row, and how many more there are.
-fn all_bad(error: Error, bad: &Bad) -> Error {
+pub(super) fn all_bad(error: Error, bad: &Bad) -> Error {
     if bad.rows() > 1 { Error::Usage(format!("{error}\n{bad}")) } else { error }
 }
 

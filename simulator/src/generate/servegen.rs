@@ -63,7 +63,7 @@ fn model(name: &str, factor: f64, windows: u32, draw: &mut Draw, out: &mut dyn W
 }
 
 /// The rate at a time, without chance: the middle of each hour has the hour's mean.
-fn expected(t_s: u64) -> f64 {
+pub(super) fn expected(t_s: u64) -> f64 {
     let at = |hour: u64| HOURS.get((hour % 24) as usize).copied().unwrap_or(MEAN);
     let since_middle = t_s + WINDOW_S / 2 + 86_400 - 1800;
     let (hour, part) = (since_middle / 3600, (since_middle % 3600) as f64 / 3600.0);

@@ -2,6 +2,7 @@ use std::collections::BTreeMap;
 use std::io::Cursor;
 
 use super::*;
+use crate::pack::Lists;
 use crate::trace::{self, Bad, Format, TraceJob};
 
 fn text(kind: Kind, rows: u32, seed: u64) -> Vec<u8> {
@@ -73,11 +74,16 @@ fn openb_lists_have_the_published_marginals() {
     let lives = pods.iter().map(|pod| pod.duration_ms.unwrap() as f64 / 1000.0).collect();
     near("median life", quantile(lives, 50), 540.0, 0.2);
 
-    let mut bad = Bad::stops();
-    let nodes = trace::nodes_from(Cursor::new(text(Kind::OpenbNodes, 1213, 1)), Path::new("n"), &mut bad).unwrap();
-    let nodes: Vec<_> = nodes.collect::<Result<_, _>>().unwrap();
-    assert_eq!((nodes.len(), nodes.iter().map(|node| node.gpus).sum::<u32>()), (1213, 6212));
-    assert_eq!(nodes.iter().filter(|node| node.class == "G2").count(), 549);
+    let folder = tempfile::tempdir().unwrap();
+    let [nodes, pods] = [(Kind::OpenbNodes, 1213), (Kind::OpenbPods, 8152)].map(|(kind, rows)| {
+        let path = folder.path().join(format!("{kind:?}.csv"));
+        std::fs::write(&path, text(kind, rows, 1)).unwrap();
+        path
+    });
+    let lists = Lists::read(&nodes, &pods, false).unwrap();
+    assert_eq!((lists.nodes.len(), lists.gpu_milli(), lists.pods.len()), (1213, 6_212_000, 8152));
+    let class = lists.classes.iter().position(|class| class == "G2").unwrap();
+    assert_eq!(lists.nodes.iter().filter(|node| usize::from(node.class) == class).count(), 549);
 }
 
 #[test]
@@ -137,8 +143,7 @@ fn a_folder_of_all_kinds_is_named_as_the_public_traces_are() {
         let jobs = trace::jobs(&args.out.join(file), format, &mut bad).unwrap();
         assert!(jobs.map(Result::unwrap).count() >= 160, "{file}");
     }
-    args.jobs = Some(5);
-    assert!(run(&args, &mut std::io::sink()).unwrap_err().to_string().contains("--jobs"));
+    assert!(is_synthetic(&args.out) && !is_synthetic(folder.path()));
     args = Args { jobs: None, out: "-".into(), ..args };
     assert!(run(&args, &mut std::io::sink()).unwrap_err().to_string().contains("--out"));
     let within = Args { kind: Kind::Tiresias, jobs: None, seed: 1, out: folder.path().join("data/philly/philly.csv.gz/x") };

@@ -4,8 +4,11 @@ use std::path::Path;
 
 use serde::Deserialize;
 
-use super::{Series, Window, number, read_text};
+use super::{Series, Window};
 use crate::Error;
+use crate::trace::Bad;
+use crate::trace::input::Lines;
+use crate::trace::table::{Columns, Row, Table};
 
 /// One request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -16,34 +19,45 @@ pub struct Request {
     pub output_tokens: u32,
 }
 
-/// Azure's `TIMESTAMP,ContextTokens,GeneratedTokens`. Only the time of day is read: the trace spans one hour; a step
-/// back over midnight is taken as the next day.
-pub fn azure(path: &Path) -> Result<Vec<Request>, Error> {
-    let text = read_text(path)?;
-    let mut requests = Vec::new();
+/// Beyond these a token count or a time (one year, in milliseconds) is a slip.
+const MOST_TOKENS: u32 = 100_000_000;
+const MOST_MS: u64 = 31_536_000_000;
+
+const COLUMNS: Columns = Columns {
+    format: "azure",
+    needed: &["TIMESTAMP", "ContextTokens", "GeneratedTokens"],
+    optional: &[],
+    separator: ',',
+    header: true,
+};
+
+/// Azure's `TIMESTAMP,ContextTokens,GeneratedTokens`, by time. Only the time of day is read: the trace spans one hour; a
+/// step back over midnight is taken as the next day.
+pub fn azure(path: &Path, bad: &mut Bad) -> Result<Vec<Request>, Error> {
+    let mut last = 0;
     let mut day_ms = 0;
-    let mut last = None;
-    let mut first = 0;
-    for (index, row) in text.lines().enumerate().skip(1).filter(|(_, row)| !row.trim().is_empty()) {
-        let line = index as u64 + 1;
-        let mut columns = row.trim_end().split(',');
-        let stamp = columns.next().unwrap_or_default();
-        let of_day = time_of_day_ms(stamp).ok_or_else(|| Error::Row {
-            path: path.to_owned(),
-            line,
-            field: "TIMESTAMP",
-            found: stamp.to_owned(),
-            remedy: "write YYYY-MM-DD HH:MM:SS.fraction",
-        })?;
-        day_ms += if last.is_some_and(|last| of_day + 43_200_000 < last) { 86_400_000 } else { 0 };
-        last = Some(of_day);
-        let at = of_day + day_ms;
-        first = if requests.is_empty() { at } else { first };
-        let input_tokens = tokens(number(path, line, "ContextTokens", columns.next())?);
-        let output_tokens = tokens(number(path, line, "GeneratedTokens", columns.next())?);
-        requests.push(Request { at_ms: at.saturating_sub(first), input_tokens, output_tokens });
+    let read = move |row: &Row<'_>| {
+        let of_day = time_of_day_ms(row.get("TIMESTAMP"));
+        let of_day = of_day.ok_or_else(|| row.wrong("TIMESTAMP", "write YYYY-MM-DD HH:MM:SS.fraction"))?;
+        let remedy = "write how many tokens, 0 to 10^8";
+        let input_tokens = row.whole("ContextTokens", 0, MOST_TOKENS, remedy)?;
+        let output_tokens = row.whole("GeneratedTokens", 0, MOST_TOKENS, remedy)?;
+        day_ms += if of_day + 43_200_000 < last { 86_400_000 } else { 0 };
+        last = of_day;
+        Ok(Request { at_ms: of_day + day_ms, input_tokens, output_tokens })
+    };
+    let requests: Result<Vec<Request>, Error> = Table::new(Lines::open(path)?, COLUMNS, Box::new(read))?.rows(bad).collect();
+    Ok(from_first(requests?))
+}
+
+/// By time, counted from the first.
+fn from_first(mut requests: Vec<Request>) -> Vec<Request> {
+    requests.sort_by_key(|request| request.at_ms);
+    let first = requests.first().map_or(0, |request| request.at_ms);
+    for request in &mut requests {
+        request.at_ms -= first;
     }
-    Ok(requests)
+    requests
 }
 
 fn time_of_day_ms(stamp: &str) -> Option<u64> {
@@ -64,22 +78,34 @@ struct MooncakeRow {
     output_length: u32,
 }
 
-/// Mooncake's JSON lines; other fields (prefix hashes) are left unread.
-pub fn mooncake(path: &Path) -> Result<Vec<Request>, Error> {
-    let text = read_text(path)?;
+/// Mooncake's JSON lines, by time; other fields (prefix hashes) are left unread.
+pub fn mooncake(path: &Path, bad: &mut Bad) -> Result<Vec<Request>, Error> {
+    let mut lines = Lines::open(path)?;
     let mut requests = Vec::new();
-    for (index, row) in text.lines().enumerate().filter(|(_, row)| !row.trim().is_empty()) {
-        let row: MooncakeRow = serde_json::from_str(row).map_err(|error| Error::Row {
-            path: path.to_owned(),
-            line: index as u64 + 1,
-            field: "request",
-            found: error.to_string(),
-            remedy: "write an object with timestamp, input_length and output_length",
-        })?;
-        requests.push(Request { at_ms: row.timestamp, input_tokens: row.input_length, output_tokens: row.output_length });
+    let mut wrong = None;
+    while let Some(text) = lines.advance()? {
+        match mooncake_row(text) {
+            Ok(request) => requests.push(request),
+            Err(found) => {
+                let remedy = "write an object with timestamp (ms, up to a year), input_length and output_length (up to 10^8)";
+                let error = Error::Row { path: path.to_owned(), line: lines.line(), field: "request", found, remedy };
+                bad.note(&error);
+                wrong = wrong.or(Some(error));
+            }
+        }
     }
-    requests.sort_by_key(|request| request.at_ms);
-    Ok(requests)
+    match wrong.filter(|_| !bad.is_skipping()) {
+        Some(error) => Err(error),
+        None => Ok(from_first(requests)),
+    }
+}
+
+fn mooncake_row(text: &[u8]) -> Result<Request, String> {
+    let row: MooncakeRow = serde_json::from_slice(text).map_err(|error| error.to_string())?;
+    if row.timestamp > MOST_MS || row.input_length.max(row.output_length) > MOST_TOKENS {
+        return Err(format!("timestamp {}, lengths {} and {}", row.timestamp, row.input_length, row.output_length));
+    }
+    Ok(Request { at_ms: row.timestamp, input_tokens: row.input_length, output_tokens: row.output_length })
 }
 
 /// Rates per window of single requests, with the variation of the times between them.
@@ -106,11 +132,6 @@ fn burst(requests: &[Request]) -> f64 {
     gaps.iter().map(|gap| (gap - mean).powi(2)).sum::<f64>() / count / (mean * mean)
 }
 
-#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "checked to be finite and not negative")]
-fn tokens(value: f64) -> u32 {
-    value as u32
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -127,7 +148,7 @@ mod tests {
         let rows =
             "TIMESTAMP,ContextTokens,GeneratedTokens\r\n2023-11-16 23:59:59.9000000,10,2\r\n2023-11-17 00:00:00.1500000,7,1";
         let (_folder, path) = write("azure.csv", rows);
-        let requests = azure(&path).unwrap();
+        let requests = azure(&path, &mut Bad::stops()).unwrap();
         assert_eq!(requests[1], Request { at_ms: 250, input_tokens: 7, output_tokens: 1 });
     }
 
@@ -135,9 +156,10 @@ mod tests {
     fn mooncake_rows_are_read_and_a_broken_one_is_named() {
         let good = "{\"timestamp\": 27, \"input_length\": 6, \"output_length\": 5, \"hash_ids\": [0]}\n";
         let (_folder, path) = write("m.jsonl", good);
-        assert_eq!(mooncake(&path).unwrap(), [Request { at_ms: 27, input_tokens: 6, output_tokens: 5 }]);
+        assert_eq!(mooncake(&path, &mut Bad::stops()).unwrap(), [Request { at_ms: 0, input_tokens: 6, output_tokens: 5 }]);
         let (_folder, path) = write("m.jsonl", &format!("{good}{{\"timestamp\": -1}}\n"));
-        assert!(mooncake(&path).unwrap_err().to_string().contains("line 2"));
+        assert!(mooncake(&path, &mut Bad::stops()).unwrap_err().to_string().contains("line 2"));
+        assert_eq!(mooncake(&path, &mut Bad::new(true)).unwrap().len(), 1);
     }
 
     #[test]
@@ -152,10 +174,10 @@ mod tests {
     #[test]
     fn the_public_traces_have_the_rates_their_readme_says() {
         let Ok(data) = std::env::var("TIDEGATE_DATA") else { return };
-        let code = azure(&Path::new(&data).join("azure-llm-2023/AzureLLMInferenceTrace_code.csv")).unwrap();
+        let code = azure(&Path::new(&data).join("azure-llm-2023/AzureLLMInferenceTrace_code.csv"), &mut Bad::stops()).unwrap();
         assert_eq!(code.len(), 8819);
         assert!((series("code", &code, 60).mean_rps() - 2.57).abs() < 0.1);
-        let mooncake = mooncake(&Path::new(&data).join("mooncake/conversation_trace.jsonl.gz")).unwrap();
+        let mooncake = mooncake(&Path::new(&data).join("mooncake/conversation_trace.jsonl.gz"), &mut Bad::stops()).unwrap();
         assert_eq!(mooncake.len(), 12_031);
     }
 }

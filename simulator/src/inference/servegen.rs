@@ -5,34 +5,80 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::Read;
+use std::io::Read as _;
 use std::path::Path;
 
 use super::{Series, Window, number, read_text};
 use crate::Error;
+use crate::trace::Bad;
+use crate::trace::input::Lines;
+use crate::trace::table::{Columns, Read, Row, Table};
 
 /// Length of a window in this trace.
 pub const WINDOW_S: u32 = 600;
 
+/// Windows of a model, and models, at most: a year, and far more than the public file's five.
+const MOST_WINDOWS: usize = 52_560;
+const MOST_MODELS: usize = 256;
+/// Beyond these, a rate (requests per second) and a variation are slips.
+const MOST_RPS: f64 = 1e9;
+const MOST_CV: f64 = 1e4;
+
+const COLUMNS: Columns = Columns {
+    format: "servegen",
+    needed: &["model", "t_s", "total_rate_rps", "active_clients", "rate_weighted_cv"],
+    optional: &[],
+    separator: ',',
+    header: true,
+};
+
+/// One row: which window of which model; absent in a gap.
+struct Rate {
+    model: String,
+    at: usize,
+    window: Option<Window>,
+}
+
 /// The total rate of each model, from `derived_total_rate.csv`. Burstiness is the square of the rate-weighted variation.
-pub fn totals(path: &Path) -> Result<BTreeMap<String, Series>, Error> {
-    let text = read_text(path)?;
+pub fn totals(path: &Path, bad: &mut Bad) -> Result<BTreeMap<String, Series>, Error> {
     let mut models: BTreeMap<String, Vec<Option<Window>>> = BTreeMap::new();
-    for (index, row) in text.lines().enumerate().skip(1) {
-        let line = index as u64 + 1;
-        let mut columns = row.split(',');
-        let model = columns.next().unwrap_or_default().to_owned();
-        let at = whole(number(path, line, "t_s", columns.next())?) / u64::from(WINDOW_S);
-        let rate_rps = number(path, line, "total_rate_rps", columns.next())?;
-        let is_gap = number(path, line, "active_clients", columns.next())? < 0.5;
-        let cv = columns.next().unwrap_or_default();
-        let cv = if cv.is_empty() { 1.0 } else { number(path, line, "rate_weighted_cv", Some(cv))? };
+    for rate in Table::new(Lines::open(path)?, COLUMNS, in_order())?.rows(bad) {
+        let Rate { model, at, window } = rate?;
         let windows = models.entry(model).or_default();
-        let at = usize::try_from(at).unwrap_or(usize::MAX).min(100_000);
-        windows.resize(windows.len().max(at), None);
-        windows.push((!is_gap).then_some(Window { rate_rps, burst: cv * cv }));
+        windows.resize(at, None);
+        windows.push(window);
     }
     Ok(models.into_iter().map(|(name, windows)| (name.clone(), Series::with_gaps_filled(name, WINDOW_S, &windows))).collect())
+}
+
+/// Reads rows, and refuses one that is not after the model's row above it.
+fn in_order() -> Read<Rate> {
+    let mut next: BTreeMap<String, usize> = BTreeMap::new();
+    Box::new(move |row| {
+        let rate = rate(row)?;
+        if !next.contains_key(&rate.model) && next.len() == MOST_MODELS {
+            return Err(row.wrong("model", "write at most 256 different models"));
+        }
+        let next = next.entry(rate.model.clone()).or_default();
+        if rate.at < *next {
+            return Err(row.wrong("t_s", "it is not after this model's row above; sort the file by this column"));
+        }
+        *next = rate.at + 1;
+        Ok(rate)
+    })
+}
+
+fn rate(row: &Row<'_>) -> Result<Rate, Error> {
+    let at = row.ms("t_s")? / (1000 * u64::from(WINDOW_S));
+    let at = usize::try_from(at).ok().filter(|at| *at < MOST_WINDOWS);
+    let at = at.ok_or_else(|| row.wrong("t_s", "write seconds since the start, less than a year"))?;
+    let rate_rps = row.number("total_rate_rps", MOST_RPS, "write requests per second, 0 to 10^9")?;
+    let is_gap = row.number("active_clients", MOST_RPS, "write how many clients were active, 0 in a gap")? < 0.5;
+    let cv = match row.get("rate_weighted_cv") {
+        "" => 1.0,
+        _ => row.number("rate_weighted_cv", MOST_CV, "write the variation of times between requests, 0 to 10^4, or nothing")?,
+    };
+    Ok(Rate { model: row.text("model")?.to_owned(), at, window: (!is_gap).then_some(Window { rate_rps, burst: cv * cv }) })
 }
 
 /// One series per client of `MODEL-trace.tar.gz`, ordered by client number.
@@ -102,11 +148,6 @@ pub fn mean_tokens(path: &Path, model: &str, field: &str) -> Result<f64, Error> 
     Err(Error::Usage(format!("{}: no row for model {model:?} and field {field:?}", path.display())))
 }
 
-#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "checked to be finite and not negative")]
-fn whole(value: f64) -> u64 {
-    value as u64
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -117,7 +158,7 @@ mod tests {
         let path = folder.path().join("rates.csv");
         let rows = "model,t_s,total_rate_rps,active_clients,rate_weighted_cv\nm,0,10,3,2\nm,600,0,0,\nm,1200,30,4,1\n";
         std::fs::write(&path, rows).unwrap();
-        let series = &totals(&path).unwrap()["m"];
+        let series = &totals(&path, &mut Bad::stops()).unwrap()["m"];
         let rates: Vec<f64> = series.windows.iter().map(|window| window.rate_rps).collect();
         assert_eq!(rates, [10.0, 20.0, 30.0]);
         assert!((series.windows[0].burst - 4.0).abs() < 1e-9);
@@ -136,19 +177,24 @@ mod tests {
     }
 
     #[test]
-    fn a_bad_rate_names_file_and_line() {
+    fn bad_rates_are_named_with_their_lines_or_left_out() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("rates.csv");
-        std::fs::write(&path, "model,t_s,total_rate_rps,active_clients,cv\nm,0,many,3,2\n").unwrap();
-        let error = totals(&path).unwrap_err().to_string();
-        assert!(error.contains("line 2") && error.contains("many"), "{error}");
+        std::fs::write(&path, "model,t_s,total_rate_rps,active_clients,rate_weighted_cv\nm,0,many,3,2\nm,600,1,3,2\nm,0,1,3,2\n")
+            .unwrap();
+        let mut bad = Bad::stops();
+        let error = totals(&path, &mut bad).unwrap_err().to_string();
+        assert!(error.contains("line 2") && error.contains("many") && bad.rows() == 2, "{error}");
+        let mut bad = Bad::new(true);
+        assert_eq!(totals(&path, &mut bad).unwrap()["m"].windows.len(), 2);
+        assert!(bad.first()[1].contains("line 4: t_s is \"0\": it is not after"), "{bad}");
     }
 
     #[test]
     fn the_clients_of_the_public_trace_add_up_to_its_totals() {
         let Ok(data) = std::env::var("TIDEGATE_DATA") else { return };
         let folder = Path::new(&data).join("servegen");
-        let totals = totals(&folder.join("derived_total_rate.csv")).unwrap();
+        let totals = totals(&folder.join("derived_total_rate.csv"), &mut Bad::stops()).unwrap();
         let clients = clients(&folder.join("m-small-trace.tar.gz")).unwrap();
         assert_eq!((clients.len(), clients[0].windows.len(), totals["m-small"].windows.len()), (43, 2016, 2016));
         let sum: f64 = clients.iter().map(|client| client.at(72_000).rate_rps).sum();

@@ -6,12 +6,11 @@
 //! queues' mean slowdowns; 1 means that all queues suffer alike. Percentiles are nearest-rank.
 
 use std::collections::BTreeMap;
-use std::io;
 
 use serde::Serialize;
 
 use super::Ms;
-use super::world::{Job, Outcome, Record, Sample, Setup};
+use super::world::{Job, Outcome, Record, Setup};
 
 /// Gangs of interest have at least so many GPUs.
 pub const GANG: u32 = 8;
@@ -100,18 +99,6 @@ pub fn summary(setup: &Setup, jobs: &[Job], outcome: &Outcome) -> Summary {
         lent_gpu_hours: outcome.samples.iter().map(|s| f64::from(s.lent_gpus)).sum::<f64>() * hours(setup.sample_every_ms),
         decides: outcome.decides,
     }
-}
-
-/// Writes the time series as CSV.
-///
-/// # Errors
-/// When `to` cannot be written.
-pub fn write_csv(samples: &[Sample], to: impl io::Write) -> io::Result<()> {
-    let mut csv = csv::Writer::from_writer(to);
-    for sample in samples {
-        csv.serialize(sample).map_err(io::Error::other)?;
-    }
-    csv.flush()
 }
 
 struct Row<'a> {
@@ -204,13 +191,5 @@ mod tests {
         assert_eq!(values, Spread { mean: 100.5, p50: 100.0, p99: 198.0, max: 200.0 });
         assert_eq!(spread(Vec::new()), Spread::default());
         assert_eq!(spread(vec![3.0]), Spread { mean: 3.0, p50: 3.0, p99: 3.0, max: 3.0 });
-    }
-
-    #[test]
-    fn a_series_becomes_rows_with_a_header() {
-        let mut text = Vec::new();
-        let sample = Sample { at_ms: 5, busy_gpus: 2, waiting_jobs: 1, lent_gpus: 0 };
-        write_csv(&[sample], &mut text).unwrap();
-        assert_eq!(String::from_utf8(text).unwrap(), "at_ms,busy_gpus,waiting_jobs,lent_gpus\n5,2,1,0\n");
     }
 }

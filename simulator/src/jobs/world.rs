@@ -56,7 +56,7 @@ pub struct Record {
 }
 
 /// One moment of the time series.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Sample {
     pub at_ms: Ms,
     pub busy_gpus: u32,

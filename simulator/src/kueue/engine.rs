@@ -102,7 +102,7 @@ impl EngineScheduler {
                 quotas: quota.quotas.iter().map(|(ix, quota)| (resource(name_of(ix)), *quota)).collect(),
                 weight_milli: quota.weight_milli,
                 discipline: Discipline::BestEffort,
-                budget_ms: None,
+                ..Queue::default()
             };
             self.tell(0, Event::QueueSet { name: quota.name.clone(), queue });
         }

@@ -16,7 +16,7 @@ use tidegate_core::quota::{NodeIx, Tree};
 
 use super::figures::Figures;
 use super::nodes::Nodes;
-use super::{Admission, Class, Clock, Ms, Orders, QuotaScheduler, Setup, Workload, WorkloadIx};
+use super::{Admission, Clock, Ms, Orders, QuotaScheduler, Setup, Workload, WorkloadIx};
 use crate::Error;
 
 /// What decisions cost in virtual time, the same for every rule.
@@ -321,27 +321,6 @@ impl World<'_> {
         self.figures.cycle_ns.sort_unstable();
         self.figures.cold_ns.sort_unstable();
         self.figures
-    }
-}
-
-/// Whether every pod of a class is where its wish allows it. The world does not check it for every admission: a test does.
-pub fn keeps_wish(layout: &super::Layout, class: &Class, nodes: &[(u32, u32)]) -> bool {
-    use super::Wish;
-    let domains = |level: u8| {
-        let mut domains: Vec<(u32, u32)> = Vec::new();
-        for (node, pods) in nodes {
-            let domain = node / layout.width(level).max(1);
-            match domains.iter_mut().find(|(known, _)| *known == domain) {
-                Some((_, sum)) => *sum += pods,
-                None => domains.push((domain, *pods)),
-            }
-        }
-        domains
-    };
-    match class.wish {
-        Some(Wish::Required { level }) => domains(level).len() == 1,
-        Some(Wish::Slices { level, size }) => domains(level).iter().all(|(_, pods)| pods % size == 0),
-        Some(Wish::Preferred { .. }) | None => true,
     }
 }
 

@@ -107,10 +107,17 @@ fn against_kueue(name: &str, _text: &str, ours: &mut Factory<'_>, clock: &Clock<
         let what = format!("mean time to admission, {group}");
         rows.push(Row { published: Some(*seconds), goal, ..row(&what, "s", &time) });
     }
+    rows.push(row("evictions per job-hour (nothing is resized)", "1/h", &|figures| per_job_hour(figures, &setup)));
     let mut study = Study { name: name.to_owned(), assumptions: assumptions(&settings), rows, ..Study::default() };
     study.details.insert("rule".into(), details(&rule));
     study.details.insert("ours".into(), details(&ours));
     Ok(study)
+}
+
+/// Evictions over the hours that workloads run.
+fn per_job_hour(figures: &Figures, setup: &Setup) -> f64 {
+    let hours = setup.workloads.iter().map(|workload| workload.runtime_ms as f64).sum::<f64>() / 3.6e6;
+    figures.evictions as f64 / hours
 }
 
 /// To the precision that is published.
@@ -179,6 +186,7 @@ fn production_1300(name: &str, _text: &str, ours: &mut Factory<'_>, clock: &Cloc
         row("cycle, 99th percentile", Some(2400.0), Some(quantile_ms(&figures.cold_ns, 990)), Some(Goal::AtMost(20.0))),
         row("cycle, median", None, Some(quantile_ms(&figures.cold_ns, 500)), None),
         row("cycle, longest", None, Some(quantile_ms(&figures.cold_ns, 1000)), None),
+        Row::plain("evictions (nothing is resized)", "count", None, figures.evictions as f64),
     ];
     study.details.insert("ours".into(), details(&figures));
     Ok(study)
@@ -231,6 +239,7 @@ fn scales(name: &str, _text: &str, ours: &mut Factory<'_>, clock: &Clock<'_>) ->
         };
         study.rows.push(row("time per event", "us", event, goal));
         study.rows.push(row("cycle, 99th percentile", "ms", quantile_ms(&figures.cold_ns, 990), cycle));
+        study.rows.push(row("evictions (nothing is resized)", "count", figures.evictions as f64, None));
         study.details.insert(format!("ours-{gpus}"), details(&figures));
     }
     Ok(study)

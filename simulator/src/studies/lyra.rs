@@ -18,6 +18,7 @@ use crate::inference::queueing::Server;
 use crate::inference::service::BatchTime;
 use crate::inference::{Series, servegen};
 use crate::report::{Goal, Row, Study};
+use crate::trace::Bad;
 
 const SETTINGS: &str = include_str!("../../settings/lyra.yaml");
 
@@ -100,6 +101,7 @@ pub fn world(data: &Path, settings: &Settings) -> Result<World, Error> {
     let class = |(index, speed): (usize, f64)| GpuClass {
         name: shape.0.get(index).map(|group| group.class.clone()).unwrap_or_default(),
         gpus: gpus(index),
+        models: if index == 1 { gpus(1) } else { 0 },
         speed,
     };
     let classes: Vec<GpuClass> = [(0, 1.0), (1, settings.t4_speed)].into_iter().map(class).collect();
@@ -113,13 +115,14 @@ pub fn world(data: &Path, settings: &Settings) -> Result<World, Error> {
         costs: settings.costs,
         round_ms: settings.round_s * 1000,
         measured_ms: jobs.last().map_or(0, |job| job.arrives),
+        sample_every_ms: 0,
         limit_ms: 400 * 86_400_000,
     };
     Ok(World { setup, jobs, models, fixed, training_gpus: gpus(0) })
 }
 
 fn models(data: &Path, inference: &Inference, pool: u32) -> Result<(Vec<Model>, Vec<u32>), Error> {
-    let totals = servegen::totals(&data.join("servegen/derived_total_rate.csv"))?;
+    let totals = servegen::totals(&data.join("servegen/derived_total_rate.csv"), &mut Bad::stops())?;
     let batch = BatchTime { base_s: inference.base_s, row_s: inference.row_s };
     let server = batch.server(inference.slo_s, inference.max_rows, 1);
     let mut models = Vec::new();
@@ -193,6 +196,7 @@ fn report(settings: &Settings, world: &World, fifo: &Outcome, ours: &Outcome) ->
     };
     let pool_use =
         |outcome: &Outcome| outcome.classes.get(1).map_or(0.0, |class| 100.0 * (class.training + class.inference_busy));
+    let disturbed = (fifo.disturbances_per_job_hour(), ours.disturbances_per_job_hour());
     let (wait, jct) = ((fifo.wait_s().mean, ours.wait_s().mean), (fifo.jct_s().mean, ours.jct_s().mean));
     let rows = vec![
         row("mean queuing time", "s", None, wait.0, wait.1, None),
@@ -202,6 +206,9 @@ fn report(settings: &Settings, world: &World, fifo: &Outcome, ours: &Outcome) ->
         row("use of the inference pool", "%", None, pool_use(fifo), pool_use(ours), None),
         ratio("use of the inference pool", 1.25, 1.4, pool_use(ours) / pool_use(fifo)),
         row("requests inside the SLO", "%", None, 100.0 * fifo.attained(), 100.0 * ours.attained(), Some(Goal::AtLeast(99.9))),
+        Row::plain("GPU-hours lent by the inference pool", "h", Some(fifo.lent_gpu_hours), ours.lent_gpu_hours),
+        Row::plain("stops per job-hour", "1/h", Some(disturbed.0.0), disturbed.1.0),
+        Row::plain("resizes per job-hour", "1/h", Some(disturbed.0.1), disturbed.1.1),
     ];
     let mut details = serde_json::Map::new();
     details.insert("fifo".into(), fifo.figures());

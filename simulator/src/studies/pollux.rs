@@ -11,6 +11,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use crate::Error;
+use crate::generate::is_synthetic;
 use crate::pollux::application::{Application, Facts};
 use crate::pollux::engine::{self, Alike, Batch, Ends, EngineRule, Profiles};
 use crate::pollux::tiresias::Tiresias;
@@ -52,6 +53,8 @@ struct Bench {
     settings: Settings,
     applications: Vec<Application>,
     folder: PathBuf,
+    /// Without published results: the bar is the peers' rule.
+    synthetic: bool,
 }
 
 /// One rule on all workloads of a load.
@@ -65,13 +68,14 @@ pub fn facts() -> Result<BTreeMap<String, Facts>, Error> {
 }
 
 /// Files and folders of the data folder that the study reads.
-pub fn needs() -> Result<Vec<String>, Error> {
+pub fn needs(data: Option<&Path>) -> Result<Vec<String>, Error> {
     let folders =
         LOADS.map(|load| if load == "1.0" { "pollux/workloads".to_owned() } else { format!("pollux/workloads-{load}") });
     let curves = settings()?.applications.into_keys().map(|name| format!("pollux/traces/{name}/placements.csv"));
     let published = ["tiresias", "pollux"]
         .into_iter()
         .flat_map(|policy| LOADS.map(|load| format!("pollux/results-jobload/{policy}-{load}/summary.json")));
+    let published = published.filter(|_| !data.is_some_and(is_synthetic));
     Ok(folders.into_iter().chain(curves).chain(published).collect())
 }
 
@@ -115,7 +119,7 @@ impl Bench {
         let folder = data.join("pollux");
         let read = |(name, facts): (&String, &Facts)| Application::read(&folder.join("traces").join(name), *facts);
         let applications = settings.applications.iter().map(read).collect::<Result<Vec<Application>, Error>>()?;
-        Ok(Self { settings, applications, folder })
+        Ok(Self { settings, applications, folder, synthetic: is_synthetic(data) })
     }
 
     /// Name and jobs of each workload of a load.
@@ -129,8 +133,9 @@ impl Bench {
         (1..=8).map(read).collect()
     }
 
-    fn published(&self, policy: &str, load: &str) -> Result<Summary, Error> {
-        Summary::read(&self.folder.join("results-jobload").join(format!("{policy}-{load}")).join("summary.json"))
+    fn published(&self, policy: &str, load: &str) -> Result<Option<Summary>, Error> {
+        let path = || self.folder.join("results-jobload").join(format!("{policy}-{load}")).join("summary.json");
+        (!self.synthetic).then(|| Summary::read(&path())).transpose()
     }
 
     fn load(&self, load: &str, study: &mut Study) -> Result<(), Error> {
@@ -140,28 +145,33 @@ impl Bench {
         let own = self.runs(&workloads, || self.engine(engine::Settings { batch: Batch::Own, ..self.settings.elastic }));
         let adapted = self.runs(&workloads, || self.engine(engine::Settings { batch: Batch::Picked, ..self.settings.elastic }));
         let goals = &self.settings.goals;
-        let goal = |hours: f64| (load == GOAL_LOAD).then_some(Goal::AtMost(hours));
+        let goal = |hours: f64| Goal::AtMost(if self.synthetic { rule.mean_hours() } else { hours });
+        let goal = |hours: f64| (load == GOAL_LOAD).then(|| goal(hours));
+        let hours = |published: &Option<Summary>| published.as_ref().map(Summary::mean_hours);
         study.rows.push(Row {
             what: format!("mean JCT, own batch, load {load} (published: Tiresias)"),
             unit: "h",
-            published: Some(tiresias.mean_hours()),
+            published: hours(&tiresias),
             rule: Some(rule.mean_hours()),
-            tolerance: Some(tiresias.mean_hours() * f64::from(goals.tolerance_permille) / 1000.0),
+            tolerance: hours(&tiresias).map(|hours| hours * f64::from(goals.tolerance_permille) / 1000.0),
             ours: Some(own.mean_hours()),
             goal: goal(goals.own_batch_h),
         });
         study.rows.push(Row {
             what: format!("mean JCT, batch picked, load {load} (published: Pollux)"),
             unit: "h",
-            published: Some(pollux.mean_hours()),
+            published: hours(&pollux),
             rule: None,
             tolerance: None,
             ours: Some(adapted.mean_hours()),
             goal: goal(goals.adapted_batch_h),
         });
+        if load == GOAL_LOAD {
+            study.rows.extend(disturbances(&rule, &own, &adapted));
+        }
         let details = json!({
             "tiresias": rule.details(),
-            "tiresias_jobs_within_1_s_of_published": rule.agreement(&workloads, &tiresias),
+            "tiresias_jobs_within_1_s_of_published": tiresias.map(|published| rule.agreement(&workloads, &published)),
             "own_batch": own.details(),
             "batch_picked": adapted.details(),
         });
@@ -214,9 +224,19 @@ impl Runs {
         f64::from(same) / f64::from(all.max(1))
     }
 
+    /// Of all workloads.
+    fn sum(&self, of: fn(&Outcome) -> f64) -> f64 {
+        self.outcomes.iter().map(of).sum()
+    }
+
+    /// Resizes and evictions per job-hour.
+    fn disturbances(&self) -> (f64, f64) {
+        let job_hours = self.sum(|outcome| outcome.running_s) / 3600.0;
+        (self.sum(|outcome| outcome.resizes as f64) / job_hours, self.sum(|outcome| outcome.evictions as f64) / job_hours)
+    }
+
     fn details(&self) -> Value {
-        let sum = |of: fn(&Outcome) -> f64| self.outcomes.iter().map(of).sum::<f64>();
-        let job_hours = sum(|outcome| outcome.running_s) / 3600.0;
+        let (resizes, evictions) = self.disturbances();
         let mut jct_s: Vec<f64> = self.outcomes.iter().flat_map(|outcome| outcome.jct_s.iter().copied()).collect();
         jct_s.sort_by(f64::total_cmp);
         let percentile =
@@ -224,12 +244,24 @@ impl Runs {
         json!({
             "jct_p50_h": percentile(50),
             "jct_p99_h": percentile(99),
-            "gpu_hours": sum(|outcome| outcome.held_gpu_s) / 3600.0,
-            "resizes_per_job_hour": sum(|outcome| outcome.resizes as f64) / job_hours,
-            "evictions_per_job_hour": sum(|outcome| outcome.evictions as f64) / job_hours,
-            "refused": sum(|outcome| outcome.refused as f64),
+            "gpu_hours": self.sum(|outcome| outcome.held_gpu_s) / 3600.0,
+            "resizes_per_job_hour": resizes,
+            "evictions_per_job_hour": evictions,
+            "refused": self.sum(|outcome| outcome.refused as f64),
         })
     }
+}
+
+/// Resizes and evictions at the load of the goals.
+fn disturbances(rule: &Runs, own: &Runs, adapted: &Runs) -> Vec<Row> {
+    let rule = rule.disturbances();
+    let rows = [("own batch", own.disturbances()), ("batch picked", adapted.disturbances())].map(|(name, ours)| {
+        [
+            Row::plain(format!("resizes per job-hour, {name}, load {GOAL_LOAD}"), "1/h", Some(rule.0), ours.0),
+            Row::plain(format!("evictions per job-hour, {name}, load {GOAL_LOAD}"), "1/h", Some(rule.1), ours.1),
+        ]
+    });
+    rows.into_iter().flatten().collect()
 }
 
 #[cfg(test)]
@@ -244,7 +276,7 @@ mod tests {
         };
         let study = run(Path::new(&data)).unwrap();
         println!("{study}\n{}", serde_json::to_string_pretty(&study.details).unwrap());
-        assert_eq!(study.rows.len(), 8);
+        assert_eq!(study.rows.len(), 12);
         assert!(study.passed(), "{study}");
     }
 

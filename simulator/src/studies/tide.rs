@@ -102,9 +102,24 @@ fn jobs(data: &Path, training: &Training) -> Result<(Vec<Job>, Vec<String>), Err
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::generate;
 
     #[test]
     fn the_committed_settings_are_read() {
         assert_eq!(settings().unwrap().training.weeks, (2, 10));
+    }
+
+    #[test]
+    fn a_few_days_of_synthetic_data_are_sized_and_the_parts_multiply_to_the_whole() {
+        let folder = tempfile::tempdir().unwrap();
+        generate::all(Some(3000), 1, folder.path()).unwrap();
+        let mut settings = settings().unwrap();
+        settings.training.weeks = (5, 6);
+        (settings.pool_gpus, settings.cluster_gpus, settings.step_gpus) = ((128, 1152), (640, 1664), 256);
+        let study = run(folder.path(), &settings).unwrap();
+        let ours = |what: &str| study.rows.iter().find(|row| row.what.starts_with(what)).unwrap().ours.unwrap();
+        let parts: f64 = study.rows.iter().filter(|row| row.what.starts_with("part: ")).filter_map(|row| row.ours).product();
+        assert!((parts / ours("multiplication against (a)") - 1.0).abs() < 1e-9, "{study}");
+        assert!(ours("multiplication against (b)") >= 1.0 && ours("requests inside the SLO") >= 99.9, "{study}");
     }
 }

@@ -10,8 +10,6 @@ mod config;
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
-use std::io::Read;
-use std::path::Path;
 
 use crate::Error;
 
@@ -27,16 +25,7 @@ const MOST: u64 = 16 << 20;
 const MOST_THINGS: u64 = 1_000_000;
 const MOST_JOBS: u64 = 1_000_000_000;
 
-/// Opens a generator file: quotas and workloads.
-pub fn config(path: &Path) -> Result<Config, Error> {
-    parse(Lines::open(path)?)
-}
-
-/// As [`config`], from any stream; `label` stands for the file's name in errors.
-pub fn config_from(stream: impl Read + 'static, label: &Path) -> Result<Config, Error> {
-    parse(Lines::new(label, stream)?)
-}
-
+/// Reads a generator file: quotas and workloads.
 pub(super) fn parse(lines: Lines) -> Result<Config, Error> {
     let (path, text) = lines.rest(MOST)?;
     let wrong = |line: u64, field: String, found: String, remedy: &str| Error::Layout {

@@ -1,4 +1,4 @@
-//! Alibaba's openb lists (cluster-trace-gpu-v2023): pods and nodes.
+//! Alibaba's openb lists of pods (cluster-trace-gpu-v2023).
 //!
 //! A pod lives on one node. It is submitted at `creation_time`. Its run time is `deletion_time - scheduled_time`; a pod that
 //! was never scheduled has only its life (`deletion_time - creation_time`), which stands in; what began and
@@ -6,15 +6,11 @@
 //! multigpu ones) give everything at 0 without a run time. The classes of service become priorities, Guaranteed and
 //! latency-sensitive 100, Burstable 50, best effort 0, which is ours: the published packing experiment drops them.
 
-use std::io::Read;
-use std::path::Path;
-
 use crate::Error;
 
 use super::TraceJob;
 use super::input::Lines;
-use super::table::{Columns, Row, Rows, Table};
-use super::tally::Bad;
+use super::table::{Columns, Row, Table};
 
 pub const PODS: Columns = Columns {
     format: "openb",
@@ -24,60 +20,14 @@ pub const PODS: Columns = Columns {
     header: true,
 };
 
-pub const NODES: Columns = Columns {
-    format: "openb node",
-    needed: &["sn", "cpu_milli", "memory_mib", "gpu", "model"],
-    optional: &[],
-    separator: ',',
-    header: true,
-};
-
 const CPU: &str = "write thousandths of a core, at most 100000000";
 const MEMORY: &str = "write MiB, at most 1073741824";
 const MOST_CPU: u32 = 100_000_000;
 const MOST_MEMORY: u32 = 1 << 30;
 
-/// One node of an openb node list.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct TraceNode {
-    pub name: String,
-    /// Thousandths of a core.
-    pub cpu_milli: u64,
-    pub memory_mib: u64,
-    /// At most 64.
-    pub gpus: u32,
-    /// GPU class; empty without GPUs.
-    pub class: String,
-}
-
-/// Opens a node list. Bad rows go to `bad`.
-pub fn nodes<'a>(path: &Path, bad: &'a mut Bad) -> Result<Rows<'a, TraceNode>, Error> {
-    Ok(Table::new(Lines::open(path)?, NODES, Box::new(node))?.rows(bad))
-}
-
-/// As [`nodes`], from any stream; `label` stands for the file's name in errors.
-pub fn nodes_from<'a>(stream: impl Read + 'static, label: &Path, bad: &'a mut Bad) -> Result<Rows<'a, TraceNode>, Error> {
-    Ok(Table::new(Lines::new(label, stream)?, NODES, Box::new(node))?.rows(bad))
-}
-
 /// The file as a table of pods, in the file's order.
 pub fn pods(lines: Lines) -> Result<Table<TraceJob>, Error> {
     Table::new(lines, PODS, Box::new(pod))
-}
-
-fn node(row: &Row<'_>) -> Result<TraceNode, Error> {
-    let gpus = row.whole("gpu", 0, 64, "write the number of GPUs, at most 64")?;
-    let class = row.get("model");
-    if (gpus > 0) == class.is_empty() {
-        return Err(row.wrong("model", "name the GPU model of a node with GPUs, and none of a node without"));
-    }
-    Ok(TraceNode {
-        name: row.text("sn")?.to_owned(),
-        cpu_milli: row.whole("cpu_milli", 0, MOST_CPU, CPU)?.into(),
-        memory_mib: row.whole("memory_mib", 0, MOST_MEMORY, MEMORY)?.into(),
-        gpus,
-        class: class.to_owned(),
-    })
 }
 
 fn pod(row: &Row<'_>) -> Result<TraceJob, Error> {

@@ -168,6 +168,12 @@ impl Row<'_> {
         number.ok_or_else(|| self.wrong(field, remedy))
     }
 
+    /// Any number from 0 to `most`.
+    pub fn number(&self, field: &'static str, most: f64, remedy: &'static str) -> Result<f64, Error> {
+        let number = self.get(field).parse().ok().filter(|number| (0.0..=most).contains(number));
+        number.ok_or_else(|| self.wrong(field, remedy))
+    }
+
     /// Seconds, 0 to ten years, as milliseconds.
     pub fn ms(&self, field: &'static str) -> Result<u64, Error> {
         let seconds: Option<f64> = self.get(field).parse().ok();

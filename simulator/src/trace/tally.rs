@@ -21,11 +21,6 @@ impl Bad {
         Self::default()
     }
 
-    /// Bad rows are left out.
-    pub fn skips() -> Self {
-        Self { skip: true, ..Self::default() }
-    }
-
     /// By the flag `--skip-bad`.
     pub fn new(skip: bool) -> Self {
         Self { skip, ..Self::default() }
@@ -46,7 +41,7 @@ impl Bad {
         &self.first
     }
 
-    pub(super) fn note(&mut self, error: &Error) {
+    pub(crate) fn note(&mut self, error: &Error) {
         self.rows += 1;
         if self.first.len() < SHOWN {
             self.first.push(match error {

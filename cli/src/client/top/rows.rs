@@ -101,8 +101,13 @@ pub fn job(job: &Job) -> Vec<String> {
         format!("{} of {}..{}", job.workers, job.min, job.max),
         job.done.map_or_else(|| job.step.to_string(), |done| format!("{} ({:.0} %)", job.step, done * 100.0)),
         metrics,
-        job.reason.clone(),
+        why(job),
     ]
+}
+
+/// The reason, and when it is expected to start if it waits.
+fn why(Job { reason, eta, .. }: &Job) -> String {
+    eta.as_ref().map_or_else(|| reason.clone(), |eta| format!("{reason}; expected to start {}", eta.text))
 }
 
 fn queue(queue: &Queue) -> Vec<String> {
@@ -112,6 +117,7 @@ fn queue(queue: &Queue) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use tidegate_api::eta::Eta;
 
     fn sample() -> State {
         let holder = |kind: &str, name: &str, phase: &str, lent| Holder {
@@ -192,6 +198,13 @@ QUEUE     USED  OWN  LENT
 research     1    0     1
 ";
         assert_eq!(text(&sample(), "http://127.0.0.1:8080"), expected);
+    }
+
+    #[test]
+    fn who_waits_is_shown_with_its_expected_start() {
+        let eta = Some(Eta { text: "14:20 UTC (in 2 h)".to_owned(), ..Eta::default() });
+        let waiting = Job { reason: "no device is free".to_owned(), eta, ..Job::default() };
+        assert_eq!(job(&waiting).pop().unwrap(), "no device is free; expected to start 14:20 UTC (in 2 h)");
     }
 
     #[test]

@@ -4,7 +4,7 @@ use tidegate_core::ask::{Amount, Ask, ClassWish};
 use tidegate_core::mig::Profile;
 use tidegate_core::names::Class;
 
-use crate::kinds::{ClassSpeed, GpuAsk, MigProfile, TrainingJobSpec};
+use crate::kinds::{ClassSpeed, GpuAsk, MigProfile};
 
 /// What it asks of devices.
 pub fn ask(gpu: &GpuAsk) -> Ask {
@@ -13,9 +13,9 @@ pub fn ask(gpu: &GpuAsk) -> Ask {
     Ask { amount: amount(gpu), classes: plain.chain(gpu.class_speeds.iter().map(fast)).collect(), ..Ask::default() }
 }
 
-/// What a worker of a job asks for, CPU and memory included.
-pub fn worker(spec: &TrainingJobSpec) -> Ask {
-    Ask { cpu_milli: u64::from(spec.cpu_milli), memory_mib: u64::from(spec.memory_mib), ..ask(&spec.gpu) }
+/// What a worker asks for, with CPU in thousandths of a core and memory in MiB.
+pub fn worker(gpu: &GpuAsk, cpu_milli: u32, memory_mib: u32) -> Ask {
+    Ask { cpu_milli: u64::from(cpu_milli), memory_mib: u64::from(memory_mib), ..ask(gpu) }
 }
 
 fn amount(gpu: &GpuAsk) -> Amount {

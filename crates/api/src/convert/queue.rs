@@ -19,12 +19,14 @@ pub fn queue(spec: &kinds::QueueSpec) -> Queue {
         parent: spec.parent.clone().map(QueueName),
         quotas,
         weight_milli: spec.weight * 1000,
+        priority: 0,
         discipline: match spec.discipline {
             kinds::Discipline::StrictFifo => Discipline::StrictFifo,
             kinds::Discipline::BestEffort => Discipline::BestEffort,
             kinds::Discipline::Responsive => Discipline::Responsive,
         },
         budget_ms: spec.budget_gpu_hours.map(|hours| hours.saturating_mul(3_600_000)),
+        namespaces: None,
     }
 }
 

@@ -2,7 +2,7 @@
 
 use tidegate_core::ask::{Amount, Ask, ClassWish};
 use tidegate_core::mig::Profile;
-use tidegate_core::state::{Discipline, Queue, Quota, Resource};
+use tidegate_core::state::{Discipline, Group, Queue, Quota, Resource, SpeedPoint, Spread};
 
 use super::*;
 use crate::manifest::{self, Object};
@@ -139,6 +139,45 @@ fn a_job_says_what_the_engine_acts_on() {
 }
 
 #[test]
+fn groups_have_what_they_say_and_else_what_the_job_says() {
+    let job = job_of(
+        "night",
+        "cpuMilli: 1000, memoryMib: 64, gpu: {count: 2}, spread: {level: rack}, groups: [\
+         {name: learner, min: 1, max: 2, spread: {level: island, required: true}}, \
+         {name: actor, min: 4, max: 8, gpu: {count: 0}, cpuMilli: 500, memoryMib: 0}]",
+    );
+    let spread = |level: &str, required| Some(Spread { level: level.to_owned(), required });
+    let learner = Ask { cpu_milli: 1000, memory_mib: 64, ..Ask::whole(2) };
+    let actor = Ask { amount: Amount::None, cpu_milli: 500, ..Ask::default() };
+    let expected = [
+        Group { name: "learner".to_owned(), min: 1, max: 2, ask: learner, spread: spread("island", true) },
+        Group { name: "actor".to_owned(), min: 4, max: 8, ask: actor, spread: None },
+    ];
+    assert_eq!((job.groups.as_slice(), job.spread), (&expected[..], spread("rack", false)));
+}
+
+#[test]
+fn the_choices_of_a_curve_reach_the_engine() {
+    let job = job_of(
+        "night",
+        "workers: {min: 1, max: 4}, speedup: [{workers: 4, speedMilli: 3000, choice: 64}, {workers: 1, speedMilli: 1000, choice: 16}, \
+         {workers: 4, speedMilli: 2000, choice: 16}]",
+    );
+    assert_eq!([1, 3, 4].map(|workers| job.choice(workers)), [Some(16), Some(16), Some(64)]);
+    assert_eq!(job.speed_milli(4), 3_000);
+}
+
+#[test]
+fn a_model_says_with_how_many_it_shares() {
+    let sharers = |more: &str| {
+        let spec = format!("{{queue: q, source: {{onnx: m.onnx}}, sloMilliseconds: 100{more}}}");
+        let Object::Model(object) = parsed("Model", &spec) else { panic!("{spec}") };
+        model(&object.spec, 1).max_sharers
+    };
+    assert_eq!((sharers(""), sharers(", maxSharers: 3")), (1, 3));
+}
+
+#[test]
 fn the_recipe_is_the_name_without_its_number() {
     let recipe = |name: &str| job_of(name, "priority: 0").recipe;
     assert_eq!(recipe("night-12"), "night");
@@ -152,11 +191,12 @@ fn the_recipe_is_the_name_without_its_number() {
 fn a_pool_is_a_policy() {
     assert_eq!(policy_of("{}"), Policy::default());
     let policy = policy_of(
-        "{headroomPercent: 10, lendAfterSeconds: 1, growAfterSeconds: 2, maxEvictionsPerMinute: 3, topologyLevels: [block, rack], \
+        "{headroomPercent: 10, burstSigmasPercent: 200, lendAfterSeconds: 1, growAfterSeconds: 2, maxEvictionsPerMinute: 3, topologyLevels: [block, rack], \
          halfLifeSeconds: 60, historyPercent: 50, maxReservations: 0, predictPercent: 90, consolidate: true}",
     );
     let expected = Policy {
         headroom_percent: 10,
+        burst_sigmas_percent: 200,
         lend_after_ms: 1_000,
         grow_after_ms: 2_000,
         max_evictions_per_minute: 3,

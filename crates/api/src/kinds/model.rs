@@ -10,6 +10,7 @@ use super::GpuAsk;
 #[derive(CustomResource, KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
 #[kube(group = "tidegate.dev", version = "v1alpha1", kind = "Model", namespaced, cel, category = "tidegate")]
 #[serde(rename_all = "camelCase")]
+#[x_kube(validation = Rule::new("self.maxSharers == 1 || !(has(self.gpu.memoryMib) || has(self.gpu.milli) || has(self.gpu.mig))").message("shares a whole device by maxSharers, but gpu asks for a part of one; keep one of the two"))]
 pub struct ModelSpec {
     /// The queue whose quota its replicas use.
     #[x_kube(validation = Rule::new("self != ''").message("must name a Queue"))]
@@ -27,6 +28,11 @@ pub struct ModelSpec {
     #[serde(default)]
     #[x_kube(validation = Rule::new("!has(self.count) || self.count == 1").message("count is not 1, and a replica uses one device; remove count, or ask for a share"))]
     pub gpu: GpuAsk,
+    /// Models that may take turns on one device, this one included. While its traffic fits a slice so small, its one replica has a
+    /// device together with others; else it has devices of its own. 1: it never shares.
+    #[serde(default = "max_sharers")]
+    #[schemars(range(min = 1, max = 64))]
+    pub max_sharers: u32,
     /// The promise: a request is answered within this time, or refused at once.
     #[schemars(range(min = 1, max = 600_000))]
     pub slo_milliseconds: u32,
@@ -147,6 +153,10 @@ fn max_tokens() -> u32 {
 
 fn max_replicas() -> u32 {
     8
+}
+
+fn max_sharers() -> u32 {
+    1
 }
 
 fn max_rows() -> u32 {

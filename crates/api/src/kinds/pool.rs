@@ -12,6 +12,11 @@ pub struct PoolSpec {
     #[serde(default = "headroom_percent")]
     #[schemars(range(min = 0, max = 400))]
     pub headroom_percent: u32,
+    /// Capacity kept above the forecast is at least so many standard deviations of the load, in hundredths: more in proportion
+    /// for small models and for those whose requests come in bursts. 0: `headroomPercent` alone counts.
+    #[serde(default)]
+    #[schemars(range(min = 0, max = 1000))]
+    pub burst_sigmas_percent: u32,
     /// How long a model must need fewer devices than it has before the surplus is lent.
     #[serde(default = "lend_after_seconds")]
     #[schemars(range(min = 0, max = 3600))]
@@ -56,6 +61,7 @@ impl Default for PoolSpec {
     fn default() -> Self {
         Self {
             headroom_percent: headroom_percent(),
+            burst_sigmas_percent: 0,
             lend_after_seconds: lend_after_seconds(),
             grow_after_seconds: grow_after_seconds(),
             max_evictions_per_minute: max_evictions_per_minute(),

@@ -5,12 +5,14 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::GpuAsk;
+use super::workers::{SpeedupPoint, SpreadWish, WorkerGroup, WorkerRange};
 
-/// A training run of `workers.min` to `workers.max` processes, each with one or more devices of its node (or a share of one).
-/// All of them run or none does.
+/// A training run of `workers.min` to `workers.max` processes, each with one or more devices of its node (or a share of one), or
+/// of several groups of them. All of them run or none does.
 #[derive(CustomResource, KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
 #[kube(group = "tidegate.dev", version = "v1alpha1", kind = "TrainingJob", namespaced, cel, category = "tidegate")]
 #[serde(rename_all = "camelCase")]
+#[x_kube(validation = Rule::new("!has(self.workers) || !has(self.groups) || self.groups.size() == 0").message("says how many workers twice, in workers and in groups; keep one of the two"))]
 pub struct TrainingJobSpec {
     /// The queue whose quota it uses.
     #[x_kube(validation = Rule::new("self != ''").message("must name a Queue"))]
@@ -28,29 +30,36 @@ pub struct TrainingJobSpec {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 253))]
     pub recipe: Option<String>,
-    /// How many workers it can use.
-    #[serde(default)]
-    pub workers: WorkerRange,
-    /// What each worker asks of a device.
+    /// How many workers it can use. Absent, with `groups` empty too: one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub workers: Option<WorkerRange>,
+    /// Workers by role, where they are not all alike: each group has its own sizes and asks. Instead of `workers`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16))]
+    #[x_kube(validation = Rule::new("self.all(g, self.exists_one(other, other.name == g.name))").message("has two groups of one name; rename one"))]
+    pub groups: Vec<WorkerGroup>,
+    /// What each worker asks of a device, unless its group says otherwise.
     #[serde(default)]
     pub gpu: GpuAsk,
-    /// CPU of each worker, in thousandths of a core. Counted, not enforced.
+    /// CPU of each worker, in thousandths of a core, unless its group says otherwise. Counted, not enforced.
     #[serde(default)]
     #[schemars(range(min = 0, max = 1_024_000))]
     pub cpu_milli: u32,
-    /// Main memory of each worker, in MiB. Counted, not enforced.
+    /// Main memory of each worker, in MiB, unless its group says otherwise. Counted, not enforced.
     #[serde(default)]
     #[schemars(range(min = 0, max = 67_108_864))]
     pub memory_mib: u32,
-    /// How close together its workers run. Absent: close where that costs nothing.
+    /// How close together its workers run, or with `groups` its groups. Absent: close where that costs nothing.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub spread: Option<SpreadWish>,
-    /// Speed by workers where it is not in proportion to them: elastic jobs grow where a worker speeds up most. Between two
-    /// points it is a straight line, after the last it stays. Empty: in proportion.
+    /// Speed by workers (of all groups) where it is not in proportion to them: elastic jobs grow where a worker speeds up most.
+    /// Between two sizes it is a straight line, after the last it stays. Empty: in proportion. Several points of one size may
+    /// each name a `choice`: the fastest counts, and the workers are told its choice.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 32))]
-    #[x_kube(validation = Rule::new("self.all(p, self.all(q, p.workers >= q.workers || p.speedMilli <= q.speedMilli))").message("falls with more workers; leave out sizes that are slower than smaller ones"))]
-    #[x_kube(validation = Rule::new("self.all(p, self.exists_one(q, p.workers == q.workers))").message("has two points of one size; keep one"))]
+    #[x_kube(validation = Rule::new("self.all(p, self.exists(q, q.workers == p.workers && self.all(r, r.workers > p.workers || r.speedMilli <= q.speedMilli)))").message("falls with more workers; leave out sizes that are slower than smaller ones"))]
+    #[x_kube(validation = Rule::new("self.all(p, self.exists_one(q, p.workers == q.workers && (!has(p.choice) || !has(q.choice) || p.choice == q.choice)))").message("has two points of one size and choice; keep one"))]
+    #[x_kube(validation = Rule::new("self.all(p, has(p.choice)) || self.all(p, !has(p.choice))").message("names a choice in some points and none in others; name one in each, or in none"))]
     pub speedup: Vec<SpeedupPoint>,
     /// May be stopped for others; only then may it use what its queue borrows. `false`: it waits until its queue's own quota
     /// has room, and then runs to its end.
@@ -81,49 +90,6 @@ pub struct TrainingJobSpec {
     #[serde(default = "backoff_limit")]
     #[schemars(range(min = 0, max = 100))]
     pub backoff_limit: u32,
-}
-
-/// Smallest and largest worker count. Equal: the job is not elastic.
-#[derive(Serialize, Deserialize, KubeSchema, Clone, Debug, PartialEq, Eq)]
-#[serde(rename_all = "camelCase")]
-#[x_kube(validation = Rule::new("self.min <= self.max").message("min must not be above max; lower workers.min or raise workers.max"))]
-pub struct WorkerRange {
-    /// Never fewer.
-    #[schemars(range(min = 1, max = 100_000))]
-    pub min: u32,
-    /// Never more.
-    #[schemars(range(min = 1, max = 100_000))]
-    pub max: u32,
-}
-
-impl Default for WorkerRange {
-    fn default() -> Self {
-        Self { min: 1, max: 1 }
-    }
-}
-
-/// A wish to be close together.
-#[derive(Serialize, Deserialize, KubeSchema, Clone, Debug, PartialEq, Eq)]
-#[serde(rename_all = "camelCase")]
-pub struct SpreadWish {
-    /// `island` (devices joined by `NVLink`), `node`, or one of the pool's `topologyLevels`.
-    #[schemars(length(min = 1, max = 317))]
-    pub level: String,
-    /// Rather wait than be apart. Without it: as close as there is room.
-    #[serde(default)]
-    pub required: bool,
-}
-
-/// How fast a size is.
-#[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, PartialEq, Eq)]
-#[serde(rename_all = "camelCase")]
-pub struct SpeedupPoint {
-    /// The size.
-    #[schemars(range(min = 1, max = 100_000))]
-    pub workers: u32,
-    /// Its speed in thousandths of that of one worker.
-    #[schemars(range(min = 1, max = 1_000_000_000))]
-    pub speed_milli: u32,
 }
 
 /// The process that each worker is. See `docs/training-contract.md` for its environment.

@@ -117,7 +117,59 @@ fn a_speedup_curve_never_falls() {
     let falls = curve(&format!("{}, {}", point(1, 1000), point(2, 900)));
     assert_refused("TrainingJob", &falls, &["spec.speedup", "falls with more workers"]);
     let twice = curve(&format!("{}, {}", point(1, 1000), point(1, 1000)));
-    assert_refused("TrainingJob", &twice, &["spec.speedup", "two points of one size; keep one"]);
+    assert_refused("TrainingJob", &twice, &["spec.speedup", "two points of one size and choice; keep one"]);
+}
+
+#[test]
+fn points_of_one_size_are_told_apart_by_their_choice() {
+    let curve = |points: &[(u32, u32, Option<u32>)]| {
+        let point = |(workers, speed, choice): &(u32, u32, Option<u32>)| {
+            let choice = choice.map(|choice| format!(", choice: {choice}")).unwrap_or_default();
+            format!("{{workers: {workers}, speedMilli: {speed}{choice}}}")
+        };
+        format!("{JOB}, speedup: [{}]", points.iter().map(point).collect::<Vec<_>>().join(", "))
+    };
+    assert_fine("TrainingJob", &curve(&[(1, 1000, Some(32)), (1, 900, Some(64)), (2, 1500, Some(32)), (2, 1900, Some(64))]));
+    assert_fine("TrainingJob", &curve(&[(1, 1000, Some(32)), (2, 800, Some(32)), (2, 1900, Some(64))]));
+    let falls = curve(&[(1, 1000, Some(32)), (2, 900, Some(64)), (2, 800, Some(32))]);
+    assert_refused("TrainingJob", &falls, &["spec.speedup", "falls with more workers"]);
+    let twice = curve(&[(1, 1000, Some(32)), (1, 900, Some(32))]);
+    assert_refused("TrainingJob", &twice, &["spec.speedup", "two points of one size and choice"]);
+    let some = curve(&[(1, 1000, Some(32)), (2, 1900, None)]);
+    assert_refused("TrainingJob", &some, &["spec.speedup", "name one in each, or in none"]);
+    let large = curve(&[(1, 1000, Some(1_000_000_001))]);
+    assert_refused("TrainingJob", &large, &["spec.speedup[0].choice", "at most 1000000000"]);
+}
+
+#[test]
+fn groups_stand_instead_of_workers_and_have_names_and_sizes() {
+    let groups = |groups: &str| format!("{JOB}, groups: [{groups}]");
+    let one = "{name: learner, min: 1, max: 2}";
+    assert_fine("TrainingJob", &groups(&format!("{one}, {{name: actor, min: 4, max: 4, gpu: {{count: 0}}, cpuMilli: 500}}")));
+    let both = format!("{}, workers: {{min: 1, max: 1}}", groups(one));
+    assert_refused("TrainingJob", &both, &["TrainingJob/x", "in workers and in groups; keep one of the two"]);
+    assert_refused("TrainingJob", &groups(&format!("{one}, {one}")), &["spec.groups", "two groups of one name"]);
+    assert_refused("TrainingJob", &groups("{name: a, min: 2, max: 1}"), &["spec.groups[0]", "lower min or raise max"]);
+    assert_refused("TrainingJob", &groups("{name: a, min: 0, max: 1}"), &["spec.groups[0].min", "at least 1"]);
+    assert_refused("TrainingJob", &groups("{name: A_b, min: 1, max: 1}"), &["spec.groups[0].name", "is not a DNS label"]);
+    assert_refused("TrainingJob", &groups("{name: '', min: 1, max: 1}"), &["spec.groups[0].name", "at least 1"]);
+    assert_refused("TrainingJob", &groups("{name: a, min: 1}"), &["max"]);
+    let ask = groups("{name: a, min: 1, max: 1, gpu: {count: 1, milli: 5}}");
+    assert_refused("TrainingJob", &ask, &["spec.groups[0].gpu", "keep one of count"]);
+    let many: Vec<String> = (0..17).map(|n| format!("{{name: g{n}, min: 1, max: 1}}")).collect();
+    assert_refused("TrainingJob", &groups(&many.join(", ")), &["spec.groups", "at most 16"]);
+}
+
+#[test]
+fn only_who_asks_for_a_whole_device_shares_it_by_turns() {
+    assert_fine("Model", &format!("{MODEL}, maxSharers: 4, gpu: {{classes: [a]}}"));
+    assert_fine("Model", &format!("{MODEL}, maxSharers: 1, gpu: {{milli: 500}}"));
+    for share in ["milli: 500", "memoryMib: 4096", "mig: 1g"] {
+        let spec = format!("{MODEL}, maxSharers: 2, gpu: {{{share}}}");
+        assert_refused("Model", &spec, &["by maxSharers, but gpu asks for a part of one", "keep one of the two"]);
+    }
+    assert_refused("Model", &format!("{MODEL}, maxSharers: 0"), &["spec.maxSharers", "at least 1"]);
+    assert_refused("Model", &format!("{MODEL}, maxSharers: 65"), &["spec.maxSharers", "at most 64"]);
 }
 
 #[test]
@@ -143,6 +195,7 @@ fn a_jobs_numbers_have_bounds() {
 #[test]
 fn a_pools_numbers_have_bounds() {
     for (wrong, field) in [
+        ("burstSigmasPercent: 1001", "spec.burstSigmasPercent"),
         ("predictPercent: 0", "spec.predictPercent"),
         ("predictPercent: 100", "spec.predictPercent"),
         ("halfLifeSeconds: 0", "spec.halfLifeSeconds"),

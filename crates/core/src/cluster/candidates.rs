@@ -10,7 +10,7 @@ use super::topology::{NOWHERE, Topology};
 use crate::ask::Ask;
 use crate::fragment::{Mix, Shape};
 
-/// Best first: what can start now, the fastest class, the best score, the tightest fit.
+/// Best first: what can start now, the fastest class, the preferred node, the best score, the tightest fit.
 pub type Rank = u64;
 
 /// Counts of fitting workers that are told apart; nodes that take more are alike.
@@ -26,6 +26,8 @@ struct Entry {
     /// The node's revision when `eligible` was read.
     revision: u32,
     eligible: u64,
+    /// How far the node is from what the ask prefers, read with `eligible`.
+    distance: u8,
     /// Workers that fit.
     fit: u32,
     rank: Rank,
@@ -180,22 +182,25 @@ impl Candidates {
 
     fn read_node(&self, node: u32, free: &NodeFree, mix: &Mix) -> Entry {
         let known = self.entries[node as usize];
-        let eligible =
-            if known.revision == free.revision && known.revision > 0 { known.eligible } else { free.eligible(&self.ask) };
+        let (eligible, distance) = if known.revision == free.revision && known.revision > 0 {
+            (known.eligible, known.distance)
+        } else {
+            (free.eligible(&self.ask), self.ask.affinity.distance(&free.spec.labels))
+        };
         let wish = self.wish();
         let fit = choose::fit(wish, free, eligible);
-        let rank = if fit == 0 { Rank::MAX } else { rank(wish, free, eligible, mix) };
-        Entry { revision: free.revision, eligible, fit, rank }
+        let rank = if fit == 0 { Rank::MAX } else { rank(wish, free, eligible, distance, mix) };
+        Entry { revision: free.revision, eligible, distance, fit, rank }
     }
 }
 
-/// See [`Rank`]: 1 bit, 7 bits of speed, 8 bits of score, 48 bits of what is left.
-fn rank(wish: choose::Wish<'_>, node: &NodeFree, eligible: u64, mix: &Mix) -> Rank {
+/// See [`Rank`]: 1 bit, 7 bits of speed, 7 bits of preference, 8 bits of score, 41 bits of what is left.
+fn rank(wish: choose::Wish<'_>, node: &NodeFree, eligible: u64, distance: u8, mix: &Mix) -> Rank {
     let Some((choice, placement)) = choose::rated(wish, node, eligible, mix) else { return Rank::MAX };
     let ask = wish.ask;
     let unsettled = u64::from(!choice.settled) << 63;
     let slowness = u64::from(slowness(ask, node, choice.mask)) << 56;
-    unsettled | slowness | super::score::key(placement.as_ref())
+    unsettled | slowness | u64::from(distance) << 49 | super::score::key(placement.as_ref())
 }
 
 /// 0 for the fastest class that was asked for, 127 for one of no speed.

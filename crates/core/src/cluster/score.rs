@@ -1,4 +1,4 @@
-//! How good a choice is, in 56 bits, lower is better: the bucket of fragmentation, then best fit (see [`crate::fragment`]).
+//! How good a choice is, in 49 bits, lower is better: the bucket of fragmentation, then best fit (see [`crate::fragment`]).
 
 use super::free::NodeFree;
 use crate::ask::{Amount, Ask};
@@ -40,7 +40,7 @@ pub fn place(shape: &Shape, node: &NodeFree, class: u16, free: &[u16], mix: &Mix
 
 /// The score as a number: lower is better.
 pub fn key(placement: Option<&Placement>) -> u64 {
-    let Some(placement) = placement else { return (1 << 56) - 1 };
+    let Some(placement) = placement else { return (1 << 49) - 1 };
     let bucket = u64::from(BUCKETS - 1 - placement.score.bucket.min(BUCKETS - 1));
-    bucket << 48 | placement.score.slack.0.min((1 << 48) - 1)
+    bucket << 41 | placement.score.slack.0.min((1 << 41) - 1)
 }

@@ -45,6 +45,11 @@ impl Topology {
         self.levels.len()
     }
 
+    /// What a user may name as a level.
+    pub fn names(&self) -> Vec<&str> {
+        self.keys.iter().map(String::as_str).chain(["node", "island"]).collect()
+    }
+
     /// The level that a user names: a label key, `node` or `island`.
     pub fn level(&self, name: &str) -> Option<Level> {
         match name {

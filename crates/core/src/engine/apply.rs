@@ -3,11 +3,12 @@
 use crate::cluster::Holder;
 use crate::demand::Demand;
 use crate::event::{Event, JobExit, Outcome};
-use crate::names::{DeviceId, JobName, ModelName, NodeName, QueueName, ReplicaId};
+use crate::labels::Labels;
+use crate::names::{DeviceId, JobName, ModelName, Namespace, NodeName, QueueName, ReplicaId};
 use crate::node::{Device, Health, MAX_DEVICES, Node, NodeSpec};
 use crate::plan::{ActionId, ActionKind};
 use crate::policy::Policy;
-use crate::state::{End, Job, JobSpec, Model, ModelSpec, Phase, Queue, ReplicaPhase, Seat, State};
+use crate::state::{End, Job, JobSpec, MOST_LABELS, MOST_NAMESPACES, Model, ModelSpec, Phase, Queue, ReplicaPhase, Seat, State};
 
 use super::desk::{Desk, given_up};
 use super::predict;
@@ -64,6 +65,8 @@ impl Facts<'_> {
                     self.queues_changed();
                 }
             }
+            Event::NamespaceSeen { name, labels } => self.namespace_seen(name, labels),
+            Event::NamespaceGone(name) => self.namespace_gone(&name),
             Event::JobSet { name, spec } => self.job_set(name, spec),
             Event::JobPaused { name, paused } => self.with_job(&name, |job| job.paused = paused),
             Event::JobCancelled(name) => self.with_job(&name, |job| job.cancelled = true),
@@ -91,6 +94,7 @@ impl Facts<'_> {
         if policy.levels != self.state.policy.levels {
             let nodes = self.state.nodes.slots().map(|(ix, _, node)| (ix, node));
             self.desk.books.cluster.set_levels(&policy.levels, nodes);
+            self.desk.outlook.changed();
         }
         let resized = policy.share_sizes != self.state.policy.share_sizes;
         self.desk.consolidates = policy.consolidate;
@@ -145,6 +149,7 @@ impl Facts<'_> {
         if let Some(node) = self.state.nodes.at(ix) {
             self.desk.books.cluster.set_node(ix, node);
             self.desk.note_health(ix, node);
+            self.desk.outlook.node_changed(self.state, ix, node);
             self.desk.wakes.mark_all();
         }
     }
@@ -206,7 +211,25 @@ impl Facts<'_> {
         self.desk.books.set_queues(self.state);
         self.desk.books.enter_usage(self.state);
         self.desk.relink();
+        self.desk.outlook.changed();
         self.desk.wakes.mark_all();
+    }
+
+    fn namespace_seen(&mut self, name: Namespace, labels: Labels) {
+        let known = self.state.namespaces.contains_key(&name);
+        if labels.len() > MOST_LABELS || (!known && self.state.namespaces.len() >= MOST_NAMESPACES) {
+            return self.namespace_gone(&name);
+        }
+        if self.state.namespaces.get(&name) != Some(&labels) {
+            self.state.namespaces.insert(name, labels);
+            self.desk.wakes.mark_all();
+        }
+    }
+
+    fn namespace_gone(&mut self, name: &Namespace) {
+        if self.state.namespaces.remove(name).is_some() {
+            self.desk.wakes.mark_all();
+        }
     }
 
     fn job_set(&mut self, name: JobName, spec: JobSpec) {

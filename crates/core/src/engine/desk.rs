@@ -16,7 +16,9 @@ use crate::quota::{NodeIx, ResourceIx};
 use crate::state::{JobSpec, Phase, Resource, Seat, State};
 use crate::time::At;
 
+use super::fairness::Fair;
 use super::gang::Refusal;
+use super::impossible::{Impossible, Outlook};
 use super::predict;
 use super::wakes::{Facts, Wakes};
 
@@ -35,6 +37,17 @@ pub enum Block {
     EvictionCap,
     /// The queue cannot be used.
     Queue(String),
+    /// Its namespace may not submit to the queue.
+    Namespace(String),
+    /// No state of the present cluster could hold it.
+    Impossible(Impossible),
+}
+
+impl Block {
+    /// It waits for people, not for others: nobody is held up behind it, and nothing is promised to it.
+    pub fn is_barred(&self) -> bool {
+        matches!(self, Self::Namespace(_) | Self::Impossible(_))
+    }
 }
 
 /// Alike jobs, waiting or not.
@@ -47,13 +60,18 @@ struct Kind {
     jobs: u32,
     /// Why it waits.
     block: Option<Block>,
+    /// Whether it could ever start, as of an [`Outlook::epoch`].
+    outlook: Option<(u64, Option<Impossible>)>,
 }
 
 /// Order in a queue: higher priority, then the key (age, or what the discipline says), then the slot.
 pub(super) type Turn = (Reverse<i32>, u64, u32);
 
+/// Levels of the tree that are told apart in the order of queues.
+pub(super) const LEVELS: usize = 6;
+
 /// Shares from the top level of the tree down.
-pub(super) type Share = [u64; 6];
+pub(super) type Share = [u64; LEVELS];
 
 /// One queue.
 #[derive(Clone, Debug, Default)]
@@ -122,6 +140,10 @@ pub(super) struct Desk {
     pub ranked: bool,
     /// Capacity by resource, for shares; absent until asked for.
     capacity: Option<[i64; 3]>,
+    /// What could start if nothing else ran.
+    pub outlook: Outlook,
+    /// Fair shares as of the last decision, if work is taken back by them.
+    pub fair: Option<Fair>,
 }
 
 impl Desk {
@@ -306,7 +328,7 @@ impl Desk {
             return number;
         }
         let spec = Arc::new(spec.clone());
-        let kind = Some(Kind { need: self.books.need(&spec), spec: spec.clone(), jobs: 1, block: None });
+        let kind = Some(Kind { need: self.books.need(&spec), spec: spec.clone(), jobs: 1, block: None, outlook: None });
         let number = self.free_kinds.pop().unwrap_or_else(|| {
             self.by_kind.push(None);
             u32::try_from(self.by_kind.len() - 1).unwrap_or(u32::MAX)
@@ -341,6 +363,34 @@ impl Desk {
         listed.turn.map(|turn| (turn, listed.kind))
     }
 
+    /// Whether the kind waits for people, as far as is known; see [`Block::is_barred`].
+    pub fn is_barred(&self, kind: u32) -> bool {
+        self.at_kind(kind).and_then(|kind| kind.block.as_ref()).is_some_and(Block::is_barred)
+    }
+
+    /// The specification of a kind.
+    pub fn spec(&self, kind: u32) -> Option<Arc<JobSpec>> {
+        self.at_kind(kind).map(|kind| kind.spec.clone())
+    }
+
+    /// Why the kind could never start, if that was found out since anything of it changed.
+    pub fn known_impossible(&self, kind: u32) -> Option<&Impossible> {
+        let (epoch, found) = self.at_kind(kind)?.outlook.as_ref()?;
+        found.as_ref().filter(|_| *epoch == self.outlook.epoch)
+    }
+
+    /// Why the kind could never start; found out once.
+    pub fn impossible(&mut self, state: &State, kind: u32) -> Option<&Impossible> {
+        let epoch = self.outlook.epoch;
+        let known = self.at_kind(kind)?.outlook.as_ref().is_some_and(|(at, _)| *at == epoch);
+        if !known {
+            let spec = self.spec(kind)?;
+            let found = self.outlook.of(state, &spec);
+            self.at_kind_mut(kind)?.outlook = Some((epoch, found));
+        }
+        self.known_impossible(kind)
+    }
+
     /// Why a waiting job waits.
     pub fn blocked(&self, ix: u32) -> Option<&Block> {
         self.at_kind(self.kind_of(ix)?)?.block.as_ref()
@@ -350,7 +400,10 @@ impl Desk {
     pub fn refuse(&mut self, ix: u32, refusal: Refusal) {
         let Some(listed) = self.listed.get(ix as usize).and_then(Option::as_ref) else { return };
         let (kind, queue) = (listed.kind, listed.queue);
-        let owed = self.is_owed(queue);
+        if refusal.block.is_barred() {
+            return self.block(kind, refusal.block);
+        }
+        let owed = self.fair.is_some() || self.is_owed(queue);
         let facts = Facts {
             quota: refusal.binding.map(|binding| binding.node),
             devices: refusal.lacks_devices || refusal.lacks_victims || owed,

@@ -1,9 +1,10 @@
 //! Taking devices from running work: whom, and how few of them.
 //!
-//! Victims in order: replicas that nothing needs, then work that is ending anyway, then what overstays its welcome, then
-//! elastic jobs above their minimum, then whole jobs, then replicas; among equals the least lost work, the lower priority, the
-//! younger. The shortest prefix of that order after which the claimant fits is found by doubling and halving, then every
-//! victim that turns out not to be needed is let go again. All of it is tried on the books and kept or undone whole.
+//! Victims in order: replicas that nothing needs, then work that is ending anyway, then what overstays its welcome; then, of the
+//! queue with the lower priority of its own first, elastic jobs above their minimum, then whole jobs, then replicas; among equals
+//! the least lost work, the lower priority, the younger. The shortest prefix of that order after which the claimant fits is found
+//! by doubling and halving, then every victim that turns out not to be needed is let go again. All of it is tried on the books
+//! and kept or undone whole.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
@@ -17,6 +18,7 @@ use crate::time::At;
 
 use super::desk::Lists;
 use super::gang::Gang;
+use super::precedence;
 use super::rights::{self, Right};
 use super::round::{Round, firm, loosen_replica, shift_from};
 
@@ -60,7 +62,7 @@ enum Give {
     Replica(u32),
 }
 
-/// Order of victims, cheapest first: tier, lost work, priority, youth; `Give` for determinism.
+/// Order of victims of one queue, cheapest first: tier, lost work, priority, youth; `Give` for determinism.
 type Rank = (u8, u64, i32, Reverse<At>, Reverse<usize>);
 
 const SURPLUS: u8 = 0;
@@ -193,7 +195,7 @@ impl Round<'_> {
             };
             let before = job.and_then(|ix| trial.kept.get(&ix).cloned());
             let taken = self.give_one(&mut trial, unit);
-            let holds = taken.is_some_and(|taken| rights::holds_after(&self.desk.books, unit.right, &taken));
+            let holds = taken.is_some_and(|taken| self.holds_after(unit.right, &taken));
             if holds {
                 trial.given.push(*unit);
             } else {
@@ -283,7 +285,7 @@ impl Round<'_> {
         let due = want.job.is_some_and(|by| self.is_reserved(by));
         for lists in &self.desk.queues {
             let Some(node) = lists.node else { continue };
-            let across = if node == want.queue { None } else { rights::across(&self.desk.books, want.queue, node, &need) };
+            let across = if node == want.queue { None } else { self.across(want.queue, node, &need) };
             // Most queues owe nothing: their jobs are not looked at one by one.
             if !due && across.is_none() && (node != want.queue || !self.may_give_inside(want, lists)) {
                 continue;
@@ -320,7 +322,10 @@ impl Round<'_> {
                 None => self.desk.model_retry = Some(self.desk.model_retry.map_or(at, |known| known.min(at))),
             }
         }
-        units.sort_unstable_by_key(|unit| (unit.rank, unit.give));
+        let tree = &self.desk.books.tree;
+        units.sort_by_cached_key(|unit| {
+            (unit.rank.0.min(SHRINK), precedence::of_victim(self.state, tree, want, unit.right), unit.rank, unit.give)
+        });
         units.truncate(MAX_UNITS);
         units
     }
@@ -418,6 +423,7 @@ fn reason(want: &Want, unit: &Unit, from: u32, to: u32) -> Reason {
     let (by, lost_ms) = (want.by.clone(), unit.lost_ms);
     match unit.right {
         Right::Quota { .. } => Reason::Reclaim { by, from, to, lost_ms },
+        Right::Fair { .. } => Reason::FairShare { by, from, to, lost_ms },
         Right::Priority | Right::ShrinkOnly | Right::Surplus => Reason::Preempt { by, from, to, lost_ms },
         Right::Overstayed => Reason::Overstayed { by, lost_ms },
         Right::Yield => Reason::Yield { by, lost_ms },

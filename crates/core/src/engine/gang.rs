@@ -36,6 +36,13 @@ pub(super) struct Refusal {
     pub lacks_victims: bool,
 }
 
+impl Refusal {
+    /// It waits for people: nothing that happens to others changes that.
+    pub fn barred(block: Block) -> Self {
+        Self { block, binding: None, lacks_devices: false, lacks_victims: false }
+    }
+}
+
 /// A gang to be placed.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Gang<'a> {
@@ -350,8 +357,23 @@ impl Books {
         bits(seat.mask).next().and_then(|index| node.devices.get(index)).map(|device| device.class.clone())
     }
 
-    /// The asks to try in turn: as it is for one worker, else each class by itself, the fastest first.
+    /// The asks to try in turn: each of [`Self::by_class`], a gang first where it would rather be.
     pub(super) fn variants(&mut self, ask: &Ask, count: u32, island: bool) -> Vec<AskIx> {
+        let all = self.by_class(ask, count, island);
+        if count < 2 || ask.affinity.preferred.is_empty() {
+            return all;
+        }
+        let mut tried = Vec::with_capacity(all.len() * 2);
+        for ix in all {
+            let preferred = self.cluster.ask(ix).where_preferred();
+            tried.extend(preferred.map(|ask| self.cluster.intern_as(&ask, island)));
+            tried.push(ix);
+        }
+        tried
+    }
+
+    /// As it is for one worker, else each class by itself, the fastest first.
+    fn by_class(&mut self, ask: &Ask, count: u32, island: bool) -> Vec<AskIx> {
         if let ([wish], true) = (ask.classes.as_slice(), ask.amount != Amount::None) {
             return vec![self.cluster.intern_as(&ask.on_class(&wish.class), island)];
         }

@@ -1,5 +1,6 @@
-//! Jobs in order: those inside their queue's own quota (they would take it back anyway), then priority, then the fair share of
-//! their queues, then age (or what the queue's discipline says). Each gets its minimum or nothing; what is left is shared out.
+//! Jobs in order: those inside their queue's own quota (they would take it back anyway), then the priority of their queues, then
+//! their own, then the fair share of their queues, then age (or what the queue's discipline says). Each gets its minimum or
+//! nothing; what is left is shared out.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
@@ -12,6 +13,7 @@ use crate::time::At;
 use super::desk::{Block, Share, Turn};
 use super::displace::{Denied, Want};
 use super::gang::Refusal;
+use super::precedence::{self, Precedence};
 use super::round::Round;
 use super::{elastic, predict, round};
 
@@ -27,8 +29,9 @@ pub(super) struct Chosen {
     pub lent_by: Option<QueueName>,
 }
 
-/// Where the head of a queue stands among the heads of others: borrows, priority, shares from the top level down, age.
-type Standing = (bool, Reverse<i32>, Share, u64, u32);
+/// Where the head of a queue stands among the heads of others: borrows, and then how high its queue stands, priority, shares
+/// from the top level down, age.
+type Standing = (bool, Reverse<Precedence>, Reverse<i32>, Share, u64, u32);
 
 /// Queues that are looked at, by whose turn it is.
 struct Order {
@@ -111,11 +114,15 @@ fn resume(round: &mut Round) -> Vec<Chosen> {
 fn standing(round: &mut Round, queue: u32, turn: Turn, kind: u32) -> Standing {
     let share = round.desk.share(round.state, queue);
     let node = round.desk.queues.get(queue as usize).and_then(|lists| lists.node);
-    let over = |node| predict::is_over_budget(round.state, &round.desk.books.tree, node);
-    let own = node.is_some_and(|node| round.desk.books.fits_own(node, round.desk.need(kind)).is_ok() && !over(node));
+    let (books, need) = (&round.desk.books, round.desk.need(kind));
+    let over = |node| predict::is_over_budget(round.state, &books.tree, node);
+    let own = node.is_some_and(|node| books.fits_own(node, need).is_ok() && !over(node));
     // Turns of one queue are not those of another: a date here, a claim there.
     let age = round.state.jobs.at(turn.2).map_or(0, |job| job.submitted.0);
-    (!own, turn.0, share, age, turn.2)
+    // What is guaranteed does not depend on a queue's own priority; what nobody has a quota of is not guaranteed.
+    let guaranteed = own && need.iter().any(|(resource, _)| books.counts(*resource));
+    let precedence = node.filter(|_| !guaranteed).map(|node| precedence::of(round.state, &books.tree, node));
+    (!own, Reverse(precedence.unwrap_or_default()), turn.0, share, age, turn.2)
 }
 
 impl Order {
@@ -221,7 +228,11 @@ impl Order {
         let name = round.desk.queues.get(*name as usize).map(|lists| &lists.name);
         let strict =
             name.and_then(|name| round.state.queues.get(name)).is_some_and(|queue| queue.discipline == Discipline::StrictFifo);
-        if strict && let Some(first) = round.state.jobs.name(ix) {
+        let barred = round.desk.blocked(ix).is_some_and(Block::is_barred);
+        if strict
+            && !barred
+            && let Some(first) = round.state.jobs.name(ix)
+        {
             for (_, kind) in std::mem::take(heads) {
                 round.desk.block(kind, Block::Behind(first.clone()));
             }
@@ -273,7 +284,10 @@ impl Round<'_> {
     fn attempt(&mut self, ix: u32) -> Result<Option<(At, JobName)>, Refusal> {
         let want = self.want(ix)?;
         self.lift(ix);
-        let found = self.place(ix, &want);
+        let found = match self.shut_out(ix) {
+            Some(block) => Err(Refusal::barred(block)),
+            None => self.place(ix, &want),
+        };
         match found {
             Ok((seats, before)) => {
                 self.forget_reservation(ix);
@@ -282,6 +296,9 @@ impl Round<'_> {
                 Ok(before)
             }
             Err(refusal) => {
+                if refusal.block.is_barred() {
+                    self.forget_promises(ix);
+                }
                 self.hold(ix);
                 Err(refusal)
             }
@@ -299,6 +316,9 @@ impl Round<'_> {
                 Err(refusal) => refusal,
             },
         };
+        if let Some(never) = self.impossible(ix) {
+            return Err(Refusal::barred(never));
+        }
         if refusal.lacks_devices {
             if let Some(seats) = self.overtake(want) {
                 return Ok((seats, None));

@@ -8,6 +8,7 @@ use crate::names::{ModelName, ReplicaId};
 use crate::plan::{ActionKind, Claimant, Reason};
 use crate::state::{JobSpec, Model, Replica, ReplicaPhase, Seat};
 
+use super::admission;
 use super::displace::Want;
 use super::elastic;
 use super::round::{Round, placed};
@@ -145,6 +146,10 @@ fn place(round: &mut Round, name: &ModelName) {
         return;
     }
     let ask = model.ask(now, policy);
+    let refused = admission::refuses(round.state, &round.desk.books.tree, &model.spec.queue, &model.spec.namespace);
+    if refused.is_some() || ask.affinity.check().is_err() {
+        return;
+    }
     let active = active(round, name, model, &ask);
     let mut have = active.iter().filter(|ix| is_current(round, **ix, model, &ask)).count();
     if have >= target {

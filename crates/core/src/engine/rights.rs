@@ -18,6 +18,8 @@ use super::desk::Desk;
 pub(super) enum Right {
     /// Its queue uses what others are owed; it and all above it up to the side stay above their guarantees.
     Quota { queue: NodeIx, side: NodeIx },
+    /// Its queue uses more than its fair share, and the claimant's less; see [`super::fairness`].
+    Fair { queue: NodeIx, side: NodeIx },
     /// It stands lower in the claimant's own queue.
     Priority,
     /// As high, but elastic: it may become smaller.
@@ -38,7 +40,7 @@ impl Right {
 }
 
 /// Sides of two queues right below their lowest common ancestor; `None` for one queue, or one above the other.
-fn sides(tree: &Tree, claimant: NodeIx, victim: NodeIx) -> Option<(NodeIx, NodeIx)> {
+pub(super) fn sides(tree: &Tree, claimant: NodeIx, victim: NodeIx) -> Option<(NodeIx, NodeIx)> {
     let below = |node: NodeIx, of: NodeIx| tree.path(node).find(|node| tree.parent(*node) == Some(of));
     let common = tree.path(victim).find(|node| tree.path(claimant).any(|other| other == *node))?;
     Some((below(claimant, common)?, below(victim, common)?))
@@ -65,7 +67,7 @@ pub(super) fn across(books: &Books, claimant: NodeIx, victim: NodeIx, need: &[(R
 }
 
 /// A queue and those above it, up to `side`.
-fn upto(books: &Books, queue: NodeIx, side: NodeIx) -> impl Iterator<Item = NodeIx> + '_ {
+pub(super) fn upto(books: &Books, queue: NodeIx, side: NodeIx) -> impl Iterator<Item = NodeIx> + '_ {
     let above = books.tree.parent(side);
     books.tree.path(queue).take_while(move |node| Some(*node) != above)
 }

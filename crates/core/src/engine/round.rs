@@ -7,7 +7,7 @@ use crate::state::{EVICTION_WINDOW_MS, Job, Phase, ReplicaPhase, ReplicaStop, Ru
 use crate::time::At;
 
 use super::desk::{Desk, given_up};
-use super::{elastic, jobs, models, predict, reserve, shares};
+use super::{elastic, fairness, jobs, models, predict, reserve, shares};
 
 /// A replica that is not ready by then is given up; far above any load seen, so that only a hung one meets it.
 pub(super) const LOAD_TIMEOUT_MS: u64 = 120_000;
@@ -39,6 +39,7 @@ pub(super) fn run(state: &mut State, desk: &mut Desk) -> Vec<Action> {
     predict::rank(state, desk);
     let mut round =
         Round { state, desk, actions: Vec::new(), due, holds: reserve::Holds::default(), displaced: false, dropped: 0 };
+    fairness::refresh(&mut round);
     round.settle_wishes();
     round.leave_devices();
     round.give_up_hung();
@@ -79,6 +80,7 @@ pub(super) fn next_wake(state: &State, desk: &Desk) -> Option<At> {
         .chain(reserve::next_due(state))
         .chain(predict::next_rank(state, desk))
         .chain(predict::next_within_budget(state, desk))
+        .chain(fairness::next_look(state, desk))
         .filter(|at| *at > now)
         .min()
 }
@@ -117,6 +119,14 @@ impl Round<'_> {
             Phase::Running(run) => {
                 if let Some(stop) = &mut run.stop {
                     stop.keep = keep;
+                    // Of a stop of this very plan the world has not heard yet.
+                    let action = stop.action;
+                    if let Some(planned) = self.actions.iter_mut().find(|planned| planned.id == action)
+                        && let ActionKind::StopJob { resume_with: told, .. } = &mut planned.kind
+                    {
+                        *told = resume_with;
+                        self.state.actions.insert(action, planned.clone());
+                    }
                 } else {
                     order = Some(run.attempt);
                     run.stop = Some(Stop { action: id, since: now, keep, reason: reason.clone() });

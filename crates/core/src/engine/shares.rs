@@ -103,19 +103,24 @@ fn group_of(spec: &JobSpec) -> Option<(&Group, u32)> {
 }
 
 /// Who shares with whom: by queue, the higher priority first.
-fn circles(round: &Round) -> Vec<Circle> {
+fn circles(round: &mut Round) -> Vec<Circle> {
+    let barred = round.barred_kinds();
     let (state, desk) = (&*round.state, &*round.desk);
+    let waiting = |lists: &Lists| -> Vec<u32> {
+        let kinds = lists.waiting.iter().filter(|(kind, _)| !barred.contains(*kind));
+        kinds.flat_map(|(_, turns)| turns).map(|turn| turn.2).collect()
+    };
     let mut circles = BTreeMap::new();
     for lists in desk.queues.iter().filter(|lists| shares_any(state, lists)) {
         let Some(node) = lists.node else { continue };
-        let waiting: Vec<u32> = lists.waiting.values().flatten().map(|turn| turn.2).collect();
+        let own_only = desk.queues.iter().any(|other| other.name != lists.name && !waiting(other).is_empty());
+        let waiting = waiting(lists);
         let jobs = waiting.iter().chain(&lists.holders).filter_map(|ix| Some((*ix, state.jobs.at(*ix)?)));
         let mut furthest = Furthest::new();
         for (_, job) in jobs.clone().filter(|(_, job)| !job.spec.recipe.is_empty()) {
             let most = furthest.entry(&job.spec.recipe).or_default();
             *most = (*most).max(job.served_ms(state.now));
         }
-        let own_only = desk.queues.iter().any(|other| other.name != lists.name && !other.waiting.is_empty());
         let outside = waiting.iter().filter_map(|ix| state.jobs.at(*ix)).filter(|job| group_of(&job.spec).is_none());
         let highest = outside.map(|job| job.spec.priority).max();
         for (ix, job) in jobs {

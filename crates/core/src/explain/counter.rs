@@ -5,7 +5,7 @@
 
 use crate::ask::{Amount, Ask};
 use crate::cluster::{Cluster, Level};
-use crate::engine::{Block, Engine};
+use crate::engine::{Block, Engine, Impossible};
 use crate::event::Event;
 use crate::names::{Class, DeviceId, JobName, ModelName, NodeName, QueueName};
 use crate::node::{Device, Health, Node};
@@ -98,7 +98,12 @@ fn quotas(engine: &Engine, name: &JobName, block: Option<&Block>) -> Vec<Raise> 
         Raise { queue: queue.clone(), resource: resource.clone(), most }
     };
     let need = |resource: &Resource| needs.iter().find(|(known, _)| known == resource).map_or(0, |(_, need)| *need);
-    if let Some(Block::Quota { at, resource, available, .. }) = block {
+    let bound = match block {
+        Some(Block::Quota { at, resource, available, .. }) => Some((at, resource, available)),
+        Some(Block::Impossible(Impossible::Quota { at, resource, most, .. })) => Some((at, resource, most)),
+        _ => None,
+    };
+    if let Some((at, resource, available)) = bound {
         // Down to what it uses above its limit, and all that the job needs.
         let lacking = need(resource).saturating_sub((*available).min(0));
         let queues = [at, own].into_iter().filter(|queue| engine.state().queues.contains_key(*queue));

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use crate::ask::{Amount, Ask};
 use crate::books::Books;
-use crate::cluster::{Claim, Cluster, Level, bits};
+use crate::cluster::{Claim, Level, bits};
 use crate::engine::Engine;
 use crate::names::{Class, JobName};
 use crate::state::{Group, JobSpec, State};
@@ -68,16 +68,6 @@ impl Look {
         }
         look
     }
-}
-
-/// Workers of the group that a cluster without any work could take.
-pub(super) fn fits_empty(state: &State, ask: &Ask) -> u64 {
-    let mut empty = Cluster::default();
-    for (ix, _, node) in state.nodes.slots() {
-        empty.set_node(ix, node);
-    }
-    let ask = empty.intern(ask);
-    empty.candidates(ask).total()
 }
 
 /// The books with the free part of other jobs' reservations taken: what the job really finds.

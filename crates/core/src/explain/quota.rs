@@ -21,16 +21,6 @@ pub(super) fn refusing(books: &Books, spec: &JobSpec) -> Vec<String> {
         for level in books.tree.levels(queue, resource).filter(|level| level.available < need && level.available < BOUNDLESS) {
             told.push(limit(books, level.node, resource, level.limit));
         }
-        if need > books.tree.potential_available(queue, resource) {
-            let (what, most) = (books.resource(resource), books.tree.potential_available(queue, resource));
-            told.push(format!(
-                "it needs {} {}, and queue {} may never use more than {}: it cannot start as it is",
-                words::number(&what, need),
-                words::unit(&what),
-                spec.queue,
-                words::number(&what, most)
-            ));
-        }
     }
     told
 }
@@ -59,7 +49,7 @@ pub(super) fn limit(books: &Books, node: NodeIx, resource: ResourceIx, limit: Li
     let (used, own) = (tree.usage(node, resource), tree.guaranteed(node, resource));
     let borrowed = if limit == Limit::Borrowing { tree.quota(node, resource).borrowing_limit.unwrap_or(0) } else { 0 };
     let most = own.saturating_add(borrowed);
-    let which = if name.0.is_empty() { "the pool".to_owned() } else { format!("queue {name}") };
+    let which = words::queue(&name);
     format!("{which} uses {} of its limit of {} {}", words::number(&what, used), words::number(&what, most), words::unit(&what))
 }
 

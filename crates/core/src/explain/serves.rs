@@ -81,6 +81,12 @@ fn lacking(engine: &Engine, model: &Model, now: At) -> String {
     let Some(node) = engine.books().tree.node(queue).filter(|_| state.queues.contains_key(queue)) else {
         return format!("queue {queue} does not exist");
     };
+    if let Some(refused) = engine.refuses_namespace(queue, &model.spec.namespace) {
+        return refused;
+    }
+    if let Err(problem) = model.spec.ask.affinity.check() {
+        return problem.to_string();
+    }
     let look = Look::at(engine, &model.spec.ask, None);
     if look.all == 0 && model.spec.ask.devices() > 0 {
         return format!(

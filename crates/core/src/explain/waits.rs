@@ -97,6 +97,9 @@ impl<'a> Waiting<'a> {
         if !self.state().queues.contains_key(queue) {
             return format!("queue {queue} does not exist");
         }
+        if self.block.as_ref().is_some_and(Block::is_barred) {
+            return self.blocked();
+        }
         if let Some(head) = self.behind() {
             let why = Self::of(self.engine, head).map_or_else(String::new, |head| head.blocked());
             return format!("queue {queue} is strict first in, first out: job/{head} goes first ({why})");
@@ -144,9 +147,6 @@ impl<'a> Waiting<'a> {
     fn blocked(&self) -> String {
         let Some(group) = self.group() else { return "it has no workers".to_owned() };
         let look = Look::at(self.engine, &group.ask, Some(self.ix));
-        if let Some(missing) = Self::too_large(group, &look) {
-            return missing;
-        }
         match &self.block {
             Some(Block::Quota { .. }) => {
                 let first = quota::refusing(self.engine.books(), self.spec()).into_iter().next();
@@ -156,7 +156,8 @@ impl<'a> Waiting<'a> {
             Some(Block::Spread { level }) => {
                 format!("{} workers would fit, but not in one {level} as it requires", group.min)
             }
-            Some(Block::Queue(problem)) => problem.clone(),
+            Some(Block::Queue(problem) | Block::Namespace(problem)) => problem.clone(),
+            Some(Block::Impossible(why)) => why.to_string(),
             Some(Block::Behind(head)) => format!("job/{head} goes first"),
             Some(Block::Capacity { .. }) | None => self.by_devices(group, &look),
         }
@@ -171,13 +172,6 @@ impl<'a> Waiting<'a> {
             words::unit(resource),
             words::number(resource, *need)
         )
-    }
-
-    /// Devices that would do are fewer than it needs, whoever holds them.
-    fn too_large(group: &Group, look: &Look) -> Option<String> {
-        let devices = group.ask.devices().saturating_mul(if group.ask.is_exclusive() { group.min } else { 1 });
-        let short = group.ask.amount != Amount::None && look.all < devices;
-        short.then(|| format!("needs {}, only {} are usable: it is larger than the cluster", words::need(group), look.all))
     }
 
     fn by_devices(&self, group: &Group, look: &Look) -> String {
@@ -204,12 +198,11 @@ impl<'a> Waiting<'a> {
     /// Everything else that binds or may.
     fn details(&self, now: At) -> Vec<String> {
         let mut told = Vec::new();
-        told.extend(self.larger_than_empty());
         let cause = self.cause();
         told.extend(
             quota::refusing(self.engine.books(), self.spec()).into_iter().filter(|level| !cause.contains(level.as_str())),
         );
-        if matches!(self.block, Some(Block::Capacity { .. } | Block::Spread { .. } | Block::EvictionCap)) {
+        if matches!(self.block, Some(Block::Capacity { .. } | Block::Spread { .. } | Block::EvictionCap | Block::Impossible(_))) {
             told.extend(self.places());
             told.extend(self.reservations(now));
             if let Some(group) = self.group() {
@@ -219,19 +212,6 @@ impl<'a> Waiting<'a> {
         told.extend(self.cap(now));
         told.extend(self.before());
         told
-    }
-
-    /// Even a cluster without work would not take it.
-    fn larger_than_empty(&self) -> Option<String> {
-        let short = self.spec().groups.iter().find_map(|group| {
-            let fit = look::fits_empty(self.state(), &group.ask);
-            (fit < u64::from(group.min)).then_some((group, fit))
-        });
-        let (group, fit) = short?;
-        Some(format!(
-            "the cluster without any work would take {fit} of the {} worker(s) that it needs: it cannot start on these nodes",
-            group.min
-        ))
     }
 
     /// The best placements that were refused.

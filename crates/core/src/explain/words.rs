@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use crate::ask::{Amount, Ask};
+use crate::names::QueueName;
 use crate::state::{Group, Resource};
 use crate::time::At;
 
@@ -45,6 +46,11 @@ pub(crate) fn unit(resource: &Resource) -> String {
         Resource::Cpu => "core(s)".to_owned(),
         Resource::Memory => "GiB of memory".to_owned(),
     }
+}
+
+/// A node of the quota tree.
+pub(crate) fn queue(name: &QueueName) -> String {
+    if name.0.is_empty() { "the pool".to_owned() } else { format!("queue {name}") }
 }
 
 /// A length of time, two units of it.

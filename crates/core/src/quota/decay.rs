@@ -1,6 +1,7 @@
-//! Memory of past usage that fades: a mean with a half-life, in integers, so that two replays agree to the last bit.
+//! Memory that fades with a half-life, in integers, so that two replays agree to the last bit: what queues used, and what
+//! models were late with.
 
-use serde::{Deserialize, Serialize};
+use crate::time::At;
 
 /// One half to the power `elapsed / half_life`, in 2^32nds: `1 << 32` is 1. A half-life of 0 forgets at once.
 pub fn half_power(elapsed_ms: u64, half_life_ms: u64) -> u64 {
@@ -41,38 +42,34 @@ const ROOTS: [u64; 16] = [
     4_294_921_870,
 ];
 
-/// The mean of an amount over the past, the younger the heavier: after a half-life of nothing, half of it is left.
-///
-/// The same as KAI's decayed usage `U <- 0.5^(dt/half) U + A dt` up to a constant that normalising takes out, but it does not
-/// depend on how often it is asked to move on.
-#[derive(Serialize, Deserialize, Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Decayed {
-    /// The mean in 2^-20ths of the amount's unit, so that small amounts are not rounded away.
-    mean: i64,
-    at_ms: u64,
+/// Steps of a half-life in which the past fades: 1.1 % each.
+pub const STEPS: u64 = 64;
+
+/// How long a step lasts.
+fn step_ms(half_life_ms: u64) -> u64 {
+    (half_life_ms / STEPS).max(1)
 }
 
-impl Decayed {
-    /// Moves on to `now_ms`; since the last time, `amount` was held.
-    pub fn advance(&mut self, now_ms: u64, amount: i64, half_life_ms: u64) {
-        let kept = i128::from(half_power(now_ms.saturating_sub(self.at_ms), half_life_ms));
-        let amount = i128::from(amount) << 20;
-        let mean = (i128::from(self.mean) * kept + amount * ((1 << 32) - kept)) >> 32;
-        self.mean = i64::try_from(mean).unwrap_or(i64::MAX);
-        self.at_ms = self.at_ms.max(now_ms);
+/// What is left at `to` of what was remembered at `from`. It fades in [`STEPS`] at fixed moments: how often time is moved
+/// forward makes no difference but for rounding, and between two steps nothing changes by itself.
+pub fn faded(value: u64, from: At, to: At, half_life_ms: u64) -> u64 {
+    let step = step_ms(half_life_ms);
+    let steps = (to.0 / step).saturating_sub(from.0 / step);
+    if steps == 0 {
+        return value;
     }
-
-    /// The mean in the amount's unit.
-    pub fn mean(&self) -> i64 {
-        self.mean >> 20
-    }
-
-    /// The mean as parts per million of `capacity`; 0 of no capacity.
-    pub fn ppm_of(&self, capacity: i64) -> u64 {
-        let parts = (i128::from(self.mean) * 1_000_000) >> 20;
-        u64::try_from(parts.checked_div(i128::from(capacity)).unwrap_or(0)).unwrap_or(0)
-    }
+    u64::try_from((u128::from(value) * u128::from(half_power(steps, STEPS))) >> 32).unwrap_or(u64::MAX)
 }
+
+/// The next moment at which the past fades.
+pub fn next_step(now: At, half_life_ms: u64) -> At {
+    let step = step_ms(half_life_ms);
+    At((now.0 / step + 1).saturating_mul(step))
+}
+
+/// What is remembered of holding all of a capacity for ever, as GPU-time, is so many millionths of the capacity over one
+/// half-life: `1 / ln 2`.
+pub const SATURATED_PPM: u64 = 1_442_695;
 
 /// A queue's weight after its past: `max(0, w + k (w - u))`, where `w` is its part of all weights, `u` its part of all decayed
 /// usage, both in parts per million, and `k` in thousandths says how much the past counts (KAI `time-based-fairshare`).
@@ -98,18 +95,28 @@ mod tests {
     }
 
     #[test]
-    fn the_mean_goes_to_what_is_held_and_does_not_depend_on_how_often_it_moves() {
-        let mut often = Decayed::default();
-        for now in 1..=10_000 {
-            often.advance(now, 8_000, 1_000);
+    fn the_past_fades_in_steps_however_often_time_moves_on() {
+        let (half, begin) = (64_000, At(500));
+        assert_eq!(faded(1_000_000, begin, At(999), half), 1_000_000, "nothing fades within a step");
+        assert_eq!(next_step(begin, half), At(1_000));
+        assert_eq!(faded(1_000_000, begin, At(1_000), half), 989_228, "2^(-1/64)");
+        assert_eq!(faded(1_000_000, begin, At(64_500), half), 500_000);
+        assert_eq!(faded(u64::MAX, begin, At(u64::MAX), half), 0);
+        let often = (1..=256).fold(1_000_000_000, |left, at| faded(left, At(250 * (at - 1)), At(250 * at), half));
+        let once = faded(1_000_000_000, At(0), At(64_000), half);
+        assert_eq!(once, 500_000_000);
+        assert!(often <= once && once - often < 300, "{often} {once}");
+    }
+
+    #[test]
+    fn holding_everything_for_ever_is_remembered_as_the_saturated_share() {
+        let half = 64_000;
+        let mut left = 0;
+        for second in 1..=2_000 {
+            left = faded(left, At((second - 1) * 1_000), At(second * 1_000), half) + 1_000;
         }
-        let mut once = Decayed::default();
-        once.advance(10_000, 8_000, 1_000);
-        assert!((once.mean() - 7_992).abs() <= 1, "{once:?}");
-        assert!((often.mean() - once.mean()).abs() <= 40, "{often:?} {once:?}");
-        once.advance(11_000, 0, 1_000);
-        assert!((once.mean() - 3_996).abs() <= 1, "{once:?}");
-        assert_eq!(once.ppm_of(4_000_000) / 10, 99);
+        let ppm = left * 1_000_000 / half;
+        assert!(ppm.abs_diff(SATURATED_PPM) < 10_000, "{ppm}");
     }
 
     #[test]

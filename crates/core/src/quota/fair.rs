@@ -132,7 +132,7 @@ impl Tree {
     }
 
     /// What each node may ask for: its own work and that below, no more than its quota and borrowing limit allow.
-    fn requestable(&self, resource: ResourceIx, requests: &[i64]) -> Vec<i64> {
+    pub fn requestable(&self, resource: ResourceIx, requests: &[i64]) -> Vec<i64> {
         let mut wanted: Vec<i64> = (0..self.len()).map(|node| requests.get(node).copied().unwrap_or(0).max(0)).collect();
         for node in self.bottom_up().iter().copied() {
             let limit = self.quota(node, resource).borrowing_limit;

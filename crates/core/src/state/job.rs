@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::State;
 use crate::ask::Ask;
-use crate::names::QueueName;
+use crate::names::{Namespace, QueueName};
 use crate::plan::{ActionId, Reason};
 use crate::time::At;
 
@@ -15,6 +15,9 @@ pub const HOUR_MS: u64 = 3_600_000;
 #[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct JobSpec {
     pub queue: QueueName,
+    /// Where it was submitted.
+    #[serde(default)]
+    pub namespace: Namespace,
     pub priority: i32,
     /// Who submitted it, and what kind of run it is: run times of the past are remembered by both.
     pub owner: String,
@@ -97,6 +100,7 @@ impl JobSpec {
     pub fn workers(queue: impl Into<QueueName>, min: u32, max: u32, ask: Ask) -> Self {
         Self {
             queue: queue.into(),
+            namespace: Namespace::default(),
             priority: 0,
             owner: String::new(),
             recipe: String::new(),

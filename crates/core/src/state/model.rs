@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use super::{Seat, State};
 use crate::ask::{Amount, Ask};
 use crate::demand::{self, Budget, Demand, Margin, Need, Promise};
-use crate::names::{ModelName, QueueName};
+use crate::names::{ModelName, Namespace, QueueName};
 use crate::plan::{ActionId, Reason};
 use crate::policy::Policy;
 use crate::time::At;
@@ -14,6 +14,9 @@ use crate::time::At;
 #[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
 pub struct ModelSpec {
     pub queue: QueueName,
+    /// Where it was submitted.
+    #[serde(default)]
+    pub namespace: Namespace,
     pub priority: i32,
     pub ask: Ask,
     pub slo_ms: u64,

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{EVICTION_WINDOW_MS, Phase, State};
 use crate::names::QueueName;
+use crate::quota::decay;
 use crate::time::At;
 
 /// Device-milliseconds since the engine was made.
@@ -27,11 +28,6 @@ pub struct Usage {
     pub used_milli: BTreeMap<QueueName, u64>,
 }
 
-/// Steps of a half-life in which the past fades, and what each leaves of it, in millionths: 2^(-1/64). Steps are at fixed
-/// moments, so that it does not matter how often time is moved forward.
-const FADES: u64 = 64;
-const FADE_PPM: u64 = 989_228;
-
 impl State {
     /// Moves time forward: books what was held since, and forgets evictions that left the window.
     pub(crate) fn advance(&mut self, at: At) {
@@ -49,17 +45,10 @@ impl State {
 
     /// Lets the past fade, and adds what queues used for the last `elapsed` milliseconds.
     fn remember_used(&mut self, elapsed: u64) {
-        let step = (self.policy.half_life_ms / FADES).max(1);
-        let fades = self.now.0 / step - (self.now.0 - elapsed) / step;
+        let (from, now, half_life_ms) = (At(self.now.0 - elapsed), self.now, self.policy.half_life_ms);
         let usage = &mut self.usage;
-        if fades > 0 {
-            let halvings = u32::try_from(fades / FADES).unwrap_or(u32::MAX).min(63);
-            for past in usage.decayed_ms.values_mut() {
-                *past >>= halvings;
-                (0..fades % FADES).for_each(|_| *past = past.saturating_mul(FADE_PPM) / 1_000_000);
-            }
-            usage.decayed_ms.retain(|_, past| *past > 0);
-        }
+        usage.decayed_ms.values_mut().for_each(|past| *past = decay::faded(*past, from, now, half_life_ms));
+        usage.decayed_ms.retain(|_, past| *past > 0);
         for (queue, milli) in usage.used_milli.iter().filter(|_| elapsed > 0) {
             let past = usage.decayed_ms.entry(queue.clone()).or_default();
             *past = past.saturating_add(milli.saturating_mul(elapsed) / 1000);
@@ -68,8 +57,7 @@ impl State {
 
     /// The next moment at which the past fades.
     pub(crate) fn next_fade(&self) -> At {
-        let step = (self.policy.half_life_ms / FADES).max(1);
-        At((self.now.0 / step + 1) * step)
+        decay::next_step(self.now, self.policy.half_life_ms)
     }
 
     /// Books what a holder held from `since` until now.

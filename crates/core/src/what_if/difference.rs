@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::eta::Estimate;
 use crate::explain::words;
@@ -10,7 +10,7 @@ use crate::names::JobName;
 use crate::time::At;
 
 /// What is different.
-#[derive(Serialize, Clone, Debug, PartialEq, Eq)]
+#[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
 pub struct Difference {
     /// The changes in few words.
     pub changes: Vec<String>,
@@ -33,7 +33,7 @@ impl Difference {
 }
 
 /// When a job starts.
-#[derive(Serialize, Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq)]
 #[serde(rename_all = "snake_case")]
 pub enum Moment {
     /// There is no such waiting job.
@@ -54,7 +54,7 @@ impl Moment {
 }
 
 /// The start of one job.
-#[derive(Serialize, Clone, Debug, PartialEq, Eq)]
+#[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
 pub struct Shift {
     pub job: JobName,
     pub before: Moment,
@@ -74,7 +74,7 @@ impl Shift {
 }
 
 /// Stops of one job for whatever reason, growth left out.
-#[derive(Serialize, Clone, Debug, PartialEq, Eq)]
+#[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
 pub struct Disruption {
     pub job: JobName,
     pub before: u32,
@@ -84,7 +84,7 @@ pub struct Disruption {
 }
 
 /// One stop.
-#[derive(Serialize, Clone, Debug, PartialEq, Eq)]
+#[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
 pub struct FirstStop {
     pub at: At,
     /// Workers; `to` 0: it waits.
@@ -94,7 +94,7 @@ pub struct FirstStop {
 }
 
 /// Devices of one side.
-#[derive(Serialize, Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Serialize, Deserialize, Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Levels {
     /// Devices that take work, once all that is ordered at first has happened.
     pub gpus: u64,

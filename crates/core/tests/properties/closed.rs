@@ -13,8 +13,9 @@ use super::world::World;
 impl World {
     /// Lets everything that was ordered happen, and time pass, until the engine wants nothing more. Returns the stops.
     pub fn settle(&mut self) -> u64 {
-        // Nothing ends in a closed system: jobs would be put in order for ever.
-        self.tell(Event::PolicySet(Policy { rank_every_ms: SELDOM_MS, ..self.state().policy.clone() }));
+        // Nothing ends in a closed system: jobs would be put in order, and by what was used take turns, for ever.
+        let seldom = Policy { rank_every_ms: SELDOM_MS, half_life_ms: 1_000 * SELDOM_MS, ..self.state().policy.clone() };
+        self.tell(Event::PolicySet(seldom));
         let (before, began) = (self.stops, self.now);
         for round in 0..400 {
             while self.carry_out(0) {

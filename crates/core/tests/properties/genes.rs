@@ -34,7 +34,10 @@ pub struct QueueGene {
     pub class: Option<(u8, QuotaGene)>,
     pub cpu: Option<QuotaGene>,
     pub weight: u32,
+    pub priority: i32,
     pub discipline: u8,
+    /// Which namespaces may submit: any; those of a team; those not of another; those that say they are tested.
+    pub selector: u8,
 }
 
 #[expect(clippy::struct_excessive_bools, reason = "each is a switch of its own")]
@@ -49,6 +52,7 @@ pub struct PolicyGene {
     pub ranks: bool,
     pub keep_surplus: bool,
     pub sigmas_percent: u32,
+    pub fair_reclaim: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -84,6 +88,8 @@ pub struct GroupGene {
     pub cores: u64,
     pub gib: u64,
     pub zone: Option<u8>,
+    /// The zone and rack that it must be in, or would rather be in, by expressions.
+    pub affinity: Option<(u8, u8)>,
     pub tolerates: bool,
     pub spread: Option<SpreadGene>,
 }
@@ -91,6 +97,7 @@ pub struct GroupGene {
 #[derive(Clone, Debug)]
 pub struct JobGene {
     pub queue: usize,
+    pub namespace: u8,
     pub priority: i32,
     pub groups: Vec<GroupGene>,
     pub spread: Option<SpreadGene>,
@@ -158,6 +165,11 @@ pub enum Op {
         gene: QueueGene,
     },
     RemoveQueue(usize),
+    /// The namespace gets these labels, or goes.
+    SetNamespace {
+        namespace: u8,
+        labels: Option<u8>,
+    },
     SetPolicy(PolicyGene),
     ReplicaDies(usize),
     PauseModel {
@@ -207,16 +219,35 @@ fn quota() -> impl Strategy<Value = QuotaGene> {
 
 fn queue() -> impl Strategy<Value = QueueGene> {
     let weight = prop::sample::select(vec![500_u32, 1_000, 3_000]);
-    (0_usize..6, quota(), some(0.25, (0_u8..2, quota())), some(0.15, quota()), weight, 0_u8..3)
-        .prop_map(|(parent, gpu, class, cpu, weight, discipline)| QueueGene { parent, gpu, class, cpu, weight, discipline })
+    let selector = prop_oneof![5 => Just(0_u8), 1 => 1_u8..4];
+    let rest = (weight, prop_oneof![2 => Just(0_i32), 1 => -1_i32..2], selector);
+    (0_usize..6, quota(), some(0.25, (0_u8..2, quota())), some(0.15, quota()), rest, 0_u8..3).prop_map(
+        |(parent, gpu, class, cpu, (weight, priority, selector), discipline)| QueueGene {
+            parent,
+            gpu,
+            class,
+            cpu,
+            weight,
+            priority,
+            discipline,
+            selector,
+        },
+    )
 }
 
 fn policy() -> impl Strategy<Value = PolicyGene> {
     let evictions = prop_oneof![4 => Just(30_u32), 1 => 0_u32..3];
     let rest = (any::<bool>(), any::<bool>());
-    let serving = (often(0.7), prop::sample::select(vec![0_u32, 150]));
+    let serving = (often(0.7), prop::sample::select(vec![0_u32, 150]), often(0.4));
     (often(0.7), prop::sample::select(vec![0_u32, 0, 50, 100]), 0_u32..5, evictions, rest, serving).prop_map(
-        |(topology, history_percent, max_reservations, evictions, (consolidate, ranks), (keep_surplus, sigmas_percent))| {
+        |(
+            topology,
+            history_percent,
+            max_reservations,
+            evictions,
+            (consolidate, ranks),
+            (keep_surplus, sigmas_percent, fair_reclaim),
+        )| {
             PolicyGene {
                 topology,
                 history_percent,
@@ -226,6 +257,7 @@ fn policy() -> impl Strategy<Value = PolicyGene> {
                 ranks,
                 keep_surplus,
                 sigmas_percent,
+                fair_reclaim,
             }
         },
     )
@@ -262,10 +294,10 @@ fn amount() -> impl Strategy<Value = AmountGene> {
 fn group() -> impl Strategy<Value = GroupGene> {
     let size = (prop_oneof![4 => Just(1_u32), 3 => 2_u32..5], prop_oneof![2 => Just(0_u32), 1 => 1_u32..4]);
     let beside = (prop_oneof![2 => Just(0_u64), 1 => 1_u64..4], prop_oneof![2 => Just(0_u64), 1 => 1_u64..9]);
-    let where_to = (some(0.15, 0_u8..2), often(0.3), some(0.2, spread()));
+    let where_to = (some(0.15, 0_u8..2), some(0.15, (0_u8..6, 0_u8..3)), often(0.3), some(0.2, spread()));
     let classes = prop_oneof![3 => Just(0_u8), 2 => 1_u8..5];
     (amount(), size, classes, beside, where_to).prop_map(
-        |(amount, (min, extra), classes, (cores, gib), (zone, tolerates, spread))| GroupGene {
+        |(amount, (min, extra), classes, (cores, gib), (zone, affinity, tolerates, spread))| GroupGene {
             amount,
             min,
             extra,
@@ -273,6 +305,7 @@ fn group() -> impl Strategy<Value = GroupGene> {
             cores,
             gib,
             zone,
+            affinity,
             tolerates,
             spread,
         },
@@ -284,10 +317,20 @@ pub fn job() -> impl Strategy<Value = JobGene> {
     let groups = prop_oneof![4 => prop::collection::vec(group(), 1), 1 => prop::collection::vec(group(), 2..4)];
     let limits = (prop_oneof![3 => Just(0_u64), 1 => prop::sample::select(vec![10_u64, 60])], some(0.2, 0_u32..3));
     let rest = (some(0.6, 1_u64..900), prop::sample::select(vec![0_u64, 2_000]), 0_u8..3);
-    (0_usize..6, -2_i32..3, groups, some(0.2, spread()), often(0.8), limits, rest).prop_map(
-        |(queue, priority, groups, spread, preemptible, (min_runtime_s, max_disruptions), (expected_s, restart_ms, curve))| {
+    let from = (0_usize..6, 0_u8..3);
+    (from, -2_i32..3, groups, some(0.2, spread()), often(0.8), limits, rest).prop_map(
+        |(
+            (queue, namespace),
+            priority,
+            groups,
+            spread,
+            preemptible,
+            (min_runtime_s, max_disruptions),
+            (expected_s, restart_ms, curve),
+        )| {
             JobGene {
                 queue,
+                namespace,
                 priority,
                 groups,
                 spread,
@@ -323,6 +366,7 @@ pub fn op() -> impl Strategy<Value = Op> {
         2 => (at(), node()).prop_map(|(node, gene)| Op::SetNode { node, gene }),
         2 => (at(), queue()).prop_map(|(queue, gene)| Op::SetQueue { queue, gene }),
         1 => at().prop_map(Op::RemoveQueue),
+        1 => (0_u8..3, some(0.8, 0_u8..4)).prop_map(|(namespace, labels)| Op::SetNamespace { namespace, labels }),
         1 => policy().prop_map(Op::SetPolicy),
         1 => at().prop_map(Op::ReplicaDies),
         1 => (0_usize..3, any::<bool>()).prop_map(|(model, paused)| Op::PauseModel { model, paused }),
@@ -336,7 +380,7 @@ pub fn op() -> impl Strategy<Value = Op> {
 
 /// A system in which jobs share: one responsive queue, put in order often. Reclaim and reservations are left to the others.
 pub fn sharing_system() -> impl Strategy<Value = System> {
-    let share = |queue: QueueGene| QueueGene { discipline: 2, class: None, cpu: None, ..queue };
+    let share = |queue: QueueGene| QueueGene { discipline: 2, class: None, cpu: None, selector: 0, ..queue };
     (prop::collection::vec(node(), 1..4), queue().prop_map(share), policy()).prop_map(|(nodes, queue, policy)| {
         let policy = PolicyGene { ranks: true, max_reservations: 0, ..policy };
         System { nodes, queues: vec![queue], policy, models: 0 }
@@ -356,6 +400,7 @@ fn sharer() -> impl Strategy<Value = JobGene> {
             cores: 0,
             gib: 0,
             zone: None,
+            affinity: None,
             tolerates: true,
             spread: None,
         };

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use tidegate_core::Engine;
 use tidegate_core::claims::given_up;
+use tidegate_core::engine::Block;
 use tidegate_core::names::{Class, JobName, QueueName};
 use tidegate_core::plan::{Action, ActionKind, Claimant, Placed, Plan, Reason};
 use tidegate_core::quota::{NodeIx, Tree};
@@ -22,13 +23,19 @@ pub fn check(before: &Engine, after: &Engine, plan: &Plan, misplaced: &BTreeSet<
                 victim(before.state(), after.state().now, action, job);
             }
             ActionKind::StartReplica { model, .. } => {
-                within_quota(after, &after.state().models[model].spec.queue, action);
+                let spec = &after.state().models[model].spec;
+                assert_eq!(
+                    after.refuses_namespace(&spec.queue, &spec.namespace),
+                    None,
+                    "a namespace that may submit: {action:?}"
+                );
+                within_quota(after, &spec.queue, action);
             }
             ActionKind::StopJob { .. } | ActionKind::StopReplica { .. } => {}
         }
     }
     nobody_unstoppable_loses(before.state(), after.state(), plan);
-    strict_queues_keep_their_order(after.state(), plan);
+    strict_queues_keep_their_order(after, plan);
     guarantees_hold(before, after, plan);
 }
 
@@ -36,7 +43,12 @@ pub fn check(before: &Engine, after: &Engine, plan: &Plan, misplaced: &BTreeSet<
 fn is_for_others(reason: &Reason) -> bool {
     matches!(
         reason,
-        Reason::Reclaim { .. } | Reason::Preempt { .. } | Reason::Yield { .. } | Reason::Overstayed { .. } | Reason::Moved { .. }
+        Reason::Reclaim { .. }
+            | Reason::FairShare { .. }
+            | Reason::Preempt { .. }
+            | Reason::Yield { .. }
+            | Reason::Overstayed { .. }
+            | Reason::Moved { .. }
     ) || matches!(reason, Reason::Share { from, to } if to < from)
 }
 
@@ -57,6 +69,8 @@ fn start(engine: &Engine, action: &Action, name: &JobName, workers: &[Placed], m
         together(state, job.spec.spread.as_ref(), &workers.iter().collect::<Vec<_>>(), action);
     }
     if !matches!(action.reason, Reason::Resume { .. }) {
+        let refused = engine.refuses_namespace(&job.spec.queue, &job.spec.namespace);
+        assert_eq!(refused, None, "of a namespace that may submit: {action:?}");
         within_quota(engine, &job.spec.queue, action);
         if !job.spec.preemptible {
             within_own(engine, job, action);
@@ -214,8 +228,9 @@ fn nobody_unstoppable_loses(before: &State, after: &State, plan: &Plan) {
     }
 }
 
-/// Nobody of a strict queue starts while an older or higher one of it waits that could.
-fn strict_queues_keep_their_order(after: &State, plan: &Plan) {
+/// Nobody of a strict queue starts while an older or higher one of it waits, unless that waits for people.
+fn strict_queues_keep_their_order(engine: &Engine, plan: &Plan) {
+    let after = engine.state();
     for action in &plan.actions {
         let ActionKind::StartJob { job: name, .. } = &action.kind else { continue };
         let job = &after.jobs[name];
@@ -225,7 +240,8 @@ fn strict_queues_keep_their_order(after: &State, plan: &Plan) {
         }
         for (other, waiting) in after.jobs.iter().filter(|(_, other)| other.spec.queue == job.spec.queue) {
             let Phase::Waiting { not_before, keep, .. } = &waiting.phase else { continue };
-            let ready = keep.is_empty() && !waiting.is_unwanted() && not_before.is_none_or(|at| at <= after.now);
+            let barred = engine.blocked(other).is_some_and(Block::is_barred);
+            let ready = !barred && keep.is_empty() && !waiting.is_unwanted() && not_before.is_none_or(|at| at <= after.now);
             let first = (-waiting.spec.priority, waiting.submitted) < (-job.spec.priority, job.submitted);
             assert!(!ready || !first, "{other} was first in its strict queue: {action:?}");
         }
@@ -237,7 +253,7 @@ fn guarantees_hold(before: &Engine, after: &Engine, plan: &Plan) {
     let (was, is) = (before.state(), after.state());
     let tree = &after.books().tree;
     for action in &plan.actions {
-        let Reason::Reclaim { by, .. } = &action.reason else { continue };
+        let (Reason::Reclaim { by, .. } | Reason::FairShare { by, .. }) = &action.reason else { continue };
         let claimant = match by {
             Claimant::Job(name) => is.jobs.get(name).map(|job| &job.spec.queue),
             Claimant::Model(name) => is.models.get(name).map(|model| &model.spec.queue),
@@ -283,7 +299,11 @@ fn side(tree: &Tree, claimant: NodeIx, victim: NodeIx) -> Option<NodeIx> {
     tree.path(victim).take_while(|node| !above.contains(node)).last()
 }
 
-/// Whether anything of that side of the tree loses seats in the plan for another reason than reclaim.
+fn is_across(reason: &Reason) -> bool {
+    matches!(reason, Reason::Reclaim { .. } | Reason::FairShare { .. })
+}
+
+/// Whether anything of that side of the tree loses seats in the plan, or may, for another reason than reclaim.
 fn loses_otherwise(was: &State, is: &State, plan: &Plan, tree: &Tree, side: NodeIx) -> bool {
     let inside = |queue: &QueueName| tree.node(queue).is_some_and(|node| tree.path(node).any(|above| above == side));
     let reason = |name: &JobName| {
@@ -292,16 +312,17 @@ fn loses_otherwise(was: &State, is: &State, plan: &Plan, tree: &Tree, side: Node
     let jobs = was.jobs.iter().filter(|(_, job)| inside(&job.spec.queue)).any(|(name, job)| {
         let kept = is.jobs.get(name).map_or(&[][..], firm);
         let lost = given_up(firm(job), kept).next().is_some();
-        lost && reason(name).is_none_or(|action| !matches!(action.reason, Reason::Reclaim { .. }))
+        lost && reason(name).is_none_or(|action| !is_across(&action.reason))
     });
-    // Those that began in this very plan, too.
-    let stops = plan.actions.iter().any(|action| {
-        let queue = match &action.kind {
-            ActionKind::StopReplica { model, .. } => was.models.get(model).map(|model| &model.spec.queue),
-            ActionKind::StopJob { job, .. } => is.jobs.get(job).map(|job| &job.spec.queue),
-            ActionKind::StartJob { .. } | ActionKind::StartReplica { .. } => None,
+    // Those that began in this very plan, too. Who starts there may have it from its own side, of what was ending already.
+    let others = plan.actions.iter().any(|action| {
+        let (queue, starts) = match &action.kind {
+            ActionKind::StopReplica { model, .. } => (was.models.get(model).map(|model| &model.spec.queue), false),
+            ActionKind::StartReplica { model, .. } => (is.models.get(model).map(|model| &model.spec.queue), true),
+            ActionKind::StopJob { job, .. } => (is.jobs.get(job).map(|job| &job.spec.queue), false),
+            ActionKind::StartJob { job, .. } => (is.jobs.get(job).map(|job| &job.spec.queue), true),
         };
-        queue.is_some_and(inside) && !matches!(action.reason, Reason::Reclaim { .. })
+        queue.is_some_and(inside) && (starts || !is_across(&action.reason))
     });
-    jobs || stops
+    jobs || others
 }

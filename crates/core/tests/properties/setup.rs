@@ -2,12 +2,14 @@
 
 use std::collections::BTreeMap;
 
+use tidegate_core::event::Event;
+use tidegate_core::labels::{Labels, Requirement, Rule, Selector};
 use tidegate_core::mig::Profile;
-use tidegate_core::names::{Class, ModelName, NodeName, QueueName};
+use tidegate_core::names::{Class, ModelName, Namespace, NodeName, QueueName};
 use tidegate_core::policy::Policy;
 use tidegate_core::state::{
-    Amount, Ask, ClassWish, Device, Discipline, Group, JobSpec, ModelMemory, ModelSpec, NodeSpec, Queue, Quota, Resource,
-    SpeedPoint, Spread, Taint,
+    Affinity, Amount, Ask, ClassWish, Device, Discipline, Group, JobSpec, ModelMemory, ModelSpec, NodeSpec, Preference, Queue,
+    Quota, Resource, SpeedPoint, Spread, Taint, Term,
 };
 
 use super::genes::{AmountGene, GroupGene, JobGene, NodeGene, PolicyGene, QueueGene, QuotaGene, SpreadGene};
@@ -71,9 +73,38 @@ pub fn queue(index: usize, gene: &QueueGene) -> Queue {
         parent: (gene.parent < index).then(|| queue_name(gene.parent)),
         quotas,
         weight_milli: gene.weight,
+        priority: gene.priority,
         discipline: [Discipline::StrictFifo, Discipline::BestEffort, Discipline::Responsive][usize::from(gene.discipline)],
         budget_ms: None,
+        namespaces: selector(gene.selector),
     }
+}
+
+fn requirement(key: &str, rule: Rule) -> Requirement {
+    Requirement { key: key.to_owned(), rule }
+}
+
+fn selector(gene: u8) -> Option<Selector> {
+    let expression = |key: &str, rule: Rule| Selector { match_expressions: vec![requirement(key, rule)], ..Selector::default() };
+    match gene {
+        0 => None,
+        1 => Some(Selector { match_labels: Labels::from([("team".to_owned(), "0".to_owned())]), ..Selector::default() }),
+        2 => Some(expression("team", Rule::NotIn(vec!["1".to_owned()]))),
+        _ => Some(expression("tested", Rule::Exists)),
+    }
+}
+
+pub fn namespace_name(index: u8) -> Namespace {
+    Namespace(format!("n{index}"))
+}
+
+/// With labels of a team, tested or not; or gone.
+pub fn namespace(index: u8, labels: Option<u8>) -> Event {
+    let name = namespace_name(index);
+    let Some(gene) = labels else { return Event::NamespaceGone(name) };
+    let team = ("team".to_owned(), (gene % 2).to_string());
+    let tested = (gene >= 2).then(|| ("tested".to_owned(), String::new()));
+    Event::NamespaceSeen { name, labels: std::iter::once(team).chain(tested).collect() }
 }
 
 pub fn policy(gene: &PolicyGene) -> Policy {
@@ -88,6 +119,7 @@ pub fn policy(gene: &PolicyGene) -> Policy {
         // Not of their own, so that there are no more systems than before: both of both come up.
         share_sizes: gene.sigmas_percent == 0,
         burst_sigmas_percent: gene.sigmas_percent,
+        fair_reclaim: gene.fair_reclaim,
         ..Policy::default()
     }
 }
@@ -108,6 +140,23 @@ fn classes(gene: u8) -> Vec<ClassWish> {
     }
 }
 
+fn affinity((required, preferred): (u8, u8)) -> Affinity {
+    let of = |key: &str, rule: Rule| Term(vec![requirement(key, rule)]);
+    let required = match required {
+        0 => vec![of("zone", Rule::In(vec!["0".to_owned()])), of("rack", Rule::Exists)],
+        1 => vec![Term(vec![requirement("zone", Rule::Lt(1)), requirement("block", Rule::NotIn(vec!["1".to_owned()]))])],
+        2 => vec![of("rack", Rule::DoesNotExist)],
+        _ => Vec::new(),
+    };
+    let rather = |weight: u32, term: Term| Preference { weight, term };
+    let preferred = match preferred {
+        0 => Vec::new(),
+        1 => vec![rather(10, of("zone", Rule::Gt(0)))],
+        _ => vec![rather(60, of("rack", Rule::In(vec!["1".to_owned()]))), rather(40, of("zone", Rule::Lt(1)))],
+    };
+    Affinity { required, preferred }
+}
+
 fn ask(gene: &GroupGene) -> Ask {
     Ask {
         amount: match gene.amount {
@@ -121,6 +170,7 @@ fn ask(gene: &GroupGene) -> Ask {
         cpu_milli: gene.cores * 1_000,
         memory_mib: gene.gib * GIB,
         selector: gene.zone.map(|zone| ("zone".to_owned(), vec![zone.to_string()])).into_iter().collect(),
+        affinity: gene.affinity.map(affinity).unwrap_or_default(),
         tolerations: if gene.tolerates { vec!["special".to_owned()] } else { Vec::new() },
     }
 }
@@ -155,6 +205,7 @@ fn curve(gene: u8) -> Vec<SpeedPoint> {
 pub fn job(gene: &JobGene, queues: usize) -> JobSpec {
     let plain = JobSpec::workers(queue_name(gene.queue % queues.max(1)), 1, 1, Ask::default());
     JobSpec {
+        namespace: namespace_name(gene.namespace),
         priority: gene.priority,
         owner: format!("u{}", gene.priority.rem_euclid(2)),
         recipe: format!("r{}", gene.groups.len()),
@@ -175,6 +226,7 @@ pub fn model(index: usize, generation: u64, queues: usize) -> ModelSpec {
     let amount = if index == 2 { Amount::MemoryMib(20_000) } else { Amount::Whole(1) };
     ModelSpec {
         queue: queue_name(index % queues.max(1)),
+        namespace: namespace_name(0),
         priority: i32::try_from(index).unwrap(),
         ask: Ask { amount, ..Ask::default() },
         slo_ms: 250,

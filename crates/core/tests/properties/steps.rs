@@ -42,6 +42,7 @@ impl World {
                 let index = queue % self.queues;
                 self.tell(Event::QueueSet { name: setup::queue_name(index), queue: setup::queue(index, gene) });
             }
+            Op::SetNamespace { namespace, labels } => self.tell(setup::namespace(*namespace, *labels)),
             Op::RemoveQueue(queue) => self.tell(Event::QueueRemoved(setup::queue_name(queue % self.queues))),
             Op::SetPolicy(gene) => {
                 self.everybody_is_misplaced();

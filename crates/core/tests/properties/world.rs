@@ -49,6 +49,10 @@ impl World {
                 world.tell(Event::DeviceSeen(device));
             }
         }
+        // The third namespace is not known at first.
+        for index in 0..2 {
+            world.tell(setup::namespace(index, Some(index)));
+        }
         for (index, gene) in system.queues.iter().enumerate() {
             world.tell(Event::QueueSet { name: setup::queue_name(index), queue: setup::queue(index, gene) });
         }

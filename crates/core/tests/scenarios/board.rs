@@ -1,15 +1,16 @@
 //! Sets a case up, lets the engine decide, and says in words what it did.
 
-use tidegate_core::engine::Block;
+use tidegate_core::engine::{Block, Impossible};
 use tidegate_core::event::{Event, JobExit, Outcome};
-use tidegate_core::names::{Class, DeviceId, JobName, NodeName, QueueName};
+use tidegate_core::labels::Selector;
+use tidegate_core::names::{Class, DeviceId, JobName, Namespace, NodeName, QueueName};
 use tidegate_core::plan::{Action, ActionId, ActionKind, Placed, Plan, Reason};
 use tidegate_core::policy::Policy;
 use tidegate_core::state::{Device, Discipline, NodeSpec, Phase, Queue, Quota, Resource, Run, Seat, Taint};
 use tidegate_core::time::At;
 use tidegate_core::{Engine, State};
 
-use super::table::{Case, JobLine, Line, job, number, pair, range, time};
+use super::table::{Case, JobLine, Line, job, number, pair, range, term, time};
 
 const NOW: At = At(10_000_000);
 
@@ -28,6 +29,7 @@ pub fn play(case: &Case) -> Result<(), String> {
     for (section, lines) in &case.sections {
         match section.as_str() {
             "policy" => lines.iter().for_each(|line| board.policy(line)),
+            "namespaces" => lines.iter().for_each(|line| board.namespace(line)),
             "nodes" => lines.iter().for_each(|line| board.node(line)),
             "queues" => lines.iter().for_each(|line| board.queue(line)),
             "running" => lines.iter().for_each(|line| board.running(&job(line))),
@@ -63,10 +65,19 @@ impl Board {
                 "levels" => policy.levels = value.split(',').map(str::to_owned).collect(),
                 "reservations" => policy.max_reservations = number(value),
                 "cap" => policy.max_evictions_per_minute = number(value),
+                "fair" => policy.fair_reclaim = true,
+                "history" => policy.history_percent = number(value),
+                "half" => policy.half_life_ms = time(value),
                 other => panic!("no policy `{other}`"),
             }
         }
         self.tell(Event::PolicySet(policy));
+    }
+
+    fn namespace(&mut self, line: &Line) {
+        let (name, labels) = line.split_first().unwrap();
+        let labels = labels.iter().map(|word| pair(word)).map(|(key, value)| (key.to_owned(), value.to_owned())).collect();
+        self.tell(Event::NamespaceSeen { name: Namespace::from(name.as_str()), labels });
     }
 
     fn node(&mut self, line: &Line) {
@@ -112,6 +123,8 @@ impl Board {
             match key {
                 "parent" => queue.parent = Some(QueueName::from(value)),
                 "weight" => queue.weight_milli = number::<u32>(value) * 1_000,
+                "priority" => queue.priority = number(value),
+                "takes" => queue.namespaces = Some(Selector { match_expressions: term(value).0, ..Selector::default() }),
                 "strict" => queue.discipline = Discipline::StrictFifo,
                 "responsive" => queue.discipline = Discipline::Responsive,
                 "borrow" => queue.quotas.get_mut(&last).unwrap().borrowing_limit = Some(number::<i64>(value) * unit),
@@ -194,6 +207,10 @@ impl Board {
                     self.tell(Event::JobExited { name, attempt, exit: JobExit::Succeeded });
                 }
                 [device, "drains"] => self.tell(Event::DeviceDrained { id: DeviceId::from(*device), drained: true }),
+                [node, "gone"] => self.tell(Event::NamespaceGone(Namespace::from(*node))),
+                ["namespace", ..] => self.namespace(&line.iter().skip(1).cloned().collect()),
+                ["node", ..] => self.node(&line.iter().skip(1).cloned().collect()),
+                ["queue", ..] => self.queue(&line.iter().skip(1).cloned().collect()),
                 [node, "is", "lost"] => self.tell(Event::NodeLost(NodeName::from(*node))),
                 [name, "comes:", ..] => {
                     let rest = line.iter().skip(2).cloned();
@@ -249,6 +266,24 @@ fn why(block: &Block) -> String {
         Block::Behind(first) => format!("behind {first}"),
         Block::EvictionCap => "cap".to_owned(),
         Block::Queue(problem) => problem.clone(),
+        Block::Namespace(_) => "its namespace".to_owned(),
+        Block::Impossible(why) => format!("never ({})", never(why)),
+    }
+}
+
+/// The field that makes it impossible.
+fn never(why: &Impossible) -> String {
+    match why {
+        Impossible::Affinity { problem, .. } => problem.to_string(),
+        Impossible::Class { .. } => "class".to_owned(),
+        Impossible::Labels { .. } => "labels".to_owned(),
+        Impossible::Amount { .. } => "size of a worker".to_owned(),
+        Impossible::Beside { .. } => "cores or memory".to_owned(),
+        Impossible::Workers { .. } => "workers".to_owned(),
+        Impossible::Level { level, .. } => format!("no level {level}"),
+        Impossible::Spread { level, .. } => format!("one {level}"),
+        Impossible::Together { .. } => "its groups together".to_owned(),
+        Impossible::Quota { at, resource, .. } => format!("{} of {at}", String::from(resource.clone())),
     }
 }
 
@@ -270,6 +305,7 @@ fn action_told(state: &State, action: &Action) -> String {
         ActionKind::StopJob { job, resume_with, .. } => {
             let by = match &action.reason {
                 Reason::Reclaim { by, .. }
+                | Reason::FairShare { by, .. }
                 | Reason::Preempt { by, .. }
                 | Reason::Moved { by, .. }
                 | Reason::Overstayed { by, .. }

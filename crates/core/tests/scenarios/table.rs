@@ -2,8 +2,9 @@
 
 use std::collections::BTreeMap;
 
+use tidegate_core::labels::{Requirement, Rule};
 use tidegate_core::mig::Profile;
-use tidegate_core::state::{Amount, Ask, ClassWish, Group, JobSpec, Spread};
+use tidegate_core::state::{Amount, Ask, ClassWish, Group, JobSpec, Preference, Spread, Term};
 
 /// One line of a section, in words.
 pub type Line = Vec<String>;
@@ -15,7 +16,7 @@ pub struct Case {
     pub sections: Vec<(String, Vec<Line>)>,
 }
 
-const SECTIONS: [&str; 7] = ["policy", "nodes", "queues", "running", "waiting", "expect", "later"];
+const SECTIONS: [&str; 8] = ["policy", "namespaces", "nodes", "queues", "running", "waiting", "expect", "later"];
 
 /// The cases of a text. A section goes on until the next word at the beginning of a line.
 pub fn cases(text: &str) -> Vec<Case> {
@@ -111,6 +112,21 @@ fn classes(text: &str) -> Vec<ClassWish> {
     text.split(',').map(wish).collect()
 }
 
+/// `KEY:VALUE,VALUE`, `KEY:>N`, `KEY:<N`, `KEY` or `!KEY`, joined by `&`.
+pub fn term(text: &str) -> Term {
+    let requirement = |text: &str| {
+        let (key, rule) = match text.split_once(':') {
+            Some((key, value)) if value.starts_with('>') => (key, Rule::Gt(number(&value[1..]))),
+            Some((key, value)) if value.starts_with('<') => (key, Rule::Lt(number(&value[1..]))),
+            Some((key, values)) => (key, Rule::In(values.split(',').map(str::to_owned).collect())),
+            None if text.starts_with('!') => (&text[1..], Rule::DoesNotExist),
+            None => (text, Rule::Exists),
+        };
+        Requirement { key: key.to_owned(), rule }
+    };
+    Term(text.split('&').map(requirement).collect())
+}
+
 /// A job: its specification, what else is said of it, and its places.
 pub struct JobLine {
     pub name: String,
@@ -144,6 +160,13 @@ pub fn job(line: &Line) -> JobLine {
             "least" => spec.min_runtime_ms = time(value),
             "disruptions" => spec.max_disruptions_per_hour = number(value),
             "estimate" => spec.expected_ms = Some(time(value)),
+            "from" => spec.namespace = value.into(),
+            "must" => each(&mut spec, &|ask| ask.affinity.required.push(term(value))),
+            "rather" => {
+                let (weight, wish) = value.split_once(':').unwrap_or_else(|| panic!("rather=WEIGHT:KEY:...: {value}"));
+                let wish = Preference { weight: number(weight), term: term(wish) };
+                each(&mut spec, &|ask| ask.affinity.preferred.push(wish.clone()));
+            }
             "since" | "checkpoint" => drop(said.insert(key.to_owned(), value.to_owned())),
             label => each(&mut spec, &|ask| drop(ask.selector.insert(label.to_owned(), vec![value.to_owned()]))),
         }

@@ -102,7 +102,9 @@ function updateJob(row, job, now) {
   const [metric] = Object.entries(job.metrics);
   write(part(".metric .value"), metric ? `${metric[0]} ${figure(metric[1])}` : "");
   if (metric) drawChart(part(".chart"), remember(`metric/${job.name}`, now, metric[1]), now, { fit: true });
-  write(part(".reason"), job.failures ? `${job.reason} (${job.failures} failures)` : job.reason);
+  const failures = job.failures ? ` (${job.failures} failures)` : "";
+  const start = job.eta ? `; expected to start ${job.eta.text}` : "";
+  write(part(".reason"), `${job.reason}${failures}${start}`);
 }
 
 /** A box for each worker that the job could have; more than a dozen are a figure. */

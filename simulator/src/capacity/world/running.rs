@@ -22,7 +22,6 @@ pub struct Run {
     resizes: u32,
     version: u32,
     ended: Option<Ms>,
-    lent_ms: f64,
 }
 
 impl Run {
@@ -42,7 +41,6 @@ impl Run {
             resizes: 0,
             version: 0,
             ended: None,
-            lent_ms: 0.0,
         }
     }
 
@@ -85,7 +83,6 @@ impl Run {
             self.wait_ms += now.saturating_sub(self.since);
             return 0.0;
         }
-        self.lent_ms += if self.class > 0 { f64::from(self.gpus) * now.saturating_sub(self.since) as f64 } else { 0.0 };
         let ran_s = now.saturating_sub(self.works_from) as f64 / 1000.0;
         let every = costs.checkpoint_every_s;
         let kept_s = if is_stop && every > 0.0 { (ran_s / every).floor() * every } else { ran_s };
@@ -98,12 +95,10 @@ impl Run {
         (self.gpus > 0).then(|| self.works_from + to_ms(self.left_s / self.rate))
     }
 
-    /// It ended. Returns GPU-hours it had on classes other than the first.
-    pub fn end(&mut self, at: Ms) -> f64 {
-        self.lent_ms += if self.class > 0 { f64::from(self.gpus) * at.saturating_sub(self.since) as f64 } else { 0.0 };
+    /// It ended.
+    pub fn end(&mut self, at: Ms) {
         self.gpus = 0;
         self.ended = Some(at);
-        self.lent_ms / 3_600_000.0
     }
 
     /// Its figures, once ended.
@@ -154,10 +149,9 @@ mod tests {
     }
 
     #[test]
-    fn a_slower_class_takes_longer_and_counts_as_lent() {
+    fn a_slower_class_takes_longer() {
         let mut run = run(1_000.0);
         run.change(1_000, 1, 2, 0.5, &COSTS);
         assert_eq!(run.ends_at(), Some(2_001_000));
-        assert!((run.end(2_001_000) - 2.0 * 2_000.0 / 3600.0).abs() < 1e-6);
     }
 }

@@ -1,4 +1,5 @@
 use super::super::fifo::Fifo;
+use super::super::outcome::Sample;
 use super::super::{Ask, ModelSpec};
 use super::*;
 use crate::inference::service::BatchTime;
@@ -7,8 +8,8 @@ use crate::inference::{Series, Window};
 const COSTS: Costs = Costs { restart_s: 30.0, checkpoint_every_s: 600.0, evict_s: 10.0, scaling_exponent: 1.0 };
 
 fn setup(gpus: u32) -> Setup {
-    let classes = vec![GpuClass { name: "V100".into(), gpus, speed: 1.0 }];
-    Setup { classes, costs: COSTS, round_ms: 60_000, measured_ms: 600_000, limit_ms: 1_000_000_000 }
+    let classes = vec![GpuClass { name: "V100".into(), gpus, models: 2, speed: 1.0 }];
+    Setup { classes, costs: COSTS, round_ms: 60_000, measured_ms: 600_000, sample_every_ms: 60_000, limit_ms: 1_000_000_000 }
 }
 
 fn job(job: u32, gpus: u32, arrives: Ms, work_s: f64) -> Job {
@@ -23,6 +24,10 @@ fn jobs_wait_run_and_end_as_first_come_first_served_says() {
     assert!((outcome.jobs[0].jct_s - 100.0).abs() < 1e-9);
     assert!((outcome.jobs[1].wait_s - 120.0).abs() < 1e-9, "the end at 100 s is seen at the round of 120 s");
     assert!((outcome.classes[0].training - 200.0 / 600.0).abs() < 1e-9);
+    assert!((outcome.lent_gpu_hours - 2.0 * 200.0 / 3600.0).abs() < 1e-9, "two of the four belong to models");
+    let sample =
+        |at_ms, training_gpus, waiting_jobs, lent_gpus| Sample { at_ms, training_gpus, serving_gpus: 0, waiting_jobs, lent_gpus };
+    assert_eq!(outcome.samples[..3], [sample(0, 4, 1, 2), sample(60_000, 4, 1, 2), sample(120_000, 4, 0, 2)]);
 }
 
 #[test]

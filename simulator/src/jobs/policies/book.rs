@@ -17,35 +17,18 @@ pub struct Entry {
     pub preemptible: bool,
     /// What its run time is looked up by.
     pub group: Group,
-    pub submitted: Ms,
-    /// Since when it waits; meaningless while it runs.
-    pub waits_since: Ms,
-    /// Time in the queue before `waits_since`.
-    pub waited_before: Ms,
     pub held: Option<Held>,
     pub started: Ms,
     /// Time run before `started` and kept at the stop.
     pub kept_ms: Ms,
     /// As last reported; the start before the first report.
     pub checkpoint_at: Ms,
-    pub stops: u32,
-    pub done: bool,
 }
 
 impl Entry {
     /// Time run so far, work lost at stops left out.
     pub fn ran_ms(&self, now: Ms) -> Ms {
         self.kept_ms + if self.held.is_some() { now - self.started } else { 0 }
-    }
-
-    /// Time in the queue so far.
-    pub fn waited_ms(&self, now: Ms) -> Ms {
-        self.waited_before + if self.held.is_none() { now - self.waits_since } else { 0 }
-    }
-
-    /// Time that a stop would lose: since the checkpoint, and the restart.
-    pub fn stop_cost_ms(&self, now: Ms, restart_ms: Ms) -> Ms {
-        now.saturating_sub(self.checkpoint_at) + restart_ms
     }
 }
 
@@ -85,15 +68,10 @@ impl Book {
             queue,
             preemptible: wish.preemptible,
             group: Group { owner, gpus: wish.gpus },
-            submitted: now,
-            waits_since: now,
-            waited_before: 0,
             held: None,
             started: now,
             kept_ms: 0,
             checkpoint_at: now,
-            stops: 0,
-            done: false,
         });
     }
 
@@ -108,7 +86,6 @@ impl Book {
     pub fn finished(&mut self, now: Ms, job: JobIx) {
         let entry = self.job_mut(job);
         entry.kept_ms = entry.ran_ms(now);
-        entry.done = true;
         self.release(job);
     }
 
@@ -116,7 +93,6 @@ impl Book {
     pub fn start(&mut self, now: Ms, job: JobIx, held: Held, orders: &mut Vec<Order>) {
         self.floor.take(&held);
         let entry = self.job_mut(job);
-        entry.waited_before += now - entry.waits_since;
         entry.started = now;
         entry.checkpoint_at = now;
         entry.held = Some(held.clone());
@@ -125,26 +101,11 @@ impl Book {
     }
 
     /// Orders a stop and notes it.
-    pub fn stop(&mut self, now: Ms, job: JobIx, orders: &mut Vec<Order>) {
+    pub fn stop(&mut self, job: JobIx, orders: &mut Vec<Order>) {
         let entry = self.job_mut(job);
         entry.kept_ms += entry.checkpoint_at.saturating_sub(entry.started);
-        entry.waits_since = now;
-        entry.stops += 1;
         self.release(job);
         orders.push(Order::Stop { job });
-    }
-
-    /// Orders a move to another place and notes it. The job saves first: nothing is lost but the restart.
-    pub fn shift(&mut self, now: Ms, job: JobIx, held: Held, orders: &mut Vec<Order>) {
-        self.floor.take(&held);
-        let entry = self.job_mut(job);
-        entry.kept_ms = entry.ran_ms(now);
-        entry.started = now;
-        entry.checkpoint_at = now;
-        if let Some(old) = entry.held.replace(held.clone()) {
-            self.floor.give(&old);
-        }
-        orders.push(Order::Resize { job, held });
     }
 
     fn release(&mut self, job: JobIx) {

@@ -165,7 +165,9 @@ impl Policy for EnginePolicy {
     }
 
     fn submitted(&mut self, now: Ms, job: JobIx, wish: &Wish) {
-        let wish = &Wish { queue: if self.one_queue { "all".to_owned() } else { wish.queue.clone() }, ..wish.clone() };
+        // Traces without queues leave it empty, which is no queue's name.
+        let one_queue = self.one_queue || wish.queue.is_empty();
+        let wish = &Wish { queue: if one_queue { "all".to_owned() } else { wish.queue.clone() }, ..wish.clone() };
         if self.queues.insert(wish.queue.clone()) {
             let queue = Queue { discipline: Discipline::Responsive, ..Queue::default() };
             self.tell(now, Event::QueueSet { name: QueueName::from(wish.queue.clone()), queue });

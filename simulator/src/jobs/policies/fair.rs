@@ -99,7 +99,7 @@ impl Fair {
 
     fn take_from(&mut self, now: Ms, victims: &[JobIx], job: JobIx, orders: &mut Vec<Order>) {
         for &victim in victims {
-            self.book.stop(now, victim, orders);
+            self.book.stop(victim, orders);
             self.queues[self.book.job(victim).queue as usize].held -= self.book.job(victim).gpus;
             self.waits(victim);
         }

@@ -74,19 +74,6 @@ impl History {
         left.max(1000)
     }
 
-    /// Least expected time per completion (the Gittins rank): the least over all spans d of E[min(left, d)] / P(left <= d).
-    pub fn rank(&self, group: Group, ran: Ms) -> Ms {
-        let Some(longer) = self.longer(group, ran) else { return ran.max(self.unknown_ms) };
-        let count = longer.len() as u64;
-        let (mut spent, mut best) = (0, Ms::MAX);
-        for (done, total) in (1..).zip(longer) {
-            let left = total - ran;
-            spent += left;
-            best = best.min((spent + (count - done) * left) / done);
-        }
-        best.max(1000)
-    }
-
     /// Run times longer than `ran`, ascending, of the narrowest group that has enough of them.
     fn longer(&self, group: Group, ran: Ms) -> Option<&[Ms]> {
         keys(group).iter().find_map(|key| {
@@ -143,16 +130,5 @@ mod tests {
             history.ended(OWN, 5_000);
         }
         assert_eq!(history.left(OWN, 0, 100), 5_000);
-    }
-
-    #[test]
-    fn the_rank_rests_on_the_likely_early_end() {
-        let mut history = History::new(10, 1, 1);
-        for _ in 0..9 {
-            history.ended(OWN, 10_000);
-        }
-        history.ended(OWN, 10_000_000);
-        assert_eq!(history.rank(OWN, 0), 11_111);
-        assert_eq!(history.rank(OWN, 10_000), 9_990_000);
     }
 }

@@ -69,7 +69,7 @@ impl Tiresias {
                 continue;
             };
             for victim in victims {
-                self.book.stop(now, victim, orders);
+                self.book.stop(victim, orders);
                 self.queue.insert(self.book.job(victim).gpus, self.rank(now, victim), victim);
             }
             self.start(now, first, orders);

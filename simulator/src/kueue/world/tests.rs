@@ -2,7 +2,7 @@ use tidegate_core::quota::{QueueQuota, Quota};
 
 use super::super::greedy::Greedy;
 use super::super::rule::{Rule, RuleSettings, Strategy};
-use super::super::{Scene, generate, settings};
+use super::super::{Class, Layout, Scene, Wish, generate, settings};
 use super::*;
 
 const LATENCY: Latency = Latency { cycle_us: 1000, admit_us: 10_000, evict_us: 5_000, release_ms: 7 };
@@ -125,4 +125,24 @@ fn every_placement_in_the_tas_study_keeps_its_wish_and_every_workload_ends() {
     let rule = Rule::new(&setup.scene, RuleSettings { strategy: Strategy::BestEffortFifo, ..settings.rule }).unwrap();
     let figures = play(&setup, &mut Checked(rule, setup.clone())).unwrap();
     assert_eq!(figures.workloads, 15_000);
+}
+
+/// Whether every pod of a class is where its wish allows it.
+fn keeps_wish(layout: &Layout, class: &Class, nodes: &[(u32, u32)]) -> bool {
+    let domains = |level: u8| {
+        let mut domains: Vec<(u32, u32)> = Vec::new();
+        for (node, pods) in nodes {
+            let domain = node / layout.width(level).max(1);
+            match domains.iter_mut().find(|(known, _)| *known == domain) {
+                Some((_, sum)) => *sum += pods,
+                None => domains.push((domain, *pods)),
+            }
+        }
+        domains
+    };
+    match class.wish {
+        Some(Wish::Required { level }) => domains(level).len() == 1,
+        Some(Wish::Slices { level, size }) => domains(level).iter().all(|(_, pods)| pods % size == 0),
+        Some(Wish::Preferred { .. }) | None => true,
+    }
 }

@@ -30,7 +30,7 @@ fn a_folder_without_the_lists_is_named() {
 fn baselines_come_out_and_goals_are_reached_on_a_sample() {
     let Some(data) = std::env::var_os("TIDEGATE_DATA").map(PathBuf::from) else { return };
     let lists = ["default", "multigpu40"].map(str::to_owned).to_vec();
-    let study = run_with(&Settings { last_seed: 42, lists, ..settings() }, &data.join("openb")).unwrap();
+    let study = run_with(&Settings { last_seed: 42, lists, ..settings() }, &data.join("openb"), false).unwrap();
     assert!(study.passed(), "{study}");
     assert_eq!(study.rows.len(), 6, "random and best fit on the default list, FGD and ours on both at two loads");
 }

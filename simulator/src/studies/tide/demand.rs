@@ -8,6 +8,7 @@ use crate::Error;
 use crate::capacity::{Model, ModelSpec};
 use crate::inference::servegen;
 use crate::inference::service::Measured;
+use crate::trace::Bad;
 
 /// How the rates become models.
 #[derive(Deserialize, Clone, Debug)]
@@ -46,7 +47,7 @@ pub struct Family {
 /// All models, families in the order of the settings.
 pub fn models(data: &Path, inference: &Inference) -> Result<Vec<Model>, Error> {
     let folder = data.join("servegen");
-    let totals = servegen::totals(&folder.join("derived_total_rate.csv"))?;
+    let totals = servegen::totals(&folder.join("derived_total_rate.csv"), &mut Bad::stops())?;
     let on = &inference.measured;
     let measured = Measured::fit(&data.join("splitwise/perf_model.csv"), &on.model, &on.hardware, on.tensor_parallel)?;
     let mut models = Vec::new();

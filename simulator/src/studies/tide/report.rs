@@ -61,6 +61,8 @@ fn rows(settings: &Settings, sizes: &Sizes) -> Vec<Row> {
             100.0 * sizes.ours.attained,
             Some(Goal::AtLeast(100.0 * settings.inference.attainment)),
         ),
+        Row::plain("stops per job-hour", "1/h", Some(sizes.pool.disturbed.0), sizes.ours.disturbed.0),
+        Row::plain("resizes per job-hour", "1/h", Some(sizes.pool.disturbed.1), sizes.ours.disturbed.1),
         factor("part: our order in each team's pool", sizes.teams.gpus, sizes.teams_ours.gpus),
         factor("part: pooling of the teams", sizes.teams_ours.gpus, sizes.pool_ours.gpus),
         factor("part: lending", sizes.pool_ours.gpus, sizes.lending.gpus),

@@ -7,7 +7,6 @@ use crate::capacity::fifo::Fifo;
 use crate::capacity::outcome::{Ended, Outcome, Spread};
 use crate::capacity::world::{self, Setup};
 use crate::capacity::{CapacityPolicy, GpuClass, Job, Model, ModelSpec};
-use crate::inference::queueing::Server;
 
 /// Who is served first inside a pool.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,6 +28,8 @@ pub struct Sized {
     /// Teams whose p99 wait is above the wanted one, and their part of all jobs.
     pub late_teams: (usize, f64),
     pub attained: f64,
+    /// Stops and resizes per job-hour.
+    pub disturbed: (f64, f64),
     /// Models below the wanted share, and their part of all requests.
     pub below: (usize, f64),
     pub figures: serde_json::Value,
@@ -56,7 +57,7 @@ impl<'a> Sizing<'a> {
 
     /// GPUs of all models' own pools, each the smallest that answers the wanted share of its model's requests.
     pub fn static_inference(&self) -> u32 {
-        self.models.iter().map(|model| fewest(model, self.settings.inference.attainment) * model.spec.gpus).sum()
+        self.models.iter().map(|model| model.own_gpus(self.settings.inference.attainment)).sum()
     }
 
     /// Each team its own GPUs.
@@ -126,13 +127,16 @@ impl<'a> Sizing<'a> {
     }
 
     fn setup(&self, gpus: u32, with_models: bool) -> Setup {
-        let classes = vec![GpuClass { name: "H100".to_owned(), gpus, speed: 1.0 }];
+        // All of it is owed to the models, so what jobs use comes back as fast as demand rises.
+        let models = if with_models { gpus } else { 0 };
+        let classes = vec![GpuClass { name: "H100".to_owned(), gpus, models, speed: 1.0 }];
         let last = self.jobs.last().map_or(0, |job| job.arrives);
         Setup {
             classes,
             costs: self.settings.costs,
             round_ms: self.settings.round_s * 1000,
             measured_ms: if with_models { last } else { 0 },
+            sample_every_ms: 0,
             limit_ms: 400 * 86_400_000,
         }
     }
@@ -157,25 +161,11 @@ impl<'a> Sizing<'a> {
             worst_team_p99_wait_s: (0..=teams).map(of_team).fold(0.0, f64::max),
             late_teams: (late.len(), late_jobs as f64 / outcome.jobs.len().max(1) as f64),
             attained: outcome.attained(),
+            disturbed: outcome.disturbances_per_job_hour(),
             below: (below.count(), share),
             figures: outcome.figures(),
         }
     }
-}
-
-fn fewest(model: &Model, target: f64) -> u32 {
-    let server: Server = model.spec.batch.server(model.spec.slo_s, model.spec.max_rows, 1);
-    let all: f64 = model.demand.windows.iter().map(|window| window.rate_rps).sum();
-    let keeps = |replicas: u32| {
-        let inside = |w: &crate::inference::Window| w.rate_rps * server.attainment(w.rate_rps, w.burst, f64::from(replicas));
-        model.demand.windows.iter().map(inside).sum::<f64>() >= target * all
-    };
-    let (mut low, mut high) = (1_u32, 1 << 16);
-    while low < high {
-        let middle = low.midpoint(high);
-        if keeps(middle) { high = middle } else { low = middle + 1 }
-    }
-    low
 }
 
 /// The smallest of `low, low + step, ..` that keeps, with its outcome. More GPUs are taken to keep what fewer do.
@@ -234,27 +224,5 @@ mod tests {
     #[test]
     fn no_size_that_keeps_is_an_error_that_says_what_to_raise() {
         assert!(search(31).unwrap_err().to_string().contains("raise pool_gpus"));
-    }
-
-    #[test]
-    fn a_static_pool_is_no_larger_than_its_model_needs() {
-        use crate::capacity::ModelSpec;
-        use crate::inference::service::BatchTime;
-        use crate::inference::{Series, Window};
-        let spec = ModelSpec {
-            name: "m".into(),
-            class: 0,
-            gpus: 1,
-            batch: BatchTime { base_s: 0.02, row_s: 0.005 },
-            slo_s: 0.25,
-            max_rows: 16,
-            load_s: 30.0,
-            max_sharers: 1,
-        };
-        let server = spec.batch.server(spec.slo_s, spec.max_rows, 1);
-        let demand = Series { name: "m".into(), window_s: 600, windows: vec![Window { rate_rps: 1000.0, burst: 4.0 }] };
-        let replicas = fewest(&Model { spec, demand }, 0.999);
-        assert!(server.attainment(1000.0, 4.0, f64::from(replicas)) >= 0.999);
-        assert!(server.attainment(1000.0, 4.0, f64::from(replicas - 1)) < 0.999);
     }
 }

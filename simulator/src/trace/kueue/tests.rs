@@ -1,4 +1,5 @@
 use std::io::Cursor;
+use std::path::Path;
 
 use super::*;
 
@@ -30,7 +31,7 @@ cohorts:
 ";
 
 fn read(text: &str) -> Result<Config, Error> {
-    config_from(Cursor::new(text.as_bytes().to_vec()), Path::new("generator.yaml"))
+    parse(Lines::new(Path::new("generator.yaml"), Cursor::new(text.as_bytes().to_vec())).unwrap())
 }
 
 #[test]
