@@ -3,6 +3,7 @@
 //! ```text
 //! cargo xtask test            everything: prerequisites, build, Rust tests, Python tests, scenarios
 //! cargo xtask test --quick    the Rust and Python tests that need no outside program beside cargo and python3
+//! cargo xtask test --cluster  the tests on a real kubelet, which is built first; needs Go and root
 //! cargo xtask scenario NAME   `tide` or `crash`; --json prints exactly one JSON object
 //! cargo xtask bench NAME      `agent`, `batching` or `engine`; --json likewise
 //! cargo xtask docs            writes the tables of the documentation that are made from the code
@@ -14,6 +15,7 @@ mod args;
 mod cache;
 mod cargo;
 mod command;
+mod controlplane;
 mod docs;
 mod prerequisites;
 mod python_tests;
@@ -39,7 +41,7 @@ fn main() -> ExitCode {
             Ok(ExitCode::SUCCESS)
         }
         Chore::Docs => docs::run().map(|()| ExitCode::SUCCESS),
-        Chore::Test { quick } => test::run(quick),
+        Chore::Test(tier) => test::run(tier),
         Chore::Program { binary, arguments } => cargo::run_program(binary, &arguments),
         Chore::Bench { target, arguments } => cargo::run_bench(target, &arguments),
     };

@@ -7,30 +7,29 @@ use std::time::Instant;
 
 use anyhow::Result;
 
+use crate::args::Tier;
 use crate::tally::{self, Tally};
 use crate::{cargo, prerequisites, python_tests};
 
 /// The whole-system runs that are tests too: each ends with 1 when something that must hold does not.
 const SCENARIOS: [&str; 2] = ["tide", "crash"];
 
-/// Runs the tests. `quick`: without what needs outside programs. The last line says how many passed and failed.
-pub fn run(quick: bool) -> Result<ExitCode> {
+/// Runs the tests of a tier. The last line says how many passed and failed.
+pub fn run(tier: Tier) -> Result<ExitCode> {
     let began = Instant::now();
     let mut steps = Steps::default();
-    if !quick {
-        match prerequisites::prepare() {
-            Ok(found) => steps.environment = found,
-            Err(missing) => {
-                for what in missing {
-                    steps.add(&format!("prerequisite {what}"), Tally::one(false));
-                }
-                return steps.report(began);
+    match prerequisites::prepare(tier) {
+        Ok(found) => steps.environment = found,
+        Err(missing) => {
+            for what in missing {
+                steps.add(&format!("prerequisite {what}"), Tally::one(false));
             }
+            return steps.report(began);
         }
     }
     steps.take("build", cargo::build().map(|()| Tally::default()));
     if steps.total.failed == 0 {
-        steps.all(quick);
+        steps.all(tier);
     }
     steps.report(began)
 }
@@ -44,23 +43,27 @@ struct Steps {
 }
 
 impl Steps {
-    fn all(&mut self, quick: bool) {
-        self.take("Rust tests", tally::run(&mut self.rust_tests(quick), tally::of_runner));
-        self.take("training scripts' tests", python_tests::run());
-        if !quick {
+    fn all(&mut self, tier: Tier) {
+        self.take("Rust tests", tally::run(&mut self.rust_tests(tier), tally::of_runner));
+        if tier != Tier::Cluster {
+            self.take("training scripts' tests", python_tests::run());
+        }
+        if tier == Tier::Usual {
             for name in SCENARIOS {
                 self.take(&format!("scenario {name}"), scenario(name));
             }
         }
     }
 
-    /// The feature `outside` of `tidegate-tests` adds the tests that need outside programs. It changes no dependency.
-    fn rust_tests(&self, quick: bool) -> Command {
+    /// Features of `tidegate-tests` add the tests that need outside programs. They change no dependency.
+    fn rust_tests(&self, tier: Tier) -> Command {
         let mut cargo = cargo::whole_workspace("test");
         cargo.arg("--no-fail-fast").envs(self.environment.iter().cloned());
-        if !quick {
-            cargo.args(["--features", "tidegate-tests/outside"]);
-        }
+        match tier {
+            Tier::Quick => &mut cargo,
+            Tier::Usual => cargo.args(["--features", "tidegate-tests/outside"]),
+            Tier::Cluster => cargo.args(["--features", "tidegate-tests/cluster", "--test", "kubelet"]),
+        };
         cargo
     }
 
