@@ -82,8 +82,13 @@ fn the_schemas_are_structural() {
 #[test]
 fn what_a_single_field_cannot_say_is_a_rule() {
     let definitions = definitions();
-    let (job, model) = (rules(&definitions[2]), rules(&definitions[3]));
+    let [queue, job, model] = [1, 2, 3].map(|kind| rules(&definitions[kind]));
     for (rules, rule) in [
+        (
+            &queue,
+            ".spec.namespaceSelector.matchExpressions[]: !(self.operator in ['In', 'NotIn']) || (has(self.values) && self.values.size() > 0)",
+        ),
+        (&model, ".spec: !has(self.memory) || self.maxSharers > 1"),
         (&job, ".spec.workers: self.min <= self.max"),
         (&job, ".spec.groups[]: self.min <= self.max"),
         (&job, ".spec.queue: self != ''"),

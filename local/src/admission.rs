@@ -1,8 +1,8 @@
 //! What objects must be for this box: queues that are a tree, models that load, jobs that fit. Checked before anything starts.
 
+mod namespaces;
+mod nodes;
 mod queues;
-
-pub use queues::check as check_queues;
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -10,13 +10,13 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
 use tidegate_api::convert;
-use tidegate_api::kinds::{Model, TrainingJob, TrainingJobSpec};
+use tidegate_api::kinds::{Model, ModelSpec, PoolSpec, TrainingJob, TrainingJobSpec};
 use tidegate_api::manifest::{Object, Problem, Problems};
 use tidegate_api::model_info::ModelInfo;
-use tidegate_core::state::Group;
+use tidegate_core::state::{Amount, Ask, Group};
 use tokio::process::Command;
 
-use crate::machine::Machine;
+use crate::machine::{Machine, in_pool};
 use crate::manifests::Sourced;
 use crate::objects::Objects;
 
@@ -32,7 +32,9 @@ pub struct Admission<'a> {
 impl Admission<'_> {
     /// Either all are fine, with what their model files say, or the problems of all.
     pub async fn check(&self, new: &[Sourced]) -> Result<BTreeMap<String, ModelInfo>, Problems> {
-        let mut problems = check_queues(self.known, new);
+        let machine = self.machine_in(&self.pool(new));
+        let here = Admission { machine: &machine, ..*self };
+        let mut problems = check_names(self.known, new);
         let mut infos = BTreeMap::new();
         if let Some(pool) = self.second_pool(new) {
             problems.push(problem(
@@ -45,9 +47,9 @@ impl Admission<'_> {
         }
         for sourced in new {
             match &sourced.object {
-                Object::TrainingJob(job) => self.job(sourced, job, new, &mut problems),
+                Object::TrainingJob(job) => here.job(sourced, job, new, &mut problems),
                 Object::Model(model) => {
-                    let info = self.model(sourced, model, new, &mut problems).await;
+                    let info = here.model(sourced, model, new, &mut problems).await;
                     infos.extend(info.map(|info| (sourced.object.name().to_owned(), info)));
                 }
                 Object::Pool(_) | Object::Queue(_) => {}
@@ -63,6 +65,17 @@ impl Admission<'_> {
             Some(known) => pools.find(|pool| pool.object.name() != known.object.name()),
             None => pools.nth(1),
         }
+    }
+
+    /// The pool in which the objects will be.
+    fn pool(&self, new: &[Sourced]) -> PoolSpec {
+        let pool =
+            new.iter().find_map(|sourced| if let Object::Pool(pool) = &sourced.object { Some(pool.spec.clone()) } else { None });
+        pool.unwrap_or_else(|| self.known.pool())
+    }
+
+    fn machine_in(&self, pool: &PoolSpec) -> Machine {
+        Machine { spec: in_pool(&self.machine.spec, pool), ..self.machine.clone() }
     }
 
     fn queue_exists(&self, name: &str, new: &[Sourced]) -> bool {
@@ -85,7 +98,8 @@ impl Admission<'_> {
     fn job(&self, sourced: &Sourced, job: &TrainingJob, new: &[Sourced], problems: &mut Vec<Problem>) {
         let spec = &job.spec;
         self.queue(sourced, &spec.queue, new, problems);
-        problems.extend(self.too_large(sourced, spec));
+        let elsewhere = nodes::of_job(&self.machine.spec, sourced, spec);
+        problems.extend(elsewhere.or_else(|| self.too_large(sourced, spec)));
         problems.extend(self.unknown_level(sourced, spec, new));
         let dir = spec.template.working_dir.as_deref().unwrap_or_default();
         if !Path::new(dir).is_dir() {
@@ -128,9 +142,7 @@ impl Admission<'_> {
 
     /// A wish to be close together at a level that nobody has named.
     fn unknown_level(&self, sourced: &Sourced, spec: &TrainingJobSpec, new: &[Sourced]) -> Option<Problem> {
-        let pool =
-            new.iter().find_map(|sourced| if let Object::Pool(pool) = &sourced.object { Some(pool.spec.clone()) } else { None });
-        let levels = pool.unwrap_or_else(|| self.known.pool()).topology_levels;
+        let levels = self.pool(new).topology_levels;
         let of_groups = spec.groups.iter().enumerate();
         let of_groups = of_groups.map(|(index, group)| (format!("spec.groups[{index}].spread.level"), group.spread.as_ref()));
         let mut wishes = std::iter::once(("spec.spread.level".to_owned(), spec.spread.as_ref())).chain(of_groups);
@@ -142,19 +154,29 @@ impl Admission<'_> {
         })
     }
 
+    /// Why the empty box takes no replica: its nodes, its devices or their memory.
+    fn replica(&self, sourced: &Sourced, spec: &ModelSpec) -> Option<Problem> {
+        let ask = convert::ask(&spec.gpu, spec.node_affinity.as_ref());
+        let elsewhere = nodes::of_model(&self.machine.spec, sourced, spec);
+        let no_device = || {
+            let asked = serde_json::to_string(&spec.gpu).unwrap_or_default();
+            let (what, remedy) = ("suits no device of this box", "ask for another class, or for less");
+            (self.machine.room(&ask) == 0).then(|| problem(sourced, "spec.gpu", &asked, what, remedy))
+        };
+        let no_memory = || {
+            let mib = convert::memory(spec.memory.as_ref()?).mib(spec.batching.max_rows);
+            let slice = Ask { amount: Amount::Slice { milli: 1, mib }, ..ask.clone() };
+            let what = "is more than a device here has, with batches of batching.maxRows rows";
+            let remedy = "lower weightsMib, perRowKib or batching.maxRows";
+            (self.machine.room(&slice) == 0).then(|| problem(sourced, "spec.memory", &format!("{mib} MiB"), what, remedy))
+        };
+        elsewhere.or_else(no_device).or_else(no_memory)
+    }
+
     async fn model(&self, sourced: &Sourced, model: &Model, new: &[Sourced], problems: &mut Vec<Problem>) -> Option<ModelInfo> {
         let spec = &model.spec;
         self.queue(sourced, &spec.queue, new, problems);
-        if self.machine.room(&convert::ask(&spec.gpu)) == 0 {
-            let asked = serde_json::to_string(&spec.gpu).unwrap_or_default();
-            problems.push(problem(
-                sourced,
-                "spec.gpu",
-                &asked,
-                "suits no device of this box",
-                "ask for another class, or for less",
-            ));
-        }
+        problems.extend(self.replica(sourced, spec));
         if let Some(embedding) = &spec.embedding
             && !Path::new(&embedding.tokenizer).is_file()
         {
@@ -175,6 +197,11 @@ impl Admission<'_> {
             }
         }
     }
+}
+
+/// What keeps objects from being applied together with those that are there, whatever the box has.
+pub fn check_names(known: &Objects, new: &[Sourced]) -> Vec<Problem> {
+    [queues::check(known, new), namespaces::check(known, new)].concat()
 }
 
 /// Asks a replica process what a model file holds: a broken file breaks that process, not this one.

@@ -2,8 +2,10 @@
 
 use std::thread::available_parallelism;
 
+use tidegate_api::kinds::PoolSpec;
 use tidegate_core::ask::Ask;
 use tidegate_core::cluster::Cluster;
+use tidegate_core::labels::Labels;
 use tidegate_core::node::{Node, NodeSpec};
 use tidegate_core::plan::ActionKind;
 use tidegate_core::state::{Group, JobSpec, Queue};
@@ -19,7 +21,7 @@ pub const NODE: &str = "box";
 pub struct Machine {
     /// Its devices, in the order in which they are shown.
     pub devices: Vec<Device>,
-    /// Its cores and memory. What others use of them is not known, and not left out.
+    /// Its labels, cores and memory. What others use of them is not known, and not left out.
     pub spec: NodeSpec,
 }
 
@@ -34,6 +36,7 @@ impl Machine {
                 .ok()
                 .and_then(|text| memory_mib(&text))
                 .unwrap_or(boundless.memory_mib),
+            labels: own_labels(),
             ..boundless
         };
         Self { devices, spec }
@@ -67,6 +70,23 @@ impl Machine {
         }
         engine.decide(At(0)).actions.iter().any(|action| matches!(action.kind, ActionKind::StartJob { .. }))
     }
+}
+
+/// The node in this pool: at every level of its topology the box is one place.
+pub fn in_pool(node: &NodeSpec, pool: &PoolSpec) -> NodeSpec {
+    let levels = pool.topology_levels.iter().map(|level| (level.clone(), NODE.to_owned()));
+    NodeSpec { labels: node.labels.clone().into_iter().chain(levels).collect(), ..node.clone() }
+}
+
+/// The labels that Kubernetes gives every node.
+fn own_labels() -> Labels {
+    let arch = match std::env::consts::ARCH {
+        "x86_64" => "amd64",
+        "aarch64" => "arm64",
+        other => other,
+    };
+    let labels = [("hostname", NODE), ("os", std::env::consts::OS), ("arch", arch)];
+    labels.map(|(key, value)| (format!("kubernetes.io/{key}"), value.to_owned())).into()
 }
 
 /// `MemTotal` of `/proc/meminfo`, which is in KiB.

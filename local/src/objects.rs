@@ -75,9 +75,9 @@ impl Objects {
         Ok((change, Some(row)))
     }
 
-    /// Removes an object; whether it was there.
-    pub fn remove(&mut self, kind: &str, name: &str) -> bool {
-        self.0.remove(&(kind.to_owned(), name.to_owned())).is_some()
+    /// Removes an object, if it is there.
+    pub fn remove(&mut self, kind: &str, name: &str) -> Option<Stored> {
+        self.0.remove(&(kind.to_owned(), name.to_owned()))
     }
 
     /// Whether there is such an object.

@@ -10,6 +10,7 @@ mod environment;
 mod etas;
 mod figures;
 mod messages;
+mod namespaces;
 mod people;
 mod replicas;
 mod router;
@@ -88,7 +89,7 @@ pub struct World {
     objects: Objects,
     infos: BTreeMap<String, ModelInfo>,
     devices: BTreeMap<String, Device>,
-    /// What the box has beside its devices.
+    /// What the box has beside its devices, without the labels of the pool's topology.
     node: NodeSpec,
     units: Units,
     ledger: Ledger,

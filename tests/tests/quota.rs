@@ -142,3 +142,60 @@ async fn how_far_a_job_says_it_is_is_shown() {
     let seen = || async { Ok(Some(up.job("told").await?).filter(|job| job.step == 30)) };
     assert_eq!(until("its progress", SOON, seen).await.unwrap().done, Some(0.25));
 }
+
+/// The same object in a namespace.
+fn in_namespace(yaml: &str, name: &str, namespace: &str) -> String {
+    yaml.replace(&format!("  name: {name}\n"), &format!("  name: {name}\n  namespace: {namespace}\n"))
+}
+
+#[tokio::test]
+async fn a_queue_takes_work_of_the_namespaces_that_it_selects_and_says_so_to_others() {
+    let selects = "  nominal: 4\n  namespaceSelector: {matchExpressions: [{key: kubernetes.io/metadata.name, operator: In, values: [team-a]}]}\n";
+    let yaml = manifests::document("Queue", "research", selects);
+    let up = Up::start(Options::with_manifest(&yaml, 4).unwrap()).await.unwrap();
+    let of = |name: &str, namespace: &str| in_namespace(&job(name, "research", ""), name, namespace);
+    assert_eq!(apply(&up, &(job("nowhere", "research", "") + &of("theirs", "team-b") + &of("ours", "team-a"))).0, Some(0));
+    in_phase(&up, "ours", "running").await;
+    let waits = in_phase(&up, "theirs", "waiting").await;
+    let words = ["queue research does not take work of namespace `team-b`", "kubernetes.io/metadata.name in (team-a)"];
+    assert!(words.iter().all(|word| waits.reason.contains(word)), "{}", waits.reason);
+    let nowhere = in_phase(&up, "nowhere", "waiting").await;
+    assert!(nowhere.reason.contains("namespace `default`"), "{}", nowhere.reason);
+    let explained = up.cli(&["explain", "job/theirs"]).unwrap();
+    let explained = String::from_utf8_lossy(&explained.stdout);
+    assert!(explained.contains(words[0]), "{explained}");
+
+    let (code, said) = apply(&up, &of("ours", "team-c"));
+    assert_ne!(code, Some(0), "{said}");
+    assert!(said.contains("metadata.namespace") && said.contains("team-a") && said.contains("choose another name"), "{said}");
+
+    let open = manifests::document("Queue", "research", "  nominal: 4\n");
+    assert_eq!(apply(&up, &open).0, Some(0));
+    in_phase(&up, "theirs", "running").await;
+    in_phase(&up, "nowhere", "running").await;
+}
+
+#[tokio::test]
+async fn a_namespace_is_known_while_something_is_in_it() {
+    let yaml = manifests::queues() + &in_namespace(&job("night", "research", ""), "night", "team-a");
+    let mut up = Up::start(Options::with_manifest(&yaml, 4).unwrap()).await.unwrap();
+    assert_eq!(namespaces(&up), ["team-a"]);
+    up.kill().unwrap();
+    up.start_again().unwrap();
+    up.ready().await.unwrap();
+    assert_eq!(namespaces(&up), ["team-a"], "and still is after a crash");
+    assert!(up.cli(&["delete", "job/night"]).unwrap().status.success());
+    assert_eq!(namespaces(&up), [""; 0]);
+}
+
+/// Namespaces that the engine knows, by name.
+fn namespaces(up: &Up) -> Vec<String> {
+    let output = up.cli(&["snapshot"]).unwrap();
+    assert!(output.status.success(), "{output:?}");
+    let state: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    let known = state["namespaces"].as_object().unwrap();
+    for (name, labels) in known {
+        assert_eq!(labels, &serde_json::json!({ "kubernetes.io/metadata.name": name }));
+    }
+    known.keys().cloned().collect()
+}

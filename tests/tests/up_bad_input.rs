@@ -9,6 +9,10 @@ use sqlx::{Connection, SqliteConnection};
 use tidegate_tests::harness::{Options, Up, binary};
 use tidegate_tests::{manifests, onnx, processes};
 
+/// A node affinity that no box satisfies.
+const ELSEWHERE: &str = "{requiredDuringSchedulingIgnoredDuringExecution: {nodeSelectorTerms: [\
+                         {matchExpressions: [{key: kubernetes.io/hostname, operator: In, values: [moon]}]}]}}";
+
 /// Runs `up` with these options to its end.
 fn run(options: &Options, listen: &str) -> Output {
     let mut command = Command::new(binary().unwrap());
@@ -51,6 +55,7 @@ fn job(from: &str, to: &str) -> String {
 }
 
 #[test]
+#[expect(clippy::too_many_lines, reason = "a table of cases")]
 fn a_wrong_manifest_is_refused_with_file_field_value_and_remedy() {
     let cases = [
         case("unknown kind", manifests::document("TrainingJobs", "x", "  queue: q\n"), &["kind", "TrainingJobs", "TrainingJob"]),
@@ -101,6 +106,40 @@ fn a_wrong_manifest_is_refused_with_file_field_value_and_remedy() {
             manifests::document("Queue", "a", "  nominal: 1\n  quotas: [{resource: gpu, nominal: 1}]\n"),
             &["Queue/a", "nominal", "quotas", "keep one"],
         ),
+        case(
+            "nodes that are not this box",
+            job("  template:\n", &format!("  nodeAffinity: {ELSEWHERE}\n  template:\n")),
+            &["TrainingJob/night", "spec.nodeAffinity.required", "moon", "kubernetes.io/hostname: box", "remove it"],
+        ),
+        case(
+            "a group for other nodes",
+            job(
+                "  workers:\n    min: 1\n    max: 2\n",
+                &format!("  groups: [{{name: a, min: 1, max: 1, nodeAffinity: {ELSEWHERE}}}]\n"),
+            ),
+            &["TrainingJob/night", "spec.groups[0].nodeAffinity.required", "moon", "kubernetes.io/hostname: box"],
+        ),
+        case(
+            "a model for other nodes",
+            manifests::queues() + &manifests::model("m", "nowhere.onnx", &format!("  nodeAffinity: {ELSEWHERE}\n")),
+            &["Model/m", "spec.nodeAffinity.required", "moon", "kubernetes.io/hostname: box"],
+        ),
+        case(
+            "more memory than a device",
+            manifests::queues() + &manifests::model("m", "nowhere.onnx", "  maxSharers: 2\n  memory: {weightsMib: 4000000}\n"),
+            &["Model/m", "spec.memory", "4000000 MiB", "lower weightsMib"],
+        ),
+        case(
+            "a queue in a namespace",
+            manifests::queue("a", 1).replace("  name: a\n", "  name: a\n  namespace: team-a\n"),
+            &["Queue/a", "metadata.namespace", "team-a", "remove it"],
+        ),
+        case(
+            "a name in two namespaces",
+            job("  name: night\n", "  name: night\n  namespace: team-a\n") + &manifests::shell_job("night", 1, 1, "true"),
+            &["TrainingJob/night", "metadata.namespace", "(default)", "team-a", "choose another name"],
+        ),
+        case("a queue without a name", manifests::queue("", 1), &["metadata.name", "is not a DNS label"]),
         case("wrong type", job("    min: 1\n", "    min: one\n"), &["workers.min", "one"]),
         case(
             "contract's variable",

@@ -1,16 +1,18 @@
 //! Kinds to the engine's types. Validated objects convert without error.
 
 mod ask;
+mod labels;
 mod queue;
 mod workers;
 
 pub use ask::ask;
+pub use labels::affinity;
 pub use queue::queue;
 pub use workers::groups;
 
 use tidegate_core::names::{Namespace, QueueName};
 use tidegate_core::policy::Policy;
-use tidegate_core::state::{JobSpec, ModelSpec};
+use tidegate_core::state::{JobSpec, ModelMemory, ModelSpec};
 
 use crate::control;
 use crate::kinds;
@@ -27,6 +29,7 @@ pub fn policy(spec: &kinds::PoolSpec) -> Policy {
         levels: spec.topology_levels.clone(),
         half_life_ms: u64::from(spec.half_life_seconds) * 1000,
         history_percent: spec.history_percent,
+        fair_reclaim: spec.fair_reclaim,
         max_reservations: spec.max_reservations,
         predict_percent: spec.predict_percent,
         consolidate: spec.consolidate,
@@ -34,11 +37,11 @@ pub fn policy(spec: &kinds::PoolSpec) -> Policy {
     }
 }
 
-/// A job of this name as the engine sees it.
-pub fn job(name: &str, spec: &kinds::TrainingJobSpec) -> JobSpec {
+/// A job of this name, submitted in this namespace, as the engine sees it.
+pub fn job(name: &str, namespace: &str, spec: &kinds::TrainingJobSpec) -> JobSpec {
     JobSpec {
         queue: QueueName(spec.queue.clone()),
-        namespace: Namespace::default(),
+        namespace: Namespace::from(namespace),
         priority: spec.priority,
         owner: spec.owner.clone(),
         recipe: spec.recipe.clone().unwrap_or_else(|| recipe(name).to_owned()),
@@ -61,22 +64,27 @@ fn recipe(name: &str) -> &str {
     if kind.is_empty() { name } else { kind }
 }
 
-/// A model as the engine sees it. `generation` rises when its replicas must be replaced.
-pub fn model(spec: &kinds::ModelSpec, generation: u64) -> ModelSpec {
+/// A model of this namespace as the engine sees it. `generation` rises when its replicas must be replaced.
+pub fn model(namespace: &str, spec: &kinds::ModelSpec, generation: u64) -> ModelSpec {
     ModelSpec {
         queue: QueueName(spec.queue.clone()),
-        namespace: Namespace::default(),
+        namespace: Namespace::from(namespace),
         priority: spec.priority,
-        ask: ask(&spec.gpu),
+        ask: ask(&spec.gpu, spec.node_affinity.as_ref()),
         slo_ms: u64::from(spec.slo_milliseconds),
         min: spec.replicas.min,
         max: spec.replicas.max,
         zero_after_ms: u64::from(spec.scale_to_zero_after_seconds) * 1000,
         max_rows: spec.batching.max_rows,
         max_sharers: spec.max_sharers,
-        memory: None,
+        memory: spec.memory.as_ref().map(memory),
         generation,
     }
+}
+
+/// Device memory of a replica as the engine sees it.
+pub fn memory(memory: &kinds::ModelMemory) -> ModelMemory {
+    ModelMemory { weights_mib: u64::from(memory.weights_mib), row_kib: u64::from(memory.per_row_kib) }
 }
 
 /// A model as routers see it, without endpoints. Paths must be absolute.

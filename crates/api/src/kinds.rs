@@ -5,6 +5,7 @@
 
 mod gpu;
 mod gpu_node;
+mod labels;
 mod model;
 mod pool;
 mod queue;
@@ -13,7 +14,8 @@ mod workers;
 
 pub use gpu::{ClassSpeed, GpuAsk, MigProfile};
 pub use gpu_node::{GpuFinding, GpuHealth, GpuNode, GpuNodeSpec, GpuNodeStatus, GpuStatus, MigStatus};
-pub use model::{Batching, Embedding, Model, ModelSpec, Pace, ReplicaRange, Source};
+pub use labels::{LabelOperator, LabelRequirement, NamespaceSelector, NodeAffinity, NodeSelector, NodeTerm, PreferredTerm};
+pub use model::{Batching, Embedding, Model, ModelMemory, ModelSpec, Pace, ReplicaRange, Source};
 pub use pool::{Pool, PoolSpec};
 pub use queue::{Discipline, Queue, QueueSpec, ResourceQuota};
 pub use training_job::{CheckpointSpec, EnvVar, TrainingJob, TrainingJobSpec, WorkerTemplate};

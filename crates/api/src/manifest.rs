@@ -6,8 +6,9 @@ mod problem;
 
 pub use problem::{Problem, Problems};
 
-use kube::Resource;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::core::cel::ValidationErrors;
+use kube::{CustomResourceExt, Resource};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
@@ -26,8 +27,13 @@ pub enum Object {
 /// The kinds, as a user writes them.
 pub const KINDS: [&str; 4] = ["Pool", "Queue", "TrainingJob", "Model"];
 
+/// The namespace of what names none.
+const DEFAULT_NAMESPACE: &str = "default";
+
 /// A name is part of file names, labels and metrics: a DNS label, as Kubernetes asks.
 const MAX_NAME: usize = 63;
+/// What to write where a DNS label is asked for.
+const LABEL: &str = "use 1 to 63 of a-z, 0-9 and -, beginning and ending with a letter or digit";
 
 impl Object {
     /// Its kind.
@@ -42,13 +48,26 @@ impl Object {
 
     /// Its name.
     pub fn name(&self) -> &str {
-        let meta = match self {
+        self.meta().name.as_deref().unwrap_or_default()
+    }
+
+    /// Whether it uses devices of a queue; only such objects are in a namespace.
+    pub fn is_work(&self) -> bool {
+        matches!(self, Self::TrainingJob(_) | Self::Model(_))
+    }
+
+    /// Where it was submitted: `default` if it does not say.
+    pub fn namespace(&self) -> &str {
+        self.meta().namespace.as_deref().unwrap_or(DEFAULT_NAMESPACE)
+    }
+
+    fn meta(&self) -> &ObjectMeta {
+        match self {
             Self::Pool(object) => object.meta(),
             Self::Queue(object) => object.meta(),
             Self::TrainingJob(object) => object.meta(),
             Self::Model(object) => object.meta(),
-        };
-        meta.name.as_deref().unwrap_or_default()
+        }
     }
 
     /// As JSON, in the shape in which it was written.
@@ -111,7 +130,7 @@ fn object(value: &Value, file: &str) -> Result<Object, Vec<Problem>> {
 
 fn read<K>(value: &Value, file: &str, rules: impl Fn(&K) -> Result<(), ValidationErrors>) -> Result<K, Vec<Problem>>
 where
-    K: DeserializeOwned + kube::CustomResourceExt,
+    K: DeserializeOwned + CustomResourceExt,
 {
     let subject = subject(value);
     let problem = |field: &str, found: Option<String>, what: String, remedy: String| Problem {
@@ -123,7 +142,7 @@ where
         remedy,
     };
     let mut problems: Vec<Problem> =
-        metadata(value).into_iter().map(|(field, what, remedy)| problem(&field, at(value, &field), what, remedy)).collect();
+        metadata::<K>(value).into_iter().map(|(field, what, remedy)| problem(&field, at(value, &field), what, remedy)).collect();
     let mut unknown = Vec::new();
     let mut track = serde_path_to_error::Track::new();
     let tracked = serde_path_to_error::Deserializer::new(value, &mut track);
@@ -162,7 +181,7 @@ fn subject(value: &Value) -> String {
 }
 
 /// `k8s-openapi` accepts any metadata: what is not acted on is refused here.
-fn metadata(value: &Value) -> Vec<(String, String, String)> {
+fn metadata<K: CustomResourceExt>(value: &Value) -> Vec<(String, String, String)> {
     let mut problems = Vec::new();
     let mut add = |field: &str, what: &str, remedy: &str| problems.push((field.to_owned(), what.to_owned(), remedy.to_owned()));
     let Some(meta) = value.get("metadata").and_then(Value::as_object) else {
@@ -170,17 +189,26 @@ fn metadata(value: &Value) -> Vec<(String, String, String)> {
         return problems;
     };
     let name = meta.get("name").and_then(Value::as_str).unwrap_or_default();
-    let label = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
-    if name.is_empty() || name.len() > MAX_NAME || !name.chars().all(label) || name.starts_with('-') || name.ends_with('-') {
-        add("metadata.name", "is not a DNS label", "use 1 to 63 of a-z, 0-9 and -, beginning and ending with a letter or digit");
+    if !is_label(name) {
+        add("metadata.name", "is not a DNS label", LABEL);
     }
-    if meta.get("namespace").is_some_and(|namespace| namespace.as_str() != Some("default")) {
-        add("metadata.namespace", "is not `default`: one box has one namespace", "remove it");
+    if let Some(namespace) = meta.get("namespace").map(|namespace| namespace.as_str().unwrap_or_default()) {
+        if !is_label(namespace) {
+            add("metadata.namespace", "is not a DNS label", LABEL);
+        } else if K::crd().spec.scope == "Cluster" && namespace != DEFAULT_NAMESPACE {
+            add("metadata.namespace", "is given, but this kind stands above namespaces", "remove it");
+        }
     }
     for key in meta.keys().filter(|key| !["name", "namespace", "labels", "annotations"].contains(&key.as_str())) {
         add(&format!("metadata.{key}"), "is not acted on", "remove it");
     }
     problems
+}
+
+/// A DNS label.
+fn is_label(text: &str) -> bool {
+    let good = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
+    (1..=MAX_NAME).contains(&text.len()) && text.chars().all(good) && !text.starts_with('-') && !text.ends_with('-')
 }
 
 /// serde's `.spec.x` and `?` for optional values, as a user would write the path.

@@ -103,7 +103,7 @@ pub fn parse(word: &str) -> Result<Change, Error> {
 pub fn jobs(objects: &[Object], file: &str) -> Result<Vec<Change>, Error> {
     let submit = |object: &Object| match object {
         Object::TrainingJob(job) => {
-            let spec = Box::new(convert::job(object.name(), &job.spec));
+            let spec = Box::new(convert::job(object.name(), object.namespace(), &job.spec));
             Ok(Change::SubmitJob { name: JobName::from(object.name()), spec })
         }
         Object::Pool(_) | Object::Queue(_) | Object::Model(_) => {

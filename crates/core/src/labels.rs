@@ -10,6 +10,8 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
+use crate::names::Namespace;
+
 /// Labels of a node or a namespace.
 pub type Labels = BTreeMap<String, String>;
 
@@ -17,6 +19,14 @@ pub type Labels = BTreeMap<String, String>;
 pub const MOST_REQUIREMENTS: usize = 32;
 /// See [`MOST_REQUIREMENTS`].
 pub const MOST_VALUES: usize = 64;
+
+/// The label that Kubernetes gives every namespace: its name.
+pub const NAMESPACE_NAME: &str = "kubernetes.io/metadata.name";
+
+/// The labels of a namespace to which nobody gave more.
+pub fn of_namespace(name: &Namespace) -> Labels {
+    Labels::from([(NAMESPACE_NAME.to_owned(), name.0.clone())])
+}
 
 /// What one label must be.
 #[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

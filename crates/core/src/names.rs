@@ -38,7 +38,7 @@ names! {
     Class,
     /// A node of the quota.
     QueueName,
-    /// Where work is submitted; empty on one box, which has none.
+    /// Where work is submitted; empty where a world has none.
     Namespace,
     /// A training job.
     JobName,

@@ -74,9 +74,9 @@ proptest! {
             if let ActionKind::StopJob { job, .. } = &action.kind {
                 prop_assert!(!is_running(world.state(), job), "the rebuilt engine stops {job}: {action:?}");
             }
-            // Whom a newer version was about to replace when the engine went down may be replaced now.
+            // Whom a newer version, or one of another size, was about to replace when the engine went down may be replaced now.
             let stops_replica = matches!(&action.kind, ActionKind::StopReplica { .. });
-            let stops_replica = stops_replica && !matches!(action.reason, Reason::Replaced { .. });
+            let stops_replica = stops_replica && !matches!(action.reason, Reason::Replaced { .. } | Reason::Reshaped { .. });
             prop_assert!(!stops_replica, "the rebuilt engine stops a replica: {action:?}");
         }
     }

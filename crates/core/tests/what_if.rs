@@ -7,7 +7,8 @@ mod story;
 use story::{HOUR, Story, workers};
 use tidegate_core::At;
 use tidegate_core::eta::Estimate;
-use tidegate_core::names::{Class, JobName, NodeName, QueueName};
+use tidegate_core::labels::{self, Selector};
+use tidegate_core::names::{Class, JobName, Namespace, NodeName, QueueName};
 use tidegate_core::state::{JobSpec, Queue, Resource};
 use tidegate_core::what_if::{self, Amount, Change, Difference, Moment, WhatIfError};
 
@@ -87,6 +88,21 @@ fn less_of_the_machine_stops_and_delays() {
     let removed = ask(&story, &[Change::RemoveNode { node: NodeName::from("n1") }]);
     assert_eq!(removed.after.gpus, 2);
     assert!(removed.to_string().contains("stopped or smaller"), "{removed}");
+}
+
+#[test]
+fn a_job_of_a_namespace_that_nobody_has_seen_is_asked_about_as_if_it_were_made() {
+    let mut story = Story::new();
+    let ours = Selector { match_labels: labels::of_namespace(&Namespace::from("team-a")), match_expressions: Vec::new() };
+    let queue = Queue { namespaces: Some(ours), ..Queue::devices(4, None) };
+    story.queue("vision", queue).node("n1", "H100", 4).settle();
+    let start_of = |namespace: &str| {
+        let spec = JobSpec { namespace: Namespace::from(namespace), ..workers("vision", 1, 1) };
+        let change = Change::SubmitJob { name: JobName::from("new"), spec: Box::new(spec) };
+        ask(&story, &[change]).starts.iter().find_map(|shift| shift.after.at())
+    };
+    assert!(start_of("team-a").is_some());
+    assert_eq!(start_of("team-b"), None, "the queue does not take it");
 }
 
 #[test]

@@ -40,7 +40,7 @@ impl Figures {
     pub fn decided(&mut self, action: &Action, state: &State) {
         match &action.kind {
             ActionKind::StopJob { job, .. } => {
-                if matches!(action.reason, Reason::Reclaim { .. }) {
+                if matches!(action.reason, Reason::Reclaim { .. } | Reason::FairShare { .. }) {
                     self.reclaims += 1;
                     self.reclaiming.insert(job.0.clone(), state.now.0);
                 }
@@ -102,4 +102,27 @@ fn push(list: &mut Vec<u64>, value: u64) {
         list.remove(0);
     }
     list.push(value);
+}
+
+#[cfg(test)]
+mod tests {
+    use tidegate_core::plan::{ActionId, Claimant};
+
+    use super::*;
+
+    #[test]
+    fn what_is_taken_back_by_quota_or_by_fair_share_is_a_reclaim_and_what_a_priority_takes_is_none() {
+        let by = || Claimant::Job(JobName::from("owed"));
+        let reasons = [
+            Reason::Reclaim { by: by(), from: 1, to: 0, lost_ms: 0 },
+            Reason::FairShare { by: by(), from: 1, to: 0, lost_ms: 0 },
+            Reason::Preempt { by: by(), from: 1, to: 0, lost_ms: 0 },
+        ];
+        let mut figures = Figures::default();
+        for reason in reasons {
+            let kind = ActionKind::StopJob { job: JobName::from("lent"), attempt: 1, resume_with: 0 };
+            figures.decided(&Action { id: ActionId(1), after: Vec::new(), kind, reason }, &State::default());
+        }
+        assert_eq!(figures.report(&State::default()).reclaims, 2);
+    }
 }

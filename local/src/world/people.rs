@@ -9,21 +9,20 @@ use tidegate_api::model_info::ModelInfo;
 use tidegate_api::view::{Applied, Done};
 use tidegate_core::Event;
 use tidegate_core::names::{DeviceId, JobName, ModelName, NodeName, QueueName};
-use tidegate_core::node::NodeSpec;
 use tidegate_core::state::Phase;
 
 use super::messages::Wish;
 use super::{Refused, World, now_ms};
 use crate::admission;
-use crate::machine::NODE;
+use crate::machine::{NODE, in_pool};
 use crate::manifests::Sourced;
 use crate::objects::Change;
 
 impl World {
     /// Puts objects that passed admission.
     pub(super) fn apply(&mut self, objects: &[Sourced], infos: BTreeMap<String, ModelInfo>) -> Result<Vec<Applied>, Refused> {
-        // Others may have applied queues since admission.
-        let broken = admission::check_queues(&self.objects, objects);
+        // Others may have applied since admission.
+        let broken = admission::check_names(&self.objects, objects);
         if !broken.is_empty() {
             return Err(Refused::Conflict(Problems(broken).to_string()));
         }
@@ -45,26 +44,31 @@ impl World {
 
     /// Tells the engine what an object says.
     pub(super) fn tell_object(&mut self, object: &Object) {
-        let name = object.name();
+        let (name, namespace) = (object.name(), object.namespace());
+        if object.is_work() {
+            self.tell_namespace(object);
+        }
         match object {
             Object::Pool(pool) => self.tell_pool(&pool.spec),
             Object::Queue(queue) => {
                 self.tell(Event::QueueSet { name: QueueName::from(name), queue: convert::queue(&queue.spec) });
             }
             Object::TrainingJob(job) => {
-                self.tell(Event::JobSet { name: JobName::from(name), spec: convert::job(name, &job.spec) });
+                self.tell(Event::JobSet { name: JobName::from(name), spec: convert::job(name, namespace, &job.spec) });
             }
             Object::Model(model) => {
                 let generation = self.objects.model(name).map_or(1, |(_, generation)| generation);
-                self.tell(Event::ModelSet { name: ModelName::from(name), spec: convert::model(&model.spec, generation) });
+                self.tell(Event::ModelSet {
+                    name: ModelName::from(name),
+                    spec: convert::model(namespace, &model.spec, generation),
+                });
             }
         }
     }
 
-    /// Tells the engine the pool's policy. At every level of its topology the box is one place.
+    /// Tells the engine the pool's policy, and where the box stands in its topology.
     fn tell_pool(&mut self, pool: &PoolSpec) {
-        let labels = pool.topology_levels.iter().map(|level| (level.clone(), NODE.to_owned())).collect();
-        self.tell(Event::NodeSet { name: NodeName::from(NODE), spec: NodeSpec { labels, ..self.node.clone() } });
+        self.tell(Event::NodeSet { name: NodeName::from(NODE), spec: in_pool(&self.node, pool) });
         self.tell(Event::PolicySet(convert::policy(pool)));
     }
 
@@ -122,7 +126,7 @@ impl World {
         if kind == "Queue" {
             self.unused_queue(name)?;
         }
-        self.objects.remove(kind, name);
+        let removed = self.objects.remove(kind, name);
         self.pending.objects_removed.push((kind.to_owned(), name.to_owned()));
         match kind {
             "TrainingJob" => {
@@ -135,6 +139,9 @@ impl World {
             "Model" => self.tell(Event::ModelRemoved(ModelName::from(name))),
             "Queue" => self.tell(Event::QueueRemoved(QueueName::from(name))),
             _ => self.tell_pool(&self.objects.pool()),
+        }
+        if let Some(removed) = removed.filter(|removed| removed.object.is_work()) {
+            self.retire_namespace(removed.object.namespace());
         }
         Ok(Done { message: format!("{kind}/{name} is deleted") })
     }

@@ -35,8 +35,9 @@ pub struct Report {
     /// Standard deviation over seeds (of a sample).
     pub allocation_percent_sd: f64,
     pub unallocated_gpus_mean: f64,
-    /// Pods by CPU second of choosing and placing; equal nodes are rated once, over all seeds.
-    pub decisions_per_s: f64,
+    /// Pods by CPU second of choosing and placing; equal nodes are rated once, over all seeds. None if the
+    /// runs were over before the system's clock of CPU time moved (some count in ticks of milliseconds).
+    pub decisions_per_s: Option<f64>,
     /// Mean allocation by percent arrived.
     pub allocation_percent_by_arrived: BTreeMap<usize, f64>,
 }
@@ -60,7 +61,7 @@ impl Report {
             allocation_percent_mean: mean(&ends),
             allocation_percent_sd: deviation(&ends),
             unallocated_gpus_mean: gpus * (100.0 - mean(&ends)) / 100.0,
-            decisions_per_s: if cpu > 0.0 { decisions as f64 / cpu } else { 0.0 },
+            decisions_per_s: (cpu > 0.0).then(|| decisions as f64 / cpu),
             allocation_percent_by_arrived: means(runs),
         }
     }
@@ -112,6 +113,9 @@ impl fmt::Display for Report {
             self.arrive_percent, self.allocation_percent_mean, self.allocation_percent_sd
         )?;
         writeln!(f, "  GPUs not allocated         {:.1}", self.unallocated_gpus_mean)?;
-        writeln!(f, "  decisions per CPU second   {:.0}", self.decisions_per_s)
+        match self.decisions_per_s {
+            Some(decisions) => writeln!(f, "  decisions per CPU second   {decisions:.0}"),
+            None => writeln!(f, "  decisions per CPU second   too few to measure"),
+        }
     }
 }

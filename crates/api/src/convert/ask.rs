@@ -4,18 +4,20 @@ use tidegate_core::ask::{Amount, Ask, ClassWish};
 use tidegate_core::mig::Profile;
 use tidegate_core::names::Class;
 
-use crate::kinds::{ClassSpeed, GpuAsk, MigProfile};
+use super::labels;
+use crate::kinds::{ClassSpeed, GpuAsk, MigProfile, NodeAffinity};
 
-/// What it asks of devices.
-pub fn ask(gpu: &GpuAsk) -> Ask {
+/// What it asks of devices, and on which nodes.
+pub fn ask(gpu: &GpuAsk, nodes: Option<&NodeAffinity>) -> Ask {
     let fast = |speed: &ClassSpeed| ClassWish { class: Class(speed.class.clone()), speed_milli: speed.speed_milli, devices: 0 };
     let plain = gpu.classes.iter().map(|class| ClassWish::from(Class(class.clone())));
-    Ask { amount: amount(gpu), classes: plain.chain(gpu.class_speeds.iter().map(fast)).collect(), ..Ask::default() }
+    let classes = plain.chain(gpu.class_speeds.iter().map(fast)).collect();
+    Ask { amount: amount(gpu), classes, affinity: nodes.map(labels::affinity).unwrap_or_default(), ..Ask::default() }
 }
 
 /// What a worker asks for, with CPU in thousandths of a core and memory in MiB.
-pub fn worker(gpu: &GpuAsk, cpu_milli: u32, memory_mib: u32) -> Ask {
-    Ask { cpu_milli: u64::from(cpu_milli), memory_mib: u64::from(memory_mib), ..ask(gpu) }
+pub fn worker(gpu: &GpuAsk, nodes: Option<&NodeAffinity>, cpu_milli: u32, memory_mib: u32) -> Ask {
+    Ask { cpu_milli: u64::from(cpu_milli), memory_mib: u64::from(memory_mib), ..ask(gpu, nodes) }
 }
 
 fn amount(gpu: &GpuAsk) -> Amount {

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use tidegate_core::names::QueueName;
 use tidegate_core::state::{Discipline, Queue, Quota, Resource};
 
+use super::labels;
 use crate::kinds;
 
 /// A queue of the quota tree.
@@ -19,14 +20,14 @@ pub fn queue(spec: &kinds::QueueSpec) -> Queue {
         parent: spec.parent.clone().map(QueueName),
         quotas,
         weight_milli: spec.weight * 1000,
-        priority: 0,
+        priority: spec.priority,
         discipline: match spec.discipline {
             kinds::Discipline::StrictFifo => Discipline::StrictFifo,
             kinds::Discipline::BestEffort => Discipline::BestEffort,
             kinds::Discipline::Responsive => Discipline::Responsive,
         },
         budget_ms: spec.budget_gpu_hours.map(|hours| hours.saturating_mul(3_600_000)),
-        namespaces: None,
+        namespaces: spec.namespace_selector.as_ref().map(labels::selector),
     }
 }
 

@@ -1,6 +1,7 @@
 //! What a user writes against what the engine gets.
 
-use tidegate_core::ask::{Amount, Ask, ClassWish};
+use tidegate_core::ask::{Affinity, Amount, Ask, ClassWish, Preference, Term};
+use tidegate_core::labels::{Requirement, Rule, Selector};
 use tidegate_core::mig::Profile;
 use tidegate_core::state::{Discipline, Group, Queue, Quota, Resource, SpeedPoint, Spread};
 
@@ -21,7 +22,7 @@ fn job_of(name: &str, more: &str) -> JobSpec {
     let Object::TrainingJob(object) = parsed("TrainingJob", &format!("{{queue: q, template: {{command: [a]}}, {more}}}")) else {
         panic!("{more}")
     };
-    job(name, &object.spec)
+    job(name, "team", &object.spec)
 }
 
 fn policy_of(spec: &str) -> Policy {
@@ -100,6 +101,7 @@ fn classes_have_equal_speeds_unless_these_are_given() {
 fn a_job_that_says_little_gets_the_defaults() {
     let plain = job_of("night", "priority: 7");
     let expected = JobSpec {
+        namespace: Namespace::from("team"),
         priority: 7,
         recipe: "night".to_owned(),
         restart_ms: 5_000,
@@ -121,6 +123,7 @@ fn a_job_says_what_the_engine_acts_on() {
     let spread = Some(Spread { level: "rack".to_owned(), required: true });
     let expected = JobSpec {
         queue: QueueName::from("q"),
+        namespace: Namespace::from("team"),
         priority: 0,
         owner: "ann".to_owned(),
         recipe: "night".to_owned(),
@@ -172,9 +175,83 @@ fn a_model_says_with_how_many_it_shares() {
     let sharers = |more: &str| {
         let spec = format!("{{queue: q, source: {{onnx: m.onnx}}, sloMilliseconds: 100{more}}}");
         let Object::Model(object) = parsed("Model", &spec) else { panic!("{spec}") };
-        model(&object.spec, 1).max_sharers
+        model("default", &object.spec, 1).max_sharers
     };
     assert_eq!((sharers(""), sharers(", maxSharers: 3")), (1, 3));
+}
+
+#[test]
+fn a_model_says_what_memory_its_replicas_take() {
+    let spec =
+        "{queue: q, source: {onnx: m.onnx}, sloMilliseconds: 100, maxSharers: 2, memory: {weightsMib: 14336, perRowKib: 2048}}";
+    let Object::Model(object) = parsed("Model", spec) else { panic!("{spec}") };
+    let memory = model("default", &object.spec, 1).memory.unwrap();
+    assert_eq!((memory.weights_mib, memory.row_kib, memory.mib(32)), (14_336, 2_048, 14_400));
+}
+
+/// `nodeAffinity` with these required terms and these wishes.
+fn affinity_of(required: &str, preferred: &str) -> String {
+    format!(
+        "nodeAffinity: {{requiredDuringSchedulingIgnoredDuringExecution: {{nodeSelectorTerms: [{required}]}}, \
+         preferredDuringSchedulingIgnoredDuringExecution: [{preferred}]}}"
+    )
+}
+
+fn requirement(key: &str, rule: Rule) -> Requirement {
+    Requirement { key: key.to_owned(), rule }
+}
+
+#[test]
+fn every_operator_of_node_affinity_reaches_the_engine() {
+    let required = "{matchExpressions: [{key: zone, operator: In, values: [a, b]}, {key: disk, operator: NotIn, values: [hdd]}, \
+                    {key: gpu, operator: Exists}, {key: old, operator: DoesNotExist}]}, \
+                    {matchExpressions: [{key: gen, operator: Gt, values: ['3']}, {key: load, operator: Lt, values: ['-5']}]}";
+    let preferred = "{weight: 75, preference: {matchExpressions: [{key: near, operator: Exists}]}}";
+    let ask = job_of("x", &affinity_of(required, preferred)).groups[0].ask.clone();
+    let values = |values: &[&str]| values.iter().map(|value| (*value).to_owned()).collect();
+    let first = Term(vec![
+        requirement("zone", Rule::In(values(&["a", "b"]))),
+        requirement("disk", Rule::NotIn(values(&["hdd"]))),
+        requirement("gpu", Rule::Exists),
+        requirement("old", Rule::DoesNotExist),
+    ]);
+    let second = Term(vec![requirement("gen", Rule::Gt(3)), requirement("load", Rule::Lt(-5))]);
+    let wish = Preference { weight: 75, term: Term(vec![requirement("near", Rule::Exists)]) };
+    assert_eq!(ask.affinity, Affinity { required: vec![first, second], preferred: vec![wish] });
+    assert_eq!(ask.affinity.check(), Ok(()));
+}
+
+#[test]
+fn a_groups_node_affinity_stands_instead_of_the_jobs() {
+    let term = |key: &str| format!("{{matchExpressions: [{{key: {key}, operator: Exists}}]}}");
+    let own = affinity_of(&term("own"), "");
+    let groups = format!(
+        "groups: [{{name: a, min: 1, max: 1}}, {{name: b, min: 1, max: 1, {own}}}, {{name: c, min: 1, max: 1, nodeAffinity: {{}}}}]"
+    );
+    let job = job_of("x", &format!("{}, {groups}", affinity_of(&term("all"), "")));
+    let keys: Vec<Vec<&str>> = job.groups.iter().map(|group| keys_of(&group.ask.affinity)).collect();
+    assert_eq!(keys, [vec!["all"], vec!["own"], vec![]]);
+    let spec = format!("{{queue: q, source: {{onnx: m.onnx}}, sloMilliseconds: 100, {own}}}");
+    let Object::Model(object) = parsed("Model", &spec) else { panic!("{spec}") };
+    assert_eq!(keys_of(&model("default", &object.spec, 1).ask.affinity), ["own"]);
+}
+
+fn keys_of(affinity: &Affinity) -> Vec<&str> {
+    affinity.required.iter().flat_map(|term| &term.0).map(|requirement| requirement.key.as_str()).collect()
+}
+
+#[test]
+fn a_queue_says_whose_work_it_takes_and_how_high_it_stands() {
+    let queue = queue_of(
+        "{priority: -3, namespaceSelector: {matchLabels: {team: vision}, matchExpressions: [{key: env, operator: NotIn, values: [test]}]}}",
+    );
+    let selector = Selector {
+        match_labels: [("team".to_owned(), "vision".to_owned())].into(),
+        match_expressions: vec![requirement("env", Rule::NotIn(vec!["test".to_owned()]))],
+    };
+    assert_eq!((queue.priority, queue.namespaces), (-3, Some(selector)));
+    assert_eq!(queue_of("{namespaceSelector: {}}").namespaces, Some(Selector::default()), "it selects all that there are");
+    assert_eq!(queue_of("{}").namespaces, None, "and absent it does not even look");
 }
 
 #[test]
@@ -192,7 +269,7 @@ fn a_pool_is_a_policy() {
     assert_eq!(policy_of("{}"), Policy::default());
     let policy = policy_of(
         "{headroomPercent: 10, burstSigmasPercent: 200, lendAfterSeconds: 1, growAfterSeconds: 2, maxEvictionsPerMinute: 3, topologyLevels: [block, rack], \
-         halfLifeSeconds: 60, historyPercent: 50, maxReservations: 0, predictPercent: 90, consolidate: true}",
+         halfLifeSeconds: 60, historyPercent: 50, fairReclaim: true, maxReservations: 0, predictPercent: 90, consolidate: true}",
     );
     let expected = Policy {
         headroom_percent: 10,
@@ -203,6 +280,7 @@ fn a_pool_is_a_policy() {
         levels: vec!["block".to_owned(), "rack".to_owned()],
         half_life_ms: 60_000,
         history_percent: 50,
+        fair_reclaim: true,
         max_reservations: 0,
         predict_percent: 90,
         consolidate: true,

@@ -9,7 +9,7 @@ use crate::kinds::{SpreadWish, TrainingJobSpec, WorkerGroup};
 pub fn groups(spec: &TrainingJobSpec) -> Vec<Group> {
     if spec.groups.is_empty() {
         let workers = spec.workers.clone().unwrap_or_default();
-        let ask = worker(&spec.gpu, spec.cpu_milli, spec.memory_mib);
+        let ask = worker(&spec.gpu, spec.node_affinity.as_ref(), spec.cpu_milli, spec.memory_mib);
         let spread = spec.spread.as_ref().map(spread);
         return vec![Group { name: String::new(), min: workers.min, max: workers.max, ask, spread }];
     }
@@ -19,6 +19,7 @@ pub fn groups(spec: &TrainingJobSpec) -> Vec<Group> {
         max: group.max,
         ask: worker(
             group.gpu.as_ref().unwrap_or(&spec.gpu),
+            group.node_affinity.as_ref().or(spec.node_affinity.as_ref()),
             group.cpu_milli.unwrap_or(spec.cpu_milli),
             group.memory_mib.unwrap_or(spec.memory_mib),
         ),

@@ -4,13 +4,14 @@ use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::GpuAsk;
+use super::{GpuAsk, NodeAffinity};
 
 /// A model served by as many replicas as its traffic needs.
 #[derive(CustomResource, KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
 #[kube(group = "tidegate.dev", version = "v1alpha1", kind = "Model", namespaced, cel, category = "tidegate")]
 #[serde(rename_all = "camelCase")]
 #[x_kube(validation = Rule::new("self.maxSharers == 1 || !(has(self.gpu.memoryMib) || has(self.gpu.milli) || has(self.gpu.mig))").message("shares a whole device by maxSharers, but gpu asks for a part of one; keep one of the two"))]
+#[x_kube(validation = Rule::new("!has(self.memory) || self.maxSharers > 1").message("gives memory, which counts only for a model that shares its device; set maxSharers above 1, or remove memory"))]
 pub struct ModelSpec {
     /// The queue whose quota its replicas use.
     #[x_kube(validation = Rule::new("self != ''").message("must name a Queue"))]
@@ -28,11 +29,17 @@ pub struct ModelSpec {
     #[serde(default)]
     #[x_kube(validation = Rule::new("!has(self.count) || self.count == 1").message("count is not 1, and a replica uses one device; remove count, or ask for a share"))]
     pub gpu: GpuAsk,
+    /// On which nodes its replicas run. Absent: on any.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub node_affinity: Option<NodeAffinity>,
     /// Models that may take turns on one device, this one included. While its traffic fits a slice so small, its one replica has a
     /// device together with others; else it has devices of its own. 1: it never shares.
     #[serde(default = "max_sharers")]
     #[schemars(range(min = 1, max = 64))]
     pub max_sharers: u32,
+    /// What a replica that shares takes of its device's memory. Absent: as large a part as of its compute.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub memory: Option<ModelMemory>,
     /// The promise: a request is answered within this time, or refused at once.
     #[schemars(range(min = 1, max = 600_000))]
     pub slo_milliseconds: u32,
@@ -53,6 +60,19 @@ pub struct ModelSpec {
     /// The speed that a simulated device declares for this model; real devices take the time they take.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub simulated_pace: Option<Pace>,
+}
+
+/// Device memory of one replica: `weightsMib` and, for each of `batching.maxRows` rows, `perRowKib`. Counted, not enforced.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub struct ModelMemory {
+    /// What stays loaded, in MiB.
+    #[schemars(range(min = 1, max = 4_194_304))]
+    pub weights_mib: u32,
+    /// What each row of a batch takes beside it, in KiB.
+    #[serde(default)]
+    #[schemars(range(min = 0, max = 1_073_741_824))]
+    pub per_row_kib: u32,
 }
 
 /// Where a model comes from.

@@ -43,6 +43,9 @@ pub struct PoolSpec {
     #[serde(default)]
     #[schemars(range(min = 0, max = 1000))]
     pub history_percent: u32,
+    /// Who borrows more than its fair share gives back to who borrows less. Off: only what is somebody's own is taken back.
+    #[serde(default)]
+    pub fair_reclaim: bool,
     /// Jobs that cannot start for lack of devices hold at most so many reservations; 0: large jobs may starve.
     #[serde(default = "max_reservations")]
     #[schemars(range(min = 0, max = 1000))]
@@ -68,6 +71,7 @@ impl Default for PoolSpec {
             topology_levels: Vec::new(),
             half_life_seconds: half_life_seconds(),
             history_percent: 0,
+            fair_reclaim: false,
             max_reservations: max_reservations(),
             predict_percent: predict_percent(),
             consolidate: false,

@@ -4,6 +4,8 @@ use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::NamespaceSelector;
+
 /// A team's or a purpose's claim on the pool. Every job and every model names one.
 ///
 /// What a queue uses above its nominal is borrowed: it is lent only while its owners do not need it,
@@ -36,6 +38,13 @@ pub struct QueueSpec {
     #[serde(default = "weight")]
     #[schemars(range(min = 1, max = 1000))]
     pub weight: u32,
+    /// Among its siblings, of what is beyond their quotas: the higher goes first and gives back last.
+    #[serde(default)]
+    #[schemars(range(min = -1000, max = 1000))]
+    pub priority: i32,
+    /// Namespaces whose work it and those below take. Absent, unlike in Kueue: every namespace's.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub namespace_selector: Option<NamespaceSelector>,
     /// In which order jobs of equal priority are let in.
     #[serde(default)]
     pub discipline: Discipline,

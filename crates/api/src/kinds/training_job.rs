@@ -4,8 +4,8 @@ use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::GpuAsk;
 use super::workers::{SpeedupPoint, SpreadWish, WorkerGroup, WorkerRange};
+use super::{GpuAsk, NodeAffinity};
 
 /// A training run of `workers.min` to `workers.max` processes, each with one or more devices of its node (or a share of one), or
 /// of several groups of them. All of them run or none does.
@@ -49,6 +49,9 @@ pub struct TrainingJobSpec {
     #[serde(default)]
     #[schemars(range(min = 0, max = 67_108_864))]
     pub memory_mib: u32,
+    /// On which nodes its workers run, unless their group says otherwise. Absent: on any.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub node_affinity: Option<NodeAffinity>,
     /// How close together its workers run, or with `groups` its groups. Absent: close where that costs nothing.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub spread: Option<SpreadWish>,

@@ -4,7 +4,7 @@ use kube::KubeSchema;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::GpuAsk;
+use super::{GpuAsk, NodeAffinity};
 
 /// Smallest and largest worker count. Equal: the job is not elastic.
 #[derive(Serialize, Deserialize, KubeSchema, Clone, Debug, PartialEq, Eq)]
@@ -51,6 +51,9 @@ pub struct WorkerGroup {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = 67_108_864))]
     pub memory_mib: Option<u32>,
+    /// On which nodes its workers run. Absent: as the job's `nodeAffinity`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub node_affinity: Option<NodeAffinity>,
     /// How close together its workers run. Absent: close where that costs nothing.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub spread: Option<SpreadWish>,

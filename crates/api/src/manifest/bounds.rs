@@ -34,6 +34,11 @@ fn walk(schema: &Value, value: &Value, path: &str, broken: &mut Vec<(String, Str
             add(format!("has {length} characters"), format!("write at most {most}"));
         }
     }
+    if let Some(count) = value.as_object().map(|fields| fields.len() as u64)
+        && let Some(most) = schema.get("maxProperties").and_then(Value::as_u64).filter(|most| count > *most)
+    {
+        add(format!("has {count} entries"), format!("write at most {most}"));
+    }
     if let Some(items) = value.as_array() {
         let count = items.len();
         if let Some(least) = schema.get("minItems").and_then(Value::as_u64).filter(|least| (count as u64) < *least) {
@@ -48,7 +53,8 @@ fn walk(schema: &Value, value: &Value, path: &str, broken: &mut Vec<(String, Str
     }
     if let Some(fields) = value.as_object() {
         for (key, item) in fields {
-            let inner = schema.get("properties").and_then(|properties| properties.get(key)).unwrap_or(&Value::Null);
+            let known = schema.get("properties").and_then(|properties| properties.get(key));
+            let inner = known.or_else(|| schema.get("additionalProperties")).unwrap_or(&Value::Null);
             walk(inner, item, &format!("{path}.{key}"), broken);
         }
     }

@@ -205,7 +205,128 @@ fn a_pools_numbers_have_bounds() {
         ("topologyLevels: [node]", "spec.topologyLevels"),
         ("topologyLevels: ['']", "spec.topologyLevels"),
         ("consolidate: maybe", "spec.consolidate"),
+        ("fairReclaim: maybe", "spec.fairReclaim"),
     ] {
         assert_refused("Pool", wrong, &[field]);
     }
+}
+
+#[test]
+fn a_selector_of_namespaces_is_kubernetes_and_within_bounds() {
+    let selector = |selector: &str| format!("namespaceSelector: {{{selector}}}");
+    let expression = |more: &str| selector(&format!("matchExpressions: [{{key: team, {more}}}]"));
+    assert_fine("Queue", &selector(""));
+    assert_fine("Queue", &selector("matchLabels: {kubernetes.io/metadata.name: team-a, empty: ''}"));
+    assert_fine("Queue", &expression("operator: In, values: [a, b]"));
+    assert_fine("Queue", &expression("operator: DoesNotExist"));
+    let at = "spec.namespaceSelector.matchExpressions[0]";
+    assert_refused("Queue", &expression("operator: In"), &[at, "lists no values; In and NotIn need at least one"]);
+    assert_refused("Queue", &expression("operator: NotIn, values: []"), &[at, "need at least one"]);
+    assert_refused("Queue", &expression("operator: Exists, values: [a]"), &[at, "do not look at; remove them"]);
+    let number = expression("operator: Gt, values: ['1']");
+    assert_refused("Queue", &number, &["spec.namespaceSelector", "write In, NotIn, Exists or DoesNotExist"]);
+    assert_refused("Queue", &expression("operator: Equals, values: [a]"), &["operator", "Equals", "DoesNotExist"]);
+    let empty = selector("matchExpressions: [{key: '', operator: Exists}]");
+    assert_refused("Queue", &empty, &[&format!("{at}.key"), "at least 1"]);
+    let values = format!("operator: In, values: [{}]", vec!["a"; 65].join(", "));
+    assert_refused("Queue", &expression(&values), &[&format!("{at}.values"), "65 items", "at most 64"]);
+    let labels: Vec<String> = (0..33).map(|n| format!("k{n}: v")).collect();
+    let labels = selector(&format!("matchLabels: {{{}}}", labels.join(", ")));
+    assert_refused("Queue", &labels, &["spec.namespaceSelector.matchLabels", "33 entries", "at most 32"]);
+    let long = selector(&format!("matchLabels: {{team: {}}}", "a".repeat(64)));
+    assert_refused("Queue", &long, &["spec.namespaceSelector.matchLabels.team", "at most 63"]);
+    assert_refused("Queue", &selector("matchLabel: {a: b}"), &["spec.namespaceSelector.matchLabel", "is not a field"]);
+}
+
+#[test]
+fn a_queues_priority_has_bounds() {
+    assert_fine("Queue", "priority: -1000");
+    assert_refused("Queue", "priority: 1001", &["spec.priority (1001)", "at most 1000"]);
+}
+
+#[test]
+fn node_affinity_is_kubernetes_and_within_bounds() {
+    let required = |terms: &str| {
+        format!("nodeAffinity: {{requiredDuringSchedulingIgnoredDuringExecution: {{nodeSelectorTerms: [{terms}]}}}}")
+    };
+    let term = |expression: &str| format!("{{matchExpressions: [{{key: zone, {expression}}}]}}");
+    let preferred = |weight: u32| {
+        let wish = format!("{{weight: {weight}, preference: {}}}", term("operator: Exists"));
+        format!("nodeAffinity: {{preferredDuringSchedulingIgnoredDuringExecution: [{wish}]}}")
+    };
+    let terms = "spec.nodeAffinity.requiredDuringSchedulingIgnoredDuringExecution.nodeSelectorTerms";
+    for (kind, good) in [("TrainingJob", JOB), ("Model", MODEL)] {
+        let refused = |spec: &str, words: &[&str]| assert_refused(kind, &format!("{good}, {spec}"), words);
+        assert_fine(kind, &format!("{good}, nodeAffinity: {{}}"));
+        for expression in ["operator: In, values: [a]", "operator: Lt, values: ['-12']", "operator: Exists"] {
+            assert_fine(kind, &format!("{good}, {}", required(&term(expression))));
+        }
+        assert_fine(kind, &format!("{good}, {}", preferred(100)));
+        refused(&preferred(0), &["preferredDuringSchedulingIgnoredDuringExecution[0].weight", "at least 1"]);
+        refused(&preferred(101), &["preferredDuringSchedulingIgnoredDuringExecution[0].weight", "at most 100"]);
+        refused(&required(""), &[terms, "at least 1"]);
+        refused(&required("{matchExpressions: []}"), &[&format!("{terms}[0].matchExpressions"), "at least 1"]);
+        refused(&required("{matchFields: []}"), &["matchFields"]);
+        refused(&required(&vec![term("operator: Exists"); 17].join(", ")), &[terms, "17 items", "at most 16"]);
+        for values in ["", ", values: []", ", values: [x]", ", values: ['1', '2']", ", values: ['1e3']"] {
+            let spec = required(&term(&format!("operator: Gt{values}")));
+            refused(&spec, &["matchExpressions[0]", "one value, a whole number in quotes"]);
+        }
+        refused(&required(&term("operator: In")), &["matchExpressions[0]", "need at least one"]);
+    }
+    let group = format!("{JOB}, groups: [{{name: a, min: 1, max: 1, {}}}]", required(&term("operator: NotIn")));
+    assert_refused("TrainingJob", &group, &["spec.groups[0].nodeAffinity", "need at least one"]);
+}
+
+#[test]
+fn memory_is_told_of_models_that_share_and_has_bounds() {
+    let shares = |memory: &str| format!("{MODEL}, maxSharers: 2, memory: {{{memory}}}");
+    assert_fine("Model", &shares("weightsMib: 14336, perRowKib: 2048"));
+    assert_fine("Model", &shares("weightsMib: 14336"));
+    let alone = format!("{MODEL}, memory: {{weightsMib: 14336}}");
+    assert_refused("Model", &alone, &["only for a model that shares", "set maxSharers above 1, or remove memory"]);
+    assert_refused("Model", &shares("weightsMib: 0"), &["spec.memory.weightsMib", "at least 1"]);
+    assert_refused("Model", &shares("perRowKib: 1"), &["spec.memory", "weightsMib"]);
+    assert_refused("Model", &shares("weightsMib: 14Gi"), &["spec.memory.weightsMib", "14Gi"]);
+    assert_refused("Model", &shares("weightsMib: 1, perRowKib: 1073741825"), &["spec.memory.perRowKib", "at most"]);
+}
+
+/// What is said of a good object of this kind with this metadata.
+fn told_of(kind: &str, metadata: &str) -> String {
+    let spec = match kind {
+        "TrainingJob" => JOB,
+        "Model" => MODEL,
+        _ => "",
+    };
+    let text = format!("apiVersion: {GROUP}/{VERSION}\nkind: {kind}\nmetadata: {{{metadata}}}\nspec: {{{spec}}}\n");
+    parse(&text, "x.yaml").map_or_else(|problems| problems.to_string(), |_| String::new())
+}
+
+#[test]
+fn work_is_in_a_namespace_and_what_stands_above_is_in_none() {
+    for kind in KINDS {
+        assert_eq!(told_of(kind, "name: x, namespace: default"), "", "{kind}");
+    }
+    for kind in ["TrainingJob", "Model"] {
+        assert_eq!(told_of(kind, "name: x, namespace: team-a"), "", "{kind}");
+        let said = told_of(kind, "name: x, namespace: Team_A");
+        assert!(said.contains("metadata.namespace (\"Team_A\") is not a DNS label; use 1 to 63"), "{said}");
+        assert!(told_of(kind, "name: x, namespace: ''").contains("metadata.namespace"), "{kind}");
+    }
+    for kind in ["Pool", "Queue"] {
+        let said = told_of(kind, "name: x, namespace: team-a");
+        assert!(said.contains("metadata.namespace") && said.contains("stands above namespaces; remove it"), "{said}");
+    }
+}
+
+#[test]
+fn nothing_is_without_a_name_and_no_work_without_a_queue() {
+    for kind in KINDS {
+        for metadata in ["name: ''", ""] {
+            let said = told_of(kind, metadata);
+            assert!(said.contains("metadata.name") && said.contains("is not a DNS label; use 1 to 63"), "{kind}: {said}");
+        }
+    }
+    assert_refused("TrainingJob", "queue: '', template: {command: [a]}", &["spec.queue", "must name a Queue"]);
+    assert_refused("Model", &MODEL.replace("queue: q", "queue: ''"), &["spec.queue", "must name a Queue"]);
 }

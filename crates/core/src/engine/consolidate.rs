@@ -13,8 +13,9 @@ use crate::state::{Group, HOUR_MS, Job, JobSpec, Seat};
 use crate::time::At;
 
 use super::desk::{Desk, given_up};
-use super::displace::Want;
+use super::displace::{Denied, Want};
 use super::gang::Gang;
+use super::predict;
 use super::round::Round;
 
 /// Nodes tried for one worker.
@@ -38,26 +39,28 @@ struct Search {
 
 impl Round<'_> {
     /// Places the claimant's gang where others moved aside for it, or changes nothing.
-    pub(super) fn consolidate(&mut self, want: &Want) -> Option<Vec<Seat>> {
+    pub(super) fn consolidate(&mut self, want: &Want) -> Result<Vec<Seat>, Denied> {
         let devices = |ask: &Ask| if let Amount::Whole(devices) = ask.amount { devices } else { 0 };
         let plain = |group: &Group| devices(&group.ask) > 0 && group.spread.is_none();
         if want.spec.spread.is_some() || !want.spec.groups.iter().all(plain) {
-            return None;
+            return Err(Denied::Nobody);
         }
         let need: u64 = want.spec.groups.iter().map(|group| u64::from(devices(&group.ask)) * u64::from(group.min)).sum();
         let free = |node: &crate::cluster::NodeFree| node.free.iter().filter(|milli| **milli == 1000).count() as u64;
         if self.desk.books.cluster.nodes().iter().map(free).sum::<u64>() < need {
-            return None;
+            return Err(Denied::Nobody);
         }
         let mut search = Search { movable: self.movable(want), moves: Vec::new(), seats: Vec::new() };
         let mark = self.desk.books.mark();
         let found = (0_u16..).zip(&want.spec.groups).all(|(number, group)| self.clear_group(want, number, group, &mut search));
-        if !found || !self.may_evict(search.moves.len()) {
+        let in_order = predict::is_responsive(self.state, &want.spec.queue);
+        let denied = if found { self.denied_by_cap(search.moves.len(), in_order) } else { Some(Denied::Nobody) };
+        if let Some(denied) = denied {
             self.desk.books.rollback(mark);
-            return None;
+            return Err(denied);
         }
         self.carry_moves(want, search.moves);
-        Some(search.seats)
+        Ok(search.seats)
     }
 
     /// Room for all workers of a group, on one class.

@@ -409,7 +409,7 @@ impl Desk {
             devices: refusal.lacks_devices || refusal.lacks_victims || owed,
             owed,
             places: self.consolidates || self.at_kind(kind).is_some_and(|kind| kind.spec.groups.len() > 1),
-            cap: refusal.block == Block::EvictionCap,
+            always: refusal.block == Block::EvictionCap || refusal.by_order,
         };
         self.wakes.sleep(queue, facts);
         self.block(kind, refusal.block);

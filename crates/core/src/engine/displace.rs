@@ -45,6 +45,8 @@ pub(super) enum Denied {
     Nobody,
     /// All that may be taken together is not enough, where it is.
     TooFew,
+    /// The same, of those that come first in the order of victims: not all of them may be taken.
+    TooFewOfFirst,
     /// There is, but for the cap on evictions.
     Cap,
 }
@@ -93,6 +95,8 @@ struct Trial {
     /// Of those, who has them on other devices.
     moved: BTreeSet<u32>,
     given: Vec<Unit>,
+    /// Somebody was left because its queue would fall below what is its own.
+    limited: bool,
 }
 
 impl Round<'_> {
@@ -103,7 +107,7 @@ impl Round<'_> {
             return Err(Denied::Nobody);
         }
         let mark = self.desk.books.mark();
-        let Some(count) = self.shortest(want, &units) else { return Err(Denied::TooFew) };
+        let Some(count) = self.shortest(want, &units) else { return Err(self.too_few(&units)) };
         let units = self.needed(want, units.into_iter().take(count).collect());
         let mut trial = self.give(&units);
         let placed = self.desk.books.place_gang(want.gang());
@@ -111,9 +115,9 @@ impl Round<'_> {
         let mut named: Vec<Give> = victims.map(|unit| whole(unit.give)).collect();
         named.sort_unstable();
         named.dedup();
-        let allowed = placed
-            .map_err(|_| Denied::TooFew)
-            .and_then(|seats| if self.may_evict(named.len()) { Ok(seats) } else { Err(Denied::Cap) });
+        let yields = trial.given.iter().any(|unit| unit.right == Right::Yield);
+        let allowed =
+            placed.map_err(|_| Denied::TooFew).and_then(|seats| self.denied_by_cap(named.len(), yields).map_or(Ok(seats), Err));
         if allowed.is_err() {
             self.desk.books.rollback(mark);
             return allowed;
@@ -125,6 +129,16 @@ impl Round<'_> {
         allowed
     }
 
+    /// Whether the cap on evictions refuses so many victims. What is done only when jobs are put in order does not wait for
+    /// the cap: next time the order is another one.
+    pub(super) fn denied_by_cap(&mut self, victims: usize, only_in_order: bool) -> Option<Denied> {
+        if victims <= self.evictions_left() {
+            return None;
+        }
+        self.state.eviction_cap_reached |= !only_in_order;
+        Some(if only_in_order { Denied::Nobody } else { Denied::Cap })
+    }
+
     /// Who would stop altogether and fits elsewhere moves.
     fn rehome_victims(&mut self, trial: &mut Trial) {
         for (ix, keep) in trial.kept.iter_mut().filter(|(_, keep)| keep.is_empty()) {
@@ -134,6 +148,14 @@ impl Round<'_> {
                 trial.moved.insert(*ix);
             }
         }
+    }
+
+    /// Whether others could have been taken instead of those that were tried.
+    fn too_few(&mut self, units: &[Unit]) -> Denied {
+        let mark = self.desk.books.mark();
+        let limited = self.give(units).limited;
+        self.desk.books.rollback(mark);
+        if limited { Denied::TooFewOfFirst } else { Denied::TooFew }
     }
 
     /// The length of the shortest prefix that makes room; the books are as before.
@@ -195,8 +217,9 @@ impl Round<'_> {
             };
             let before = job.and_then(|ix| trial.kept.get(&ix).cloned());
             let taken = self.give_one(&mut trial, unit);
-            let holds = taken.is_some_and(|taken| self.holds_after(unit.right, &taken));
-            if holds {
+            let holds = taken.map(|taken| self.holds_after(unit.right, &taken));
+            trial.limited |= holds == Some(false);
+            if holds == Some(true) {
                 trial.given.push(*unit);
             } else {
                 self.desk.books.rollback(mark);

@@ -34,12 +34,14 @@ pub(super) struct Refusal {
     pub lacks_devices: bool,
     /// Quota refused it, but it may take from others, and they have not what it needs, where it needs it.
     pub lacks_victims: bool,
+    /// Of those it may take from, others might have been enough: which come first changes with their progress.
+    pub by_order: bool,
 }
 
 impl Refusal {
     /// It waits for people: nothing that happens to others changes that.
     pub fn barred(block: Block) -> Self {
-        Self { block, binding: None, lacks_devices: false, lacks_victims: false }
+        Self { block, binding: None, lacks_devices: false, lacks_victims: false, by_order: false }
     }
 }
 
@@ -398,7 +400,7 @@ impl Books {
         let at = self.tree.queue(binding.node).map_or_else(|| QueueName::from(""), |queue| queue.name.clone());
         let block =
             Block::Quota { at, resource: self.resource(binding.resource), need: binding.need, available: binding.available };
-        Refusal { block, binding: Some(binding), lacks_devices: false, lacks_victims: false }
+        Refusal { block, binding: Some(binding), lacks_devices: false, lacks_victims: false, by_order: false }
     }
 
     fn refusal(&mut self, gang: Gang<'_>, index: usize, spread: Option<&Spread>) -> Refusal {
@@ -408,6 +410,7 @@ impl Books {
                 binding: None,
                 lacks_devices: true,
                 lacks_victims: false,
+                by_order: false,
             };
         };
         let ask = self.cluster.intern(&group.ask);
@@ -417,7 +420,7 @@ impl Books {
         } else {
             Block::Capacity { group: index, fit, need: group.min }
         };
-        Refusal { block, binding: None, lacks_devices: true, lacks_victims: false }
+        Refusal { block, binding: None, lacks_devices: true, lacks_victims: false, by_order: false }
     }
 
     /// Whether the gang's quota would allow its minimum, before devices are chosen.

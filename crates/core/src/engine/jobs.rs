@@ -159,11 +159,7 @@ impl Order {
     /// Queues that may fare better since somebody was let in (at the cost of others, perhaps) or was promised other devices are
     /// tried (again) in this very pass: whether they were looked at before must make no difference.
     fn wake(&mut self, round: &mut Round) {
-        let woken = round.desk.wakes.take_woken();
-        if woken.is_empty() {
-            return;
-        }
-        for name in woken {
+        for name in round.desk.wakes.take_woken() {
             self.enter(round, name);
             if let Some(at) = self.numbers.get(&name) {
                 self.push(round, *at);
@@ -266,8 +262,13 @@ impl Round<'_> {
 
     /// The claim of a job.
     fn want(&self, ix: u32) -> Result<Want, Refusal> {
-        let missing =
-            |text: String| Refusal { block: Block::Queue(text), binding: None, lacks_devices: false, lacks_victims: false };
+        let missing = |text: String| Refusal {
+            block: Block::Queue(text),
+            binding: None,
+            lacks_devices: false,
+            lacks_victims: false,
+            by_order: false,
+        };
         let (Some(job), Some(name)) = (self.state.jobs.at(ix), self.state.jobs.name(ix)) else {
             return Err(missing("the job is gone".to_owned()));
         };
@@ -335,11 +336,12 @@ impl Round<'_> {
         if displaced {
             self.desk.retry(&want.spec.queue, self.state.now.plus(1));
         } else {
-            if refusal.lacks_devices
-                && self.may_consolidate(&want.spec.queue)
-                && let Some(seats) = self.consolidate(want)
-            {
-                return Ok((seats, None));
+            let mut capped = false;
+            if refusal.lacks_devices && self.may_consolidate(want) {
+                match self.consolidate(want) {
+                    Ok(seats) => return Ok((seats, None)),
+                    Err(denied) => capped = denied == Denied::Cap,
+                }
             }
             let lower = self.lift_lower(want);
             let taken = self.displace(want);
@@ -347,17 +349,22 @@ impl Round<'_> {
             match taken {
                 Ok(seats) => return Ok((seats, None)),
                 Err(Denied::Cap) => refusal.block = Block::EvictionCap,
-                Err(Denied::TooFew) => refusal.lacks_victims = true,
+                Err(denied @ (Denied::TooFew | Denied::TooFewOfFirst)) => {
+                    refusal.lacks_victims = true;
+                    refusal.by_order = denied == Denied::TooFewOfFirst;
+                }
                 Err(Denied::Nobody) => {}
+            }
+            if capped {
+                refusal.block = Block::EvictionCap;
             }
         }
         Err(refusal)
     }
 
     /// Jobs of a responsive queue have others moved when they are put in order, not between.
-    fn may_consolidate(&self, queue: &QueueName) -> bool {
-        let discipline = self.state.queues.get(queue).map(|queue| queue.discipline).unwrap_or_default();
-        self.state.policy.consolidate && (discipline != Discipline::Responsive || self.desk.ranked)
+    fn may_consolidate(&self, want: &Want) -> bool {
+        self.state.policy.consolidate && (!predict::is_responsive(self.state, &want.spec.queue) || self.desk.ranked)
     }
 
     /// Remembers why, and promises the first of each queue that lacks only devices what will come free.

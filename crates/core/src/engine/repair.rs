@@ -34,6 +34,11 @@ impl Round<'_> {
         let mut seats = rest.to_vec();
         for (index, group) in gang.spec.groups.iter().enumerate() {
             let has = seats.iter().filter(|seat| usize::from(seat.group) == index).count();
+            // Without a worker that is left nothing says where the group must be.
+            let spread = group.spread.as_ref().or(gang.spec.spread.as_ref());
+            if has == 0 && group.min > 0 && spread.is_some_and(|spread| spread.required) {
+                return None;
+            }
             for _ in has..group.min as usize {
                 let seat = self.desk.books.place_one_more(gang, index, &seats)?;
                 seats.push(seat);

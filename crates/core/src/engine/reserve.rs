@@ -44,7 +44,7 @@ impl Round<'_> {
         for ix in gone {
             self.forget_reservation(ix);
         }
-        for ix in self.state.reservations.keys().copied().collect::<Vec<_>>() {
+        for ix in self.promised() {
             self.hold(ix);
             if self.is_reserved(ix)
                 && let Some(queue) = self.state.jobs.at(ix).map(|job| job.spec.queue.clone())
@@ -54,8 +54,17 @@ impl Round<'_> {
         }
     }
 
+    /// Who has a reservation, the older promise first: where two want the same part of a device, it is the older one's, however
+    /// often what is held is let go and held again.
+    fn promised(&self) -> Vec<u32> {
+        let mut all: Vec<(At, u32)> = self.state.reservations.iter().map(|(ix, reservation)| (reservation.made, *ix)).collect();
+        all.sort_unstable();
+        all.into_iter().map(|(_, ix)| ix).collect()
+    }
+
     /// Nothing is kept for the job any more: others may have it, or a reservation of their own.
     pub(super) fn forget_reservation(&mut self, ix: u32) {
+        self.lift(ix);
         if self.state.reservations.remove(&ix).is_some() {
             self.desk.wakes.devices_came_free();
         }
@@ -211,7 +220,7 @@ impl Round<'_> {
                 self.suppose_ended(*ix);
             }
             (released, step) = (upto, step * 2);
-            for other in self.state.reservations.keys().copied().collect::<Vec<_>>() {
+            for other in self.promised() {
                 self.lift(other);
                 self.hold(other);
             }
@@ -261,8 +270,9 @@ impl Round<'_> {
             self.lift(*ix);
         }
         let placed = self.desk.books.place_gang(gang).ok();
-        for (_, ix) in &later {
-            self.hold(*ix);
+        for other in self.promised().into_iter().filter(|other| *other != ix) {
+            self.lift(other);
+            self.hold(other);
         }
         placed.map(|seats| (seats, until, name))
     }

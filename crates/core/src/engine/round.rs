@@ -45,6 +45,7 @@ pub(super) fn run(state: &mut State, desk: &mut Desk) -> Vec<Action> {
     round.give_up_hung();
     for pass in 0..MAX_PASSES {
         let before = (round.actions.len(), round.dropped);
+        let promised = round.state.reservations.clone();
         // The last pass, in which nothing is ordered, says who waits because of the cap.
         round.state.eviction_cap_reached = false;
         // What is promised to waiting jobs is theirs before other jobs, not before requests.
@@ -59,7 +60,8 @@ pub(super) fn run(state: &mut State, desk: &mut Desk) -> Vec<Action> {
             models::yield_to_growth(&mut round);
         }
         round.close_reservations();
-        if (round.actions.len(), round.dropped) == before {
+        // A new promise may change why others are refused, too.
+        if (round.actions.len(), round.dropped) == before && round.state.reservations == promised {
             break;
         }
     }
@@ -251,13 +253,6 @@ impl Round<'_> {
     /// Stops for others that the cap still allows in this minute.
     pub fn evictions_left(&self) -> usize {
         (self.state.policy.max_evictions_per_minute as usize).saturating_sub(self.state.evictions.len())
-    }
-
-    /// Stops ordered by the engine for others in the last minute are below the cap by at least `more`.
-    pub fn may_evict(&mut self, more: usize) -> bool {
-        let within = more <= self.evictions_left();
-        self.state.eviction_cap_reached |= !within;
-        within
     }
 }
 

@@ -2,7 +2,8 @@
 //! a fact makes dirty whoever is put down under it.
 //!
 //! **Promise.** A decision over the dirty queues alone is the decision over all of them (the property tests compare the two at
-//! every step). So whatever a refusal rests on must be a field of [`Facts`], or a moment for [`Wakes::retry`].
+//! every step). So whatever a refusal rests on must be a field of [`Facts`], or a moment for [`Wakes::retry`]. What is known to
+//! be missing is in `docs/scheduling.md`, "Not yet".
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -11,6 +12,7 @@ use crate::time::At;
 
 /// What a refusal rests on.
 #[derive(Clone, Copy, Debug, Default)]
+#[expect(clippy::struct_excessive_bools, reason = "independent facts, not states")]
 pub(super) struct Facts {
     /// The queue of the path that has no more.
     pub quota: Option<NodeIx>,
@@ -21,8 +23,8 @@ pub(super) struct Facts {
     /// Where others are: a search over several groups, or one that moves others, is greedy, so that it may even succeed because
     /// somebody else took what misled it.
     pub places: bool,
-    /// The cap on evictions: every decision looks again.
-    pub cap: bool,
+    /// The cap on evictions, or the order of victims: every decision looks again.
+    pub always: bool,
 }
 
 /// Queues by number, and the facts that they wait for.
@@ -37,7 +39,7 @@ pub(super) struct Wakes {
     for_devices: BTreeSet<u32>,
     owed: BTreeSet<u32>,
     for_places: BTreeSet<u32>,
-    capped: BTreeSet<u32>,
+    always: BTreeSet<u32>,
     /// When a queue that was refused may fare better only because time has passed.
     retries: BTreeMap<u32, At>,
 }
@@ -52,7 +54,7 @@ impl Wakes {
             (facts.devices, &mut self.for_devices),
             (facts.owed, &mut self.owed),
             (facts.places, &mut self.for_places),
-            (facts.cap, &mut self.capped),
+            (facts.always, &mut self.always),
         ];
         for (_, set) in sets.into_iter().filter(|(rests, _)| *rests) {
             set.insert(queue);
@@ -127,7 +129,7 @@ impl Wakes {
             return (0..u32::try_from(queues).unwrap_or(u32::MAX)).collect();
         }
         let mut dirty = std::mem::take(&mut self.dirty);
-        dirty.append(&mut self.capped);
+        dirty.append(&mut self.always);
         self.woken.clear();
         self.retries.retain(|queue, _| !dirty.contains(queue));
         dirty.into_iter().collect()

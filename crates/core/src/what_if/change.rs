@@ -5,7 +5,8 @@ use thiserror::Error;
 use crate::engine::Engine;
 use crate::event::Event;
 use crate::explain::{self, words};
-use crate::names::NodeName;
+use crate::labels;
+use crate::names::{Namespace, NodeName};
 use crate::node::{Device, MAX_DEVICES, Node, NodeSpec};
 use crate::policy::Policy;
 use crate::state::JobSpec;
@@ -104,7 +105,8 @@ impl Facts<'_> {
                     return Err(WhatIfError::JobExists { index: self.index, name: name.0.clone() });
                 }
                 self.check(spec)?;
-                Ok(vec![Event::JobSet { name: name.clone(), spec: (**spec).clone() }])
+                let job = Event::JobSet { name: name.clone(), spec: (**spec).clone() };
+                Ok(self.new_namespace(&spec.namespace).into_iter().chain([job]).collect())
             }
             Change::RemoveJob { name } => {
                 let known = state.jobs.contains_key(name).then(|| vec![Event::JobRemoved(name.clone())]);
@@ -147,6 +149,12 @@ impl Facts<'_> {
         self.range("count", i64::from(count), 1, i64::from(MOST_NODES))?;
         let name = |number: u32| format!("what-if-{}-{number}", self.index);
         Ok((0..count).flat_map(|number| explain::copy_of(node, &name(number))).collect())
+    }
+
+    /// A namespace that is not known yet would be made, with the label that every one has, before work is submitted there.
+    fn new_namespace(&self, name: &Namespace) -> Option<Event> {
+        let known = name.0.is_empty() || self.engine.state().namespaces.contains_key(name);
+        (!known).then(|| Event::NamespaceSeen { name: name.clone(), labels: labels::of_namespace(name) })
     }
 
     fn check(&self, spec: &JobSpec) -> Result<(), WhatIfError> {
