@@ -71,9 +71,8 @@ impl Node {
         let cgroups = Cgroups::create()?;
         let namespaces = Namespaces::open(folder.path()).await?;
         let mut node = Self { namespaces, children: Vec::new(), cgroups, folder, programs };
-        node.containerd(&busybox).await?;
-        node.kubelet().await?;
-        node.device_plugin(gpus)?;
+        let ready = node.parts(&busybox, gpus).await;
+        ready.with_context(|| node.said())?;
         Ok(node)
     }
 
@@ -140,6 +139,12 @@ impl Node {
         self.cgroups.name()
     }
 
+    async fn parts(&mut self, busybox: &Path, gpus: &[String]) -> Result<()> {
+        self.containerd(busybox).await?;
+        self.kubelet().await?;
+        self.device_plugin(gpus)
+    }
+
     async fn containerd(&mut self, busybox: &Path) -> Result<()> {
         let file = self.at("containerd.toml");
         fs::write(&file, configuration::CONTAINERD)?;
@@ -148,9 +153,7 @@ impl Node {
         let path = std::env::var("PATH").unwrap_or_default();
         command.env("PATH", format!("{}:{path}:/usr/sbin:/sbin", self.programs.display()));
         command.arg("--config").arg(&file);
-        self.spawn("containerd", command)?;
-        until("containerd", READY_WITHIN, || async { Ok(self.ctr(&["version"]).output()?.status.success().then_some(())) })
-            .await?;
+        self.start_part("containerd", command, |node| Ok(node.ctr(&["version"]).output()?.status.success())).await?;
 
         let archive = self.at("image.tar");
         fs::write(&archive, image::archive(configuration::IMAGE, busybox)?)?;
@@ -165,17 +168,29 @@ impl Node {
         fs::write(&file, configuration::kubelet(&self.at("pods"), self.cgroups.name()))?;
         let mut command = self.namespaces.command(&self.programs.join("kubelet"));
         command.arg("--config").arg(&file).args(["--hostname-override", Self::NAME]);
-        self.spawn("kubelet", command)?;
         let sockets = [self.at("lib/kubelet/device-plugins/kubelet.sock"), self.pod_resources()];
-        let all_listen = || async { Ok(sockets.iter().all(|socket| UnixStream::connect(socket).is_ok()).then_some(())) };
-        until("the kubelet", READY_WITHIN, all_listen).await
+        let all_listen = |_: &Self| Ok(sockets.iter().all(|socket| UnixStream::connect(socket).is_ok()));
+        self.start_part("kubelet", command, all_listen).await
     }
 
     fn device_plugin(&mut self, gpus: &[String]) -> Result<()> {
-        let mut command = Command::new(self.programs.join("deviceplugin"));
+        let mut command = self.namespaces.command(&self.programs.join("deviceplugin"));
         command.arg("-folder").arg(self.at("lib/kubelet/device-plugins"));
         command.args(["-devices", &gpus.join(",")]).arg("-unhealthy").arg(self.at("unhealthy"));
         self.spawn("deviceplugin", command)
+    }
+
+    /// Starts a part and waits until it is ready, or has ended.
+    async fn start_part(&mut self, name: &str, command: Command, is_ready: impl Fn(&Self) -> Result<bool>) -> Result<()> {
+        self.spawn(name, command)?;
+        let ended = until(name, READY_WITHIN, || {
+            let ended = self.children.last_mut().and_then(|child| child.try_wait().ok().flatten());
+            let ready = is_ready(self);
+            async move { Ok(if ended.is_some() { Some(ended) } else { ready?.then_some(None) }) }
+        });
+        let ended = ended.await?;
+        ensure!(ended.is_none(), "{name} ended before it was ready");
+        Ok(())
     }
 
     /// Starts a part whose output goes to a file of its name.
@@ -188,7 +203,8 @@ impl Node {
 
     fn ctr(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(self.programs.join("ctr"));
-        command.arg("--address").arg(self.at("run/containerd/containerd.sock")).args(["--namespace", "k8s.io"]).args(arguments);
+        command.arg("--address").arg(self.at("run/containerd/containerd.sock"));
+        command.args(["--connect-timeout", "5s", "--timeout", "30s", "--namespace", "k8s.io"]).args(arguments);
         command
     }
 
@@ -218,8 +234,7 @@ impl Drop for Node {
         }
         self.namespaces.end();
         for child in &mut self.children {
-            // Those in the namespaces have ended by now; the device plug-in has not.
-            drop(child.kill());
+            // What it brought into the namespaces has ended, so it ends too.
             drop(child.wait());
         }
     }

@@ -1,7 +1,7 @@
 //! The command line, by hand: a parser crate would take longer to build than everything else here.
 
 /// Printed on a wrong command line.
-pub const USAGE: &str = "usage: cargo xtask test [--quick | --cluster]
+pub const USAGE: &str = "usage: cargo xtask test [--quick | --cluster | --all]
        cargo xtask scenario tide|crash [--json] [--seed N] [--picture PNG]
         cargo xtask bench agent|batching [--json]
         cargo xtask bench engine [--json] [--gpus N,N..] [--cycles N] [--seed N]
@@ -11,7 +11,8 @@ pub const USAGE: &str = "usage: cargo xtask test [--quick | --cluster]
 #[derive(Debug, PartialEq, Eq)]
 pub enum Chore {
     Help,
-    Test(Tier),
+    /// These tests, in this order, with one count.
+    Test(&'static [Tier]),
     /// Write what the documentation has from the code.
     Docs,
     /// A binary of the package `tidegate-tests` and its arguments.
@@ -43,9 +44,10 @@ pub fn parse(words: &[String]) -> Result<Chore, String> {
     match words.as_slice() {
         [] => Err("a chore is missing".into()),
         ["help" | "--help" | "-h"] => Ok(Chore::Help),
-        ["test"] => Ok(Chore::Test(Tier::Usual)),
-        ["test", "--quick"] => Ok(Chore::Test(Tier::Quick)),
-        ["test", "--cluster"] => Ok(Chore::Test(Tier::Cluster)),
+        ["test"] => Ok(Chore::Test(&[Tier::Usual])),
+        ["test", "--quick"] => Ok(Chore::Test(&[Tier::Quick])),
+        ["test", "--cluster"] => Ok(Chore::Test(&[Tier::Cluster])),
+        ["test", "--all"] => Ok(Chore::Test(&[Tier::Usual, Tier::Cluster])),
         ["test", other, ..] => Err(format!("test takes no `{other}`")),
         ["docs"] => Ok(Chore::Docs),
         ["docs", other, ..] => Err(format!("docs takes no `{other}`")),
@@ -78,9 +80,10 @@ mod tests {
 
     #[test]
     fn every_documented_line_is_understood() {
-        assert_eq!(parsed("test"), Ok(Chore::Test(Tier::Usual)));
-        assert_eq!(parsed("test --quick"), Ok(Chore::Test(Tier::Quick)));
-        assert_eq!(parsed("test --cluster"), Ok(Chore::Test(Tier::Cluster)));
+        assert_eq!(parsed("test"), Ok(Chore::Test(&[Tier::Usual])));
+        assert_eq!(parsed("test --quick"), Ok(Chore::Test(&[Tier::Quick])));
+        assert_eq!(parsed("test --cluster"), Ok(Chore::Test(&[Tier::Cluster])));
+        assert_eq!(parsed("test --all"), Ok(Chore::Test(&[Tier::Usual, Tier::Cluster])));
         assert_eq!(parsed("docs"), Ok(Chore::Docs));
         let tide = Chore::Program { binary: "scenario", arguments: vec!["tide".into(), "--json".into()] };
         assert_eq!(parsed("scenario tide --json"), Ok(tide));

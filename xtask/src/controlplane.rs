@@ -14,7 +14,6 @@ use crate::{cache, command};
 const GO: &str = "/usr/local/go/bin/go";
 /// Drivers of disks that would need C libraries.
 const CONTAINERD_TAGS: &str = "no_btrfs,no_devmapper,no_zfs";
-
 /// Builds the kubelet, the device plug-in and containerd with its shim and `ctr`. Their folder.
 pub fn build(cache: &Path) -> Result<PathBuf> {
     let go = command::find(&["go"]).or_else(|| Some(PathBuf::from(GO)).filter(|go| go.is_file()));

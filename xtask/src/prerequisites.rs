@@ -7,7 +7,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use anyhow::{Context, Result, anyhow};
+use anyhow::{Context, Result, anyhow, ensure};
 
 use crate::args::Tier;
 use crate::{cache, command, controlplane};
@@ -57,15 +57,25 @@ fn usual(folder: &Path) -> Vec<Wanted> {
 }
 
 fn cluster(folder: &Path) -> Vec<Wanted> {
-    // Without root nothing could run, so nothing is built for minutes either.
-    let programs =
-        if is_root() { controlplane::build(folder) } else { Err(anyhow!("namespaces and containers need root; run as root")) };
+    // Without them nothing could run, so nothing is built for minutes either.
+    let programs = namespaces().and_then(|()| controlplane::build(folder));
     vec![
         ("TIDEGATE_TEST_CONTROLPLANE", "the kubelet and containerd", programs),
         ("TIDEGATE_TEST_RUNC", "runc", program(&["runc"], "runc")),
         ("TIDEGATE_TEST_BUSYBOX", "busybox", program(&["busybox"], "busybox-static")),
         ("TIDEGATE_TEST_IP", "ip", program(&["ip"], "iproute2")),
     ]
+}
+
+/// Whether this process may open what a node needs: root may, in a container only a privileged one.
+fn namespaces() -> Result<()> {
+    let mut unshare = Command::new("unshare");
+    unshare.args(["--net", "--mount", "--pid", "--fork", "--mount-proc", "mount", "--bind", "/run", "/run"]);
+    let what = command::line(&unshare);
+    let tried = unshare.output().with_context(|| format!("cannot run `{what}`, of util-linux"))?;
+    let said = String::from_utf8_lossy(&tried.stderr);
+    ensure!(tried.status.success(), "need the right to open namespaces, so run as root, or in a privileged container: `{what}`: {}", said.trim());
+    Ok(())
 }
 
 /// A virtual environment that is made again when [`PACKAGES`] change. Its interpreter.

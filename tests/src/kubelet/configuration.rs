@@ -45,7 +45,8 @@ resolvConf: \"\"
     )
 }
 
-/// A static pod on the node's network: no network plug-in is needed. Its shell is process 1, so it must ask for SIGTERM.
+/// A static pod on the node's network: no network plug-in is needed. Its shell is process 1, so it must ask for SIGTERM; what it
+/// waits for ends with it.
 pub fn pod(name: &str, gpus: u32, node: &str) -> String {
     format!(
         "apiVersion: v1
@@ -60,7 +61,7 @@ spec:
   - name: main
     image: {IMAGE}
     imagePullPolicy: Never
-    command: [/bin/sh, -c, 'trap \"exit 0\" TERM; while :; do /bin/busybox sleep 60 & wait $!; done']
+    command: [/bin/sh, -c, 'trap \"exit 0\" TERM; /bin/busybox sleep 2147483647 & wait']
     env:
     - name: {}
       value: {node}

@@ -1,18 +1,19 @@
-//! Namespaces of a node: network, mounts and processes. When their first process ends, the kernel ends every other one in
-//! them, containers too, and takes their mounts and links away; that first process ends with this one, even by SIGKILL.
+//! Namespaces of a node: network, mounts and processes. Their first process holds on until its standard input ends: by
+//! [`Namespaces::end`], or with this process, however that ends. Then the kernel ends every other process in them,
+//! containers too, and takes their mounts and links away.
 
-use std::fs;
+use std::fs::{self, File};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 
 use crate::harness::until;
 
 /// The first process. What the kubelet and containerd insist on (`/var/lib/kubelet`, `/var/log/containers`, `/run/containerd`)
-/// lies in the node's folder; a node's address may not be loopback, so one end of a pair of links carries it. Then it
-/// reaps orphans, as a first process must.
+/// lies in the node's folder; a node's address may not be loopback, so one end of a pair of links carries it. A shell that
+/// waits for a command reaps orphans too, as a first process must; the last line keeps it from becoming that command.
 const INIT: &str = r#"
 set -e
 mount --bind "$1/lib" /var/lib
@@ -24,16 +25,19 @@ ip address add 10.99.0.1/24 dev node0
 ip link set node0 up
 ip link set node1 up
 : > "$1/open"
-sleep infinity &
-wait
+cat
+exit 0
 "#;
 
 /// Seconds for a few system calls, on a busy machine.
-const OPEN_WITHIN: Duration = Duration::from_secs(20);
+const OPEN_WITHIN: Duration = Duration::from_secs(30);
+/// The kernel waits for the end of each process and of each mount.
+const ENDED_WITHIN: Duration = Duration::from_secs(30);
 
 /// Open namespaces.
 pub struct Namespaces {
-    first: Child,
+    /// Waits for the first process, from outside of the namespace of processes.
+    outer: Child,
 }
 
 impl Namespaces {
@@ -42,36 +46,39 @@ impl Namespaces {
         for name in ["lib", "log", "run"] {
             fs::create_dir(folder.join(name))?;
         }
-        let log = fs::File::create(folder.join("namespaces.log"))?;
-        let mut command = Command::new("setpriv");
-        command.args(["--pdeathsig", "KILL", "unshare", "--net", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc"]);
-        command.args(["sh", "-c", INIT, "init"]).arg(folder);
-        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
-        let first = command.spawn().context("start setpriv, of util-linux")?;
-        let mut open = Self { first };
-        let marker = folder.join("open");
-        let opened = until("namespaces", OPEN_WITHIN, || async { Ok(marker.exists().then_some(())) }).await;
-        if opened.is_err() {
-            open.end();
-        }
-        opened.with_context(|| fs::read_to_string(folder.join("namespaces.log")).unwrap_or_default())?;
-        Ok(open)
+        let log = folder.join("namespaces.log");
+        let mut command = Command::new("unshare");
+        command.args(["--net", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc", "sh", "-c", INIT, "init"]);
+        command.arg(folder).stdin(Stdio::piped()).stdout(Stdio::null()).stderr(File::create(&log)?);
+        let mut namespaces = Self { outer: command.spawn().context("start unshare, of util-linux")? };
+        let opened = until("namespaces", OPEN_WITHIN, || {
+            let (open, ended) = (folder.join("open").exists(), namespaces.outer.try_wait());
+            async move { Ok(if ended?.is_some() { Some(false) } else { open.then_some(true) }) }
+        });
+        let opened = opened.await?;
+        ensure!(opened, "namespaces cannot be opened: {}", fs::read_to_string(log).unwrap_or_default().trim());
+        Ok(namespaces)
     }
 
     /// A program in them. It sees itself as the first process would.
     pub fn command(&self, program: &Path) -> Command {
         // `ip netns exec` would hide the mounts of cgroups.
         let mut command = Command::new("nsenter");
-        let of = format!("/proc/{}/ns", self.first.id());
+        let of = format!("/proc/{}/ns", self.outer.id());
         command.args([format!("--net={of}/net"), format!("--mount={of}/mnt"), format!("--pid={of}/pid_for_children")]);
         command.arg(program);
         command
     }
 
-    /// Ends every process in them.
+    /// Ends every process in them, and returns when all have ended.
     pub fn end(&mut self) {
-        drop(self.first.kill());
-        drop(self.first.wait());
+        drop(self.outer.stdin.take());
+        let deadline = Instant::now() + ENDED_WITHIN;
+        while self.outer.try_wait().is_ok_and(|ended| ended.is_none()) && Instant::now() < deadline {
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        drop(self.outer.kill());
+        drop(self.outer.wait());
     }
 }
 
