@@ -13,6 +13,7 @@ mod cgroups;
 mod configuration;
 mod container;
 mod image;
+mod leftovers;
 mod namespaces;
 
 use std::fs::{self, File};
@@ -33,6 +34,8 @@ use namespaces::Namespaces;
 
 /// Each part, on a machine that is busy with other tests.
 const READY_WITHIN: Duration = Duration::from_mins(1);
+/// How a node's folder begins.
+const FOLDER: &str = "tidegate-node-";
 /// How much of each log a failed test shows.
 const LOG_LINES: usize = 40;
 /// Where a pod's processes say whose they are.
@@ -67,7 +70,10 @@ impl Node {
     pub async fn start(gpus: &[String]) -> Result<Self> {
         let programs = installed("TIDEGATE_TEST_CONTROLPLANE")?;
         let busybox = installed("TIDEGATE_TEST_BUSYBOX")?;
-        let folder = tempfile::Builder::new().prefix("tidegate-node-").tempdir()?;
+        for left in leftovers::find(&std::env::temp_dir(), FOLDER) {
+            drop(fs::remove_dir_all(left));
+        }
+        let folder = tempfile::Builder::new().prefix(&leftovers::prefix(FOLDER)).tempdir()?;
         let cgroups = Cgroups::create()?;
         let namespaces = Namespaces::open(folder.path()).await?;
         let mut node = Self { namespaces, children: Vec::new(), cgroups, folder, programs };

@@ -77,10 +77,7 @@ impl Agent {
         }
         self.until(&format!("{wanted:?}"), |gpus| held(gpus) == wanted).await;
         let metrics = self.get("/metrics").await.unwrap();
-        let allocated = |line: &&str| line.starts_with("tidegate_node_agent_pod_allocated{") && line.ends_with(" 1");
-        let series = metrics.lines().filter(allocated);
-        let counted: BTreeSet<&str> = series.filter_map(|line| line.split("gpu=\"").nth(1)?.split('"').next()).collect();
-        assert_eq!(counted, wanted.keys().map(String::as_str).collect(), "{metrics}");
+        assert_eq!(counted(&metrics), wanted, "{metrics}");
     }
 
     /// From now on the driver sees these containers' processes, each on the GPUs with these UUIDs.
@@ -126,6 +123,17 @@ fn held(gpus: &[Value]) -> BTreeMap<String, String> {
     all.filter(|(_, holders)| !holders.is_empty()).collect()
 }
 
+/// Who holds each GPU that is held, as the metrics say.
+fn counted(metrics: &str) -> BTreeMap<String, String> {
+    let series = metrics.lines().filter_map(|line| line.strip_prefix("tidegate_node_agent_pod_allocated{")?.strip_suffix("} 1"));
+    let label = |series: &str, name: &str| {
+        let value = series.split(',').find_map(|label| label.strip_prefix(name)?.strip_prefix("=\"")?.strip_suffix('"'));
+        value.unwrap_or_default().to_owned()
+    };
+    let holder = |series| ["workload_namespace", "workload_pod", "workload_container"].map(|name| label(series, name)).join("/");
+    series.map(|series| (label(series, "gpu"), holder(series))).collect()
+}
+
 #[tokio::test]
 async fn holders_are_right_when_pods_are_created_crash_and_are_deleted() {
     let (node, mut agent) = start().await;
@@ -136,6 +144,7 @@ async fn holders_are_right_when_pods_are_created_crash_and_are_deleted() {
 
     node.create("server", 1).unwrap();
     let server = node.running("server", None).await.unwrap();
+    assert_eq!(server.gpus.len(), 1);
     agent.until_held(&node, &["trainer", "server"]).await;
     agent.run(&[(&first, &first.gpus), (&server, &server.gpus)]);
     agent.until_placed(&node, "trainer", &first).await;

@@ -74,7 +74,11 @@ fn namespaces() -> Result<()> {
     let what = command::line(&unshare);
     let tried = unshare.output().with_context(|| format!("cannot run `{what}`, of util-linux"))?;
     let said = String::from_utf8_lossy(&tried.stderr);
-    ensure!(tried.status.success(), "need the right to open namespaces, so run as root, or in a privileged container: `{what}`: {}", said.trim());
+    ensure!(
+        tried.status.success(),
+        "need the right to open namespaces, so run as root, or in a privileged container: `{what}`: {}",
+        said.trim()
+    );
     Ok(())
 }
 

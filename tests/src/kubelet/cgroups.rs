@@ -7,7 +7,10 @@ use std::{fs, io};
 
 use anyhow::{Context, Result};
 
+use super::leftovers;
+
 const MOUNT: &str = "/sys/fs/cgroup";
+const PREFIX: &str = "tidegate-test-";
 /// The kernel takes a moment to take killed processes out of their cgroups.
 const GONE_WITHIN: Duration = Duration::from_secs(10);
 
@@ -20,9 +23,12 @@ impl Cgroups {
     /// Makes it.
     pub fn create() -> Result<Self> {
         static NEXT: AtomicU32 = AtomicU32::new(0);
-        let name = format!("tidegate-test-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
+        let name = format!("{}{}", leftovers::prefix(PREFIX), NEXT.fetch_add(1, Ordering::Relaxed));
         let made = Self { name };
         for hierarchy in hierarchies()? {
+            for left in leftovers::find(&hierarchy, PREFIX) {
+                drop(remove(&left));
+            }
             let folder = hierarchy.join(&made.name);
             fs::create_dir(&folder).with_context(|| format!("make the cgroup {}", folder.display()))?;
         }
