@@ -20,7 +20,7 @@ use std::fs::{self, File};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use serde::Deserialize;
@@ -243,5 +243,14 @@ impl Drop for Node {
             // What it brought into the namespaces has ended, so it ends too.
             drop(child.wait());
         }
+    }
+}
+
+/// Looks until it is so, or for so long.
+#[expect(clippy::disallowed_methods, reason = "a destructor cannot await")]
+fn block_until(within: Duration, mut is: impl FnMut() -> bool) {
+    let deadline = Instant::now() + within;
+    while !is() && Instant::now() < deadline {
+        std::thread::sleep(Duration::from_millis(10));
     }
 }

@@ -26,6 +26,7 @@ pub fn run(command: &mut Command) -> Result<()> {
 }
 
 /// At the limit it is ended.
+#[expect(clippy::disallowed_methods, reason = "nothing else runs here")]
 fn run_within(limit: Duration, command: &mut Command) -> Result<()> {
     let what = line(command);
     eprintln!("+ {what}");

@@ -2,17 +2,17 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use std::{fs, io};
 
 use anyhow::{Context, Result};
 
-use super::leftovers;
+use super::{block_until, leftovers};
 
 const MOUNT: &str = "/sys/fs/cgroup";
 const PREFIX: &str = "tidegate-test-";
 /// The kernel takes a moment to take killed processes out of their cgroups.
-const GONE_WITHIN: Duration = Duration::from_secs(10);
+const GONE_WITHIN: Duration = Duration::from_secs(5);
 
 /// The cgroup; dropped, it is removed with those below it.
 pub struct Cgroups {
@@ -43,12 +43,9 @@ impl Cgroups {
 
 impl Drop for Cgroups {
     fn drop(&mut self) {
-        let deadline = Instant::now() + GONE_WITHIN;
         for hierarchy in hierarchies().unwrap_or_default() {
             let folder = hierarchy.join(&self.name);
-            while folder.exists() && remove(&folder).is_err() && Instant::now() < deadline {
-                std::thread::yield_now();
-            }
+            block_until(GONE_WITHIN, || !folder.exists() || remove(&folder).is_ok());
         }
     }
 }

@@ -5,10 +5,11 @@
 use std::fs::{self, File};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 
+use super::block_until;
 use crate::harness::until;
 
 /// The first process. What the kubelet and containerd insist on (`/var/lib/kubelet`, `/var/log/containers`, `/run/containerd`)
@@ -73,10 +74,7 @@ impl Namespaces {
     /// Ends every process in them, and returns when all have ended.
     pub fn end(&mut self) {
         drop(self.outer.stdin.take());
-        let deadline = Instant::now() + ENDED_WITHIN;
-        while self.outer.try_wait().is_ok_and(|ended| ended.is_none()) && Instant::now() < deadline {
-            std::thread::sleep(Duration::from_millis(10));
-        }
+        block_until(ENDED_WITHIN, || !self.outer.try_wait().is_ok_and(|ended| ended.is_none()));
         drop(self.outer.kill());
         drop(self.outer.wait());
     }
