@@ -1,6 +1,6 @@
 //! The node agent beside a real kubelet: who holds which GPU is right through a pod's life. The truth to compare with
 //! comes from elsewhere: the environment of the containers' processes, and containerd's labels.
-#![expect(clippy::unwrap_used, reason = "tests")]
+#![expect(clippy::unwrap_used, clippy::panic, reason = "tests")]
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::process::{Child, Command, Stdio};

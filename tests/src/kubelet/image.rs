@@ -72,7 +72,7 @@ fn digest(blob: &[u8]) -> String {
 }
 
 fn hexadecimal(blob: &[u8]) -> String {
-    Sha256::digest(blob).iter().map(|byte| format!("{byte:02x}")).collect()
+    format!("{:x}", Sha256::digest(blob))
 }
 
 /// In the words of OCI, which are Go's.
