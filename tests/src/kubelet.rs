@@ -66,7 +66,7 @@ pub struct Labels {
 }
 
 impl Node {
-    /// Starts it with these GPUs and waits until it takes pods.
+    /// Starts it and waits until it takes pods. The kubelet learns of these GPUs soon after, from the plug-in.
     pub async fn start(gpus: &[String]) -> Result<Self> {
         let programs = installed("TIDEGATE_TEST_CONTROLPLANE")?;
         let busybox = installed("TIDEGATE_TEST_BUSYBOX")?;
@@ -240,7 +240,7 @@ impl Drop for Node {
         }
         self.namespaces.end();
         for child in &mut self.children {
-            // What it brought into the namespaces has ended, so it ends too.
+            drop(child.kill());
             drop(child.wait());
         }
     }

@@ -17,7 +17,7 @@ const CONTAINERD_TAGS: &str = "no_btrfs,no_devmapper,no_zfs";
 /// Builds the kubelet, the device plug-in and containerd with its shim and `ctr`. Their folder.
 pub fn build(cache: &Path) -> Result<PathBuf> {
     let go = command::find(&["go"]).or_else(|| Some(PathBuf::from(GO)).filter(|go| go.is_file()));
-    let go = go.context("not on PATH; install Go 1.26 or newer, https://go.dev/dl")?;
+    let go = go.context("go is not on PATH; install Go 1.26 or newer: https://go.dev/dl")?;
     let programs = cache.join("controlplane");
     fs::create_dir_all(&programs).with_context(|| format!("cannot make {}", programs.display()))?;
     let sources = cache::workspace().join("tests/controlplane");
