@@ -3,6 +3,7 @@
 pub mod bench;
 pub mod browser;
 pub mod harness;
+pub mod kubelet;
 pub mod manifests;
 pub mod onnx;
 pub mod outside;

@@ -1,7 +1,7 @@
 //! The command line, by hand: a parser crate would take longer to build than everything else here.
 
 /// Printed on a wrong command line.
-pub const USAGE: &str = "usage: cargo xtask test [--quick]
+pub const USAGE: &str = "usage: cargo xtask test [--quick | --cluster | --all]
        cargo xtask scenario tide|crash [--json] [--seed N] [--picture PNG]
         cargo xtask bench agent|batching [--json]
         cargo xtask bench engine [--json] [--gpus N,N..] [--cycles N] [--seed N]
@@ -11,10 +11,8 @@ pub const USAGE: &str = "usage: cargo xtask test [--quick]
 #[derive(Debug, PartialEq, Eq)]
 pub enum Chore {
     Help,
-    Test {
-        /// Leave out what needs outside programs.
-        quick: bool,
-    },
+    /// These tests, in this order, with one count.
+    Test(&'static [Tier]),
     /// Write what the documentation has from the code.
     Docs,
     /// A binary of the package `tidegate-tests` and its arguments.
@@ -29,14 +27,27 @@ pub enum Chore {
     },
 }
 
+/// Which tests.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Tier {
+    /// Those that need no outside program.
+    Quick,
+    /// All that need no cluster.
+    Usual,
+    /// Those on a real kubelet.
+    Cluster,
+}
+
 /// The chore that `words` ask for, or what is wrong with them.
 pub fn parse(words: &[String]) -> Result<Chore, String> {
     let words: Vec<&str> = words.iter().map(String::as_str).collect();
     match words.as_slice() {
         [] => Err("a chore is missing".into()),
         ["help" | "--help" | "-h"] => Ok(Chore::Help),
-        ["test"] => Ok(Chore::Test { quick: false }),
-        ["test", "--quick"] => Ok(Chore::Test { quick: true }),
+        ["test"] => Ok(Chore::Test(&[Tier::Usual])),
+        ["test", "--quick"] => Ok(Chore::Test(&[Tier::Quick])),
+        ["test", "--cluster"] => Ok(Chore::Test(&[Tier::Cluster])),
+        ["test", "--all"] => Ok(Chore::Test(&[Tier::Usual, Tier::Cluster])),
         ["test", other, ..] => Err(format!("test takes no `{other}`")),
         ["docs"] => Ok(Chore::Docs),
         ["docs", other, ..] => Err(format!("docs takes no `{other}`")),
@@ -69,8 +80,10 @@ mod tests {
 
     #[test]
     fn every_documented_line_is_understood() {
-        assert_eq!(parsed("test"), Ok(Chore::Test { quick: false }));
-        assert_eq!(parsed("test --quick"), Ok(Chore::Test { quick: true }));
+        assert_eq!(parsed("test"), Ok(Chore::Test(&[Tier::Usual])));
+        assert_eq!(parsed("test --quick"), Ok(Chore::Test(&[Tier::Quick])));
+        assert_eq!(parsed("test --cluster"), Ok(Chore::Test(&[Tier::Cluster])));
+        assert_eq!(parsed("test --all"), Ok(Chore::Test(&[Tier::Usual, Tier::Cluster])));
         assert_eq!(parsed("docs"), Ok(Chore::Docs));
         let tide = Chore::Program { binary: "scenario", arguments: vec!["tide".into(), "--json".into()] };
         assert_eq!(parsed("scenario tide --json"), Ok(tide));

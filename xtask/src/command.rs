@@ -3,9 +3,16 @@
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
 use std::{env, io};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
+
+/// Any of them: the longest builds the kubelet from empty caches, ten minutes on two idle cores. A registry that does not answer
+/// would take for ever.
+const ENDS_WITHIN: Duration = Duration::from_hours(2);
+/// How often a command with a deadline is looked at.
+const LOOK_EVERY: Duration = Duration::from_millis(50);
 
 /// A command as one would type it.
 pub fn line(command: &Command) -> String {
@@ -15,12 +22,28 @@ pub fn line(command: &Command) -> String {
 
 /// Runs `command` with its output on our standard error; an error names the command and how it ended.
 pub fn run(command: &mut Command) -> Result<()> {
+    run_within(ENDS_WITHIN, command)
+}
+
+/// At the limit it is ended.
+#[expect(clippy::disallowed_methods, reason = "nothing else runs here")]
+fn run_within(limit: Duration, command: &mut Command) -> Result<()> {
     let what = line(command);
     eprintln!("+ {what}");
-    let status = command.stdout(io::stderr()).status().with_context(|| format!("cannot run `{what}`"))?;
-    if !status.success() {
-        bail!("`{what}` failed: {status}");
-    }
+    let mut child = command.stdout(io::stderr()).spawn().with_context(|| format!("cannot run `{what}`"))?;
+    let deadline = Instant::now() + limit;
+    let status = loop {
+        if let Some(status) = child.try_wait().with_context(|| format!("cannot wait for `{what}`"))? {
+            break status;
+        }
+        if Instant::now() > deadline {
+            drop(child.kill());
+            drop(child.wait());
+            bail!("`{what}` did not end within {limit:?}");
+        }
+        std::thread::sleep(LOOK_EVERY);
+    };
+    ensure!(status.success(), "`{what}` failed: {status}");
     Ok(())
 }
 
@@ -51,6 +74,15 @@ mod tests {
         assert!(error.contains("`false --really` failed"), "{error}");
         let error = run(&mut Command::new("/nonexistent/program")).unwrap_err().to_string();
         assert!(error.contains("/nonexistent/program"), "{error}");
+    }
+
+    #[test]
+    fn a_command_that_does_not_end_in_time_is_ended_and_named() {
+        let error = run_within(Duration::from_millis(200), Command::new("sleep").arg("3600")).unwrap_err().to_string();
+        assert!(error.contains("`sleep 3600` did not end within 200ms"), "{error}");
+        run_within(Duration::from_mins(1), &mut Command::new("true")).unwrap();
+        let error = run_within(Duration::from_mins(1), &mut Command::new("false")).unwrap_err().to_string();
+        assert!(error.contains("`false` failed"), "{error}");
     }
 
     #[test]

@@ -1,8 +1,10 @@
 //! Developers' chores behind `cargo xtask`.
 //!
 //! ```text
-//! cargo xtask test            everything: prerequisites, build, Rust tests, Python tests, scenarios
+//! cargo xtask test            all that needs no cluster: prerequisites, build, Rust tests, Python tests, scenarios
 //! cargo xtask test --quick    the Rust and Python tests that need no outside program beside cargo and python3
+//! cargo xtask test --cluster  the tests on a real kubelet, which is built first; needs Go and root
+//! cargo xtask test --all      `test`, then `test --cluster`, with one count
 //! cargo xtask scenario NAME   `tide` or `crash`; --json prints exactly one JSON object
 //! cargo xtask bench NAME      `agent`, `batching` or `engine`; --json likewise
 //! cargo xtask docs            writes the tables of the documentation that are made from the code
@@ -14,6 +16,7 @@ mod args;
 mod cache;
 mod cargo;
 mod command;
+mod controlplane;
 mod docs;
 mod prerequisites;
 mod python_tests;
@@ -39,7 +42,7 @@ fn main() -> ExitCode {
             Ok(ExitCode::SUCCESS)
         }
         Chore::Docs => docs::run().map(|()| ExitCode::SUCCESS),
-        Chore::Test { quick } => test::run(quick),
+        Chore::Test(tiers) => test::run(tiers),
         Chore::Program { binary, arguments } => cargo::run_program(binary, &arguments),
         Chore::Bench { target, arguments } => cargo::run_bench(target, &arguments),
     };

@@ -7,9 +7,10 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use anyhow::{Context, Result, anyhow};
+use anyhow::{Context, Result, anyhow, ensure};
 
-use crate::{cache, command};
+use crate::args::Tier;
+use crate::{cache, command, controlplane};
 
 /// The unmodified clients that the tests run, with what they need, pinned.
 const PACKAGES: [&str; 4] = [
@@ -22,17 +23,17 @@ const PACKAGES: [&str; 4] = [
 const PIP_PATIENCE: [&str; 8] =
     ["--disable-pip-version-check", "--no-input", "--quiet", "--retries", "2", "--timeout", "15", "--prefer-binary"];
 
-/// Environment variables for the tests, or what could not be had: one sentence for each thing.
-pub fn prepare() -> Result<Vec<(&'static str, PathBuf)>, Vec<String>> {
+/// A thing that tests need: the variable that tells where it is, its name, and where it was found.
+type Wanted = (&'static str, &'static str, Result<PathBuf>);
+
+/// Environment variables for the tests of a tier, or what could not be had: one sentence for each thing.
+pub fn prepare(tier: Tier) -> Result<Vec<(&'static str, PathBuf)>, Vec<String>> {
     let folder = cache::folder().map_err(|e| vec![format!("{e:#}")])?;
-    let wanted = [
-        ("TIDEGATE_TEST_PYTHON", "Python with tritonclient, openai and numpy", clients(&folder.join("test-clients"))),
-        ("TIDEGATE_TEST_CHROMIUM", "Chromium", program(&["chromium", "chromium-browser", "google-chrome"], "chromium")),
-        ("TIDEGATE_TEST_CURL", "curl", program(&["curl"], "curl")),
-        ("TIDEGATE_TEST_PROMETHEUS", "Prometheus", program(&["prometheus"], "prometheus")),
-        ("TIDEGATE_TEST_PROMTOOL", "promtool", program(&["promtool"], "prometheus")),
-        ("TIDEGATE_TEST_MINILM", "the model all-MiniLM-L6-v2", minilm(&folder)),
-    ];
+    let wanted = match tier {
+        Tier::Quick => Vec::new(),
+        Tier::Usual => usual(&folder),
+        Tier::Cluster => cluster(&folder),
+    };
     let mut found = Vec::new();
     let mut missing = Vec::new();
     for (variable, name, result) in wanted {
@@ -42,6 +43,43 @@ pub fn prepare() -> Result<Vec<(&'static str, PathBuf)>, Vec<String>> {
         }
     }
     if missing.is_empty() { Ok(found) } else { Err(missing) }
+}
+
+fn usual(folder: &Path) -> Vec<Wanted> {
+    vec![
+        ("TIDEGATE_TEST_PYTHON", "Python with tritonclient, openai and numpy", clients(&folder.join("test-clients"))),
+        ("TIDEGATE_TEST_CHROMIUM", "Chromium", program(&["chromium", "chromium-browser", "google-chrome"], "chromium")),
+        ("TIDEGATE_TEST_CURL", "curl", program(&["curl"], "curl")),
+        ("TIDEGATE_TEST_PROMETHEUS", "Prometheus", program(&["prometheus"], "prometheus")),
+        ("TIDEGATE_TEST_PROMTOOL", "promtool", program(&["promtool"], "prometheus")),
+        ("TIDEGATE_TEST_MINILM", "the model all-MiniLM-L6-v2", minilm(folder)),
+    ]
+}
+
+fn cluster(folder: &Path) -> Vec<Wanted> {
+    // Without them nothing could run, so nothing is built for minutes either.
+    let programs = namespaces().and_then(|()| controlplane::build(folder));
+    vec![
+        ("TIDEGATE_TEST_CONTROLPLANE", "the kubelet and containerd", programs),
+        ("TIDEGATE_TEST_RUNC", "runc", program(&["runc"], "runc")),
+        ("TIDEGATE_TEST_BUSYBOX", "busybox", program(&["busybox"], "busybox-static")),
+        ("TIDEGATE_TEST_IP", "ip", program(&["ip"], "iproute2")),
+    ]
+}
+
+/// Whether this process may open what a node needs: root may, in a container only a privileged one.
+fn namespaces() -> Result<()> {
+    let mut unshare = Command::new("unshare");
+    unshare.args(["--net", "--mount", "--pid", "--fork", "--mount-proc", "mount", "--bind", "/run", "/run"]);
+    let what = command::line(&unshare);
+    let tried = unshare.output().with_context(|| format!("cannot run `{what}`, of util-linux"))?;
+    let said = String::from_utf8_lossy(&tried.stderr);
+    ensure!(
+        tried.status.success(),
+        "need the right to open namespaces, so run as root, or in a privileged container: `{what}`: {}",
+        said.trim()
+    );
+    Ok(())
 }
 
 /// A virtual environment that is made again when [`PACKAGES`] change. Its interpreter.
@@ -72,10 +110,7 @@ fn program(names: &[&str], package: &str) -> Result<PathBuf> {
     }
     let mut apt = Command::new("apt-get");
     apt.env("DEBIAN_FRONTEND", "noninteractive").args(["install", "-y", "--no-install-recommends", package]);
-    let root = command::find(&["id"])
-        .and_then(|id| Command::new(id).arg("-u").output().ok())
-        .is_some_and(|out| out.stdout.trim_ascii() == b"0");
-    if !root {
+    if !is_root() {
         return Err(anyhow!("not on PATH, and only root can run `{}`", command::line(&apt)));
     }
     if command::run(&mut apt).is_err() {
@@ -83,6 +118,10 @@ fn program(names: &[&str], package: &str) -> Result<PathBuf> {
         command::run(&mut apt)?;
     }
     command::find(names).with_context(|| format!("not on PATH, even after `{}`", command::line(&apt)))
+}
+
+fn is_root() -> bool {
+    Command::new("id").arg("-u").output().is_ok_and(|out| out.stdout.trim_ascii() == b"0")
 }
 
 /// The folder with `minilm.onnx` and `tokenizer.json`, made by the example's own script; the same as that of `up --example tide`.

@@ -1,4 +1,4 @@
-//! `cargo xtask test`: all tests, one after the other, with one count at the end.
+//! `cargo xtask test`: the tests of some tiers, one after the other, with one count at the end.
 
 use std::io::Write;
 use std::path::PathBuf;
@@ -7,30 +7,19 @@ use std::time::Instant;
 
 use anyhow::Result;
 
+use crate::args::Tier;
 use crate::tally::{self, Tally};
 use crate::{cargo, prerequisites, python_tests};
 
 /// The whole-system runs that are tests too: each ends with 1 when something that must hold does not.
 const SCENARIOS: [&str; 2] = ["tide", "crash"];
 
-/// Runs the tests. `quick`: without what needs outside programs. The last line says how many passed and failed.
-pub fn run(quick: bool) -> Result<ExitCode> {
+/// Runs the tests of these tiers; one that cannot run keeps no other from it. The last line says how many passed and failed.
+pub fn run(tiers: &[Tier]) -> Result<ExitCode> {
     let began = Instant::now();
     let mut steps = Steps::default();
-    if !quick {
-        match prerequisites::prepare() {
-            Ok(found) => steps.environment = found,
-            Err(missing) => {
-                for what in missing {
-                    steps.add(&format!("prerequisite {what}"), Tally::one(false));
-                }
-                return steps.report(began);
-            }
-        }
-    }
-    steps.take("build", cargo::build().map(|()| Tally::default()));
-    if steps.total.failed == 0 {
-        steps.all(quick);
+    for tier in tiers {
+        steps.tier(*tier);
     }
     steps.report(began)
 }
@@ -38,38 +27,40 @@ pub fn run(quick: bool) -> Result<ExitCode> {
 /// What was run, and its count.
 #[derive(Default)]
 struct Steps {
-    environment: Vec<(&'static str, PathBuf)>,
     lines: Vec<String>,
     total: Tally,
 }
 
 impl Steps {
-    fn all(&mut self, quick: bool) {
-        self.take("Rust tests", tally::run(&mut self.rust_tests(quick), tally::of_runner));
-        self.take("training scripts' tests", python_tests::run());
-        if !quick {
+    fn tier(&mut self, tier: Tier) {
+        match prerequisites::prepare(tier) {
+            Ok(environment) if self.take("build", cargo::build().map(|()| Tally::default())) => self.all(tier, &environment),
+            Ok(_) => {}
+            Err(missing) => missing.iter().for_each(|what| self.add(&format!("prerequisite {what}"), Tally::one(false))),
+        }
+    }
+
+    fn all(&mut self, tier: Tier, environment: &[(&'static str, PathBuf)]) {
+        let name = if tier == Tier::Cluster { "Rust tests on a real kubelet" } else { "Rust tests" };
+        self.take(name, tally::run(rust_tests(tier).envs(environment.iter().cloned()), tally::of_runner));
+        if tier != Tier::Cluster {
+            self.take("training scripts' tests", python_tests::run());
+        }
+        if tier == Tier::Usual {
             for name in SCENARIOS {
                 self.take(&format!("scenario {name}"), scenario(name));
             }
         }
     }
 
-    /// The feature `outside` of `tidegate-tests` adds the tests that need outside programs. It changes no dependency.
-    fn rust_tests(&self, quick: bool) -> Command {
-        let mut cargo = cargo::whole_workspace("test");
-        cargo.arg("--no-fail-fast").envs(self.environment.iter().cloned());
-        if !quick {
-            cargo.args(["--features", "tidegate-tests/outside"]);
-        }
-        cargo
-    }
-
-    fn take(&mut self, name: &str, result: Result<Tally>) {
+    /// Counts a step. Whether nothing failed in it.
+    fn take(&mut self, name: &str, result: Result<Tally>) -> bool {
         let tally = result.unwrap_or_else(|error| {
             eprintln!("xtask: {name}: {error:#}");
             Tally::one(false)
         });
         self.add(name, tally);
+        tally.failed == 0
     }
 
     fn add(&mut self, name: &str, tally: Tally) {
@@ -82,6 +73,18 @@ impl Steps {
         writeln!(std::io::stdout(), "{} passed, {} failed", self.total.passed, self.total.failed)?;
         Ok(if self.total.failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
     }
+}
+
+/// Features of `tidegate-tests` add the tests that need outside programs. They change no dependency.
+fn rust_tests(tier: Tier) -> Command {
+    let mut cargo = cargo::whole_workspace("test");
+    cargo.arg("--no-fail-fast");
+    match tier {
+        Tier::Quick => &mut cargo,
+        Tier::Usual => cargo.args(["--features", "tidegate-tests/outside"]),
+        Tier::Cluster => cargo.args(["--features", "tidegate-tests/cluster", "--test", "kubelet"]),
+    };
+    cargo
 }
 
 /// One scenario as one test. What it prints goes to standard error, so that standard output has the count alone.

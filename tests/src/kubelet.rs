@@ -1,0 +1,256 @@
+//! A real node: containerd, the kubelet and a device plug-in, without an API server: pods are files (static pods).
+//!
+//! ```text
+//! namespaces  network, mounts, processes of its own: no port collides, and one kill ends all          namespaces
+//! cgroups     one of its own in each hierarchy                                                        cgroups
+//! image       busybox, packed without a registry                                                      image
+//! containerd -> kubelet -> device plug-in -> ready                                                    here
+//! ```
+//!
+//! Assumes root, Linux, and what `cargo xtask test --cluster` prepares. Nodes do not disturb each other nor the machine.
+
+mod cgroups;
+mod configuration;
+mod container;
+mod image;
+mod leftovers;
+mod namespaces;
+
+use std::fs::{self, File};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use serde::Deserialize;
+use tempfile::TempDir;
+
+use crate::harness::until;
+use crate::outside::installed;
+use cgroups::Cgroups;
+pub use container::Container;
+use namespaces::Namespaces;
+
+/// Each part, on a machine that is busy with other tests.
+const READY_WITHIN: Duration = Duration::from_mins(1);
+/// How a node's folder begins.
+const FOLDER: &str = "tidegate-node-";
+/// How much of each log a failed test shows.
+const LOG_LINES: usize = 40;
+/// Where a pod's processes say whose they are.
+const NODE: &str = "TIDEGATE_TEST_NODE";
+const POD: &str = "TIDEGATE_TEST_POD";
+
+/// A running node; dropped, it ends with all that ran on it.
+pub struct Node {
+    // Ended in this order: processes, then their cgroups, then their files.
+    namespaces: Namespaces,
+    children: Vec<Child>,
+    cgroups: Cgroups,
+    folder: TempDir,
+    programs: PathBuf,
+}
+
+/// What containerd knows of a container, by the labels that the kubelet gave it.
+#[derive(Deserialize, Debug, PartialEq, Eq)]
+pub struct Labels {
+    #[serde(rename = "io.kubernetes.pod.namespace")]
+    pub namespace: String,
+    #[serde(rename = "io.kubernetes.pod.name")]
+    pub pod: String,
+    #[serde(rename = "io.kubernetes.pod.uid")]
+    pub uid: String,
+    #[serde(rename = "io.kubernetes.container.name")]
+    pub container: String,
+}
+
+impl Node {
+    /// Starts it and waits until it takes pods. The kubelet learns of these GPUs soon after, from the plug-in.
+    pub async fn start(gpus: &[String]) -> Result<Self> {
+        let programs = installed("TIDEGATE_TEST_CONTROLPLANE")?;
+        let busybox = installed("TIDEGATE_TEST_BUSYBOX")?;
+        for left in leftovers::find(&std::env::temp_dir(), FOLDER) {
+            drop(fs::remove_dir_all(left));
+        }
+        let folder = tempfile::Builder::new().prefix(&leftovers::prefix(FOLDER)).tempdir()?;
+        let cgroups = Cgroups::create()?;
+        let namespaces = Namespaces::open(folder.path()).await?;
+        let mut node = Self { namespaces, children: Vec::new(), cgroups, folder, programs };
+        let ready = node.parts(&busybox, gpus).await;
+        ready.with_context(|| node.said())?;
+        Ok(node)
+    }
+
+    /// The name by which the kubelet calls it, and by which static pods end.
+    pub const NAME: &'static str = "node";
+
+    /// The kubelet's socket that tells which pod holds which device.
+    pub fn pod_resources(&self) -> PathBuf {
+        self.at("lib/kubelet/pod-resources/kubelet.sock")
+    }
+
+    /// Its `/var/log`.
+    pub fn logs(&self) -> PathBuf {
+        self.at("log")
+    }
+
+    /// Makes a pod of one container, `main`, that holds so many GPUs until it is told to end.
+    pub fn create(&self, pod: &str, gpus: u32) -> Result<()> {
+        let draft = self.at("pod.draft");
+        fs::write(&draft, configuration::pod(pod, gpus, self.cgroups.name()))?;
+        fs::rename(draft, self.manifest(pod)).with_context(|| format!("create the pod {pod}"))
+    }
+
+    /// Deletes a pod; its containers get SIGTERM.
+    pub fn delete(&self, pod: &str) -> Result<()> {
+        fs::remove_file(self.manifest(pod)).with_context(|| format!("delete the pod {pod}"))
+    }
+
+    /// The first process of a pod's container, if it runs.
+    pub fn container(&self, pod: &str) -> Result<Option<Container>> {
+        container::find(&[(NODE, self.cgroups.name()), (POD, pod)])
+    }
+
+    /// Waits until a pod's container runs, and is not the one `before`.
+    pub async fn running(&self, pod: &str, before: Option<&Container>) -> Result<Container> {
+        let what = format!("a container of the pod {pod}");
+        until(&what, READY_WITHIN, || async {
+            Ok(self.container(pod)?.filter(|now| before.is_none_or(|old| old.pid != now.pid)))
+        })
+        .await
+    }
+
+    /// What containerd knows of the container with this id.
+    pub fn labels(&self, container: &str) -> Result<Labels> {
+        #[derive(Deserialize)]
+        struct Info {
+            #[serde(rename = "Labels")]
+            labels: Labels,
+        }
+        let output = self.ctr(&["containers", "info", container]).output()?;
+        ensure!(output.status.success(), "ctr containers info: {}", String::from_utf8_lossy(&output.stderr));
+        Ok(serde_json::from_slice::<Info>(&output.stdout)?.labels)
+    }
+
+    /// From now on the device plug-in calls these GPUs unhealthy and all others healthy.
+    pub fn sicken(&self, gpus: &[&str]) -> Result<()> {
+        let draft = self.at("unhealthy.draft");
+        fs::write(&draft, gpus.join("\n"))?;
+        Ok(fs::rename(draft, self.at("unhealthy"))?)
+    }
+
+    /// The cgroup that all its pods are in, and that ends with it; also in the environment of all their processes.
+    pub fn cgroup(&self) -> &str {
+        self.cgroups.name()
+    }
+
+    async fn parts(&mut self, busybox: &Path, gpus: &[String]) -> Result<()> {
+        self.containerd(busybox).await?;
+        self.kubelet().await?;
+        self.device_plugin(gpus)
+    }
+
+    async fn containerd(&mut self, busybox: &Path) -> Result<()> {
+        let file = self.at("containerd.toml");
+        fs::write(&file, configuration::CONTAINERD)?;
+        let mut command = self.namespaces.command(&self.programs.join("containerd"));
+        // It looks for its shim and for runc on the path.
+        let path = std::env::var("PATH").unwrap_or_default();
+        command.env("PATH", format!("{}:{path}:/usr/sbin:/sbin", self.programs.display()));
+        command.arg("--config").arg(&file);
+        self.start_part("containerd", command, |node| Ok(node.ctr(&["version"]).output()?.status.success())).await?;
+
+        let archive = self.at("image.tar");
+        fs::write(&archive, image::archive(configuration::IMAGE, busybox)?)?;
+        let imported = self.ctr(&["images", "import"]).arg(archive).output()?;
+        ensure!(imported.status.success(), "ctr images import: {}", String::from_utf8_lossy(&imported.stderr));
+        Ok(())
+    }
+
+    async fn kubelet(&mut self) -> Result<()> {
+        fs::create_dir(self.at("pods"))?;
+        let file = self.at("kubelet.yaml");
+        fs::write(&file, configuration::kubelet(&self.at("pods"), self.cgroups.name()))?;
+        let mut command = self.namespaces.command(&self.programs.join("kubelet"));
+        command.arg("--config").arg(&file).args(["--hostname-override", Self::NAME]);
+        let sockets = [self.at("lib/kubelet/device-plugins/kubelet.sock"), self.pod_resources()];
+        let all_listen = |_: &Self| Ok(sockets.iter().all(|socket| UnixStream::connect(socket).is_ok()));
+        self.start_part("kubelet", command, all_listen).await
+    }
+
+    fn device_plugin(&mut self, gpus: &[String]) -> Result<()> {
+        let mut command = self.namespaces.command(&self.programs.join("deviceplugin"));
+        command.arg("-folder").arg(self.at("lib/kubelet/device-plugins"));
+        command.args(["-devices", &gpus.join(",")]).arg("-unhealthy").arg(self.at("unhealthy"));
+        self.spawn("deviceplugin", command)
+    }
+
+    /// Starts a part and waits until it is ready, or has ended.
+    async fn start_part(&mut self, name: &str, command: Command, is_ready: impl Fn(&Self) -> Result<bool>) -> Result<()> {
+        self.spawn(name, command)?;
+        let ended = until(name, READY_WITHIN, || {
+            let ended = self.children.last_mut().and_then(|child| child.try_wait().ok().flatten());
+            let ready = is_ready(self);
+            async move { Ok(if ended.is_some() { Some(ended) } else { ready?.then_some(None) }) }
+        });
+        let ended = ended.await?;
+        ensure!(ended.is_none(), "{name} ended before it was ready");
+        Ok(())
+    }
+
+    /// Starts a part whose output goes to a file of its name.
+    fn spawn(&mut self, name: &str, mut command: Command) -> Result<()> {
+        let log = File::create(self.at(&format!("{name}.log")))?;
+        command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
+        self.children.push(command.spawn().with_context(|| format!("start {name}"))?);
+        Ok(())
+    }
+
+    fn ctr(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(self.programs.join("ctr"));
+        command.arg("--address").arg(self.at("run/containerd/containerd.sock"));
+        command.args(["--connect-timeout", "5s", "--timeout", "30s", "--namespace", "k8s.io"]).args(arguments);
+        command
+    }
+
+    fn at(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    fn manifest(&self, pod: &str) -> PathBuf {
+        self.at("pods").join(format!("{pod}.yaml"))
+    }
+
+    /// The ends of all logs.
+    fn said(&self) -> String {
+        let end = |name: &&str| {
+            let text = fs::read_to_string(self.at(&format!("{name}.log"))).unwrap_or_default();
+            let lines: Vec<&str> = text.lines().collect();
+            format!("--- {name}\n{}\n", lines[lines.len().saturating_sub(LOG_LINES)..].join("\n"))
+        };
+        ["containerd", "kubelet", "deviceplugin"].iter().map(end).collect()
+    }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("{}", self.said());
+        }
+        self.namespaces.end();
+        for child in &mut self.children {
+            drop(child.kill());
+            drop(child.wait());
+        }
+    }
+}
+
+/// Looks until it is so, or for so long.
+#[expect(clippy::disallowed_methods, reason = "a destructor cannot await")]
+fn block_until(within: Duration, mut is: impl FnMut() -> bool) {
+    let deadline = Instant::now() + within;
+    while !is() && Instant::now() < deadline {
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}

@@ -1,0 +1,77 @@
+//! What containerd, the kubelet and a pod are told.
+
+use std::path::Path;
+
+/// The only image there is.
+pub const IMAGE: &str = "localhost/busybox:1";
+
+/// No right is assumed to lower `oom_score_adj`; without the last line every sandbox would fail for want of it.
+pub const CONTAINERD: &str = "version = 3
+[plugins.'io.containerd.cri.v1.images'.pinned_images]
+  sandbox = 'localhost/busybox:1'
+[plugins.'io.containerd.cri.v1.runtime']
+  restrict_oom_score_adj = true
+";
+
+/// Of the kubelet, in block style: it takes flow style for JSON. Works on cgroup version 1 and does not evict on a full disk.
+pub fn kubelet(pods: &Path, cgroup: &str) -> String {
+    format!(
+        "apiVersion: kubelet.config.k8s.io/v1beta1
+kind: KubeletConfiguration
+staticPodPath: {}
+fileCheckFrequency: 1s
+containerRuntimeEndpoint: unix:///run/containerd/containerd.sock
+cgroupRoot: /{cgroup}
+cgroupDriver: cgroupfs
+failCgroupV1: false
+failSwapOn: false
+enforceNodeAllocatable: []
+imageGCHighThresholdPercent: 100
+evictionHard:
+  memory.available: 50Mi
+  nodefs.available: 1%
+  imagefs.available: 1%
+address: 127.0.0.1
+authentication:
+  anonymous:
+    enabled: true
+  webhook:
+    enabled: false
+authorization:
+  mode: AlwaysAllow
+resolvConf: \"\"
+",
+        pods.display()
+    )
+}
+
+/// A static pod on the node's network: no network plug-in is needed. Its shell is process 1, so it must ask for SIGTERM; what it
+/// waits for ends with it.
+pub fn pod(name: &str, gpus: u32, node: &str) -> String {
+    format!(
+        "apiVersion: v1
+kind: Pod
+metadata:
+  name: {name}
+  namespace: default
+spec:
+  hostNetwork: true
+  terminationGracePeriodSeconds: 10
+  containers:
+  - name: main
+    image: {IMAGE}
+    imagePullPolicy: Never
+    command: [/bin/sh, -c, 'trap \"exit 0\" TERM; /bin/busybox sleep 2147483647 & wait']
+    env:
+    - name: {}
+      value: {node}
+    - name: {}
+      value: {name}
+    resources:
+      limits:
+        nvidia.com/gpu: {gpus}
+",
+        super::NODE,
+        super::POD
+    )
+}

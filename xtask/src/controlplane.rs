@@ -1,0 +1,67 @@
+//! The node of the tests: upstream programs, unchanged, built from Go modules whose versions `tests/controlplane` pins.
+//!
+//! The first build takes minutes and fills Go's own caches; one with nothing changed takes seconds.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result, ensure};
+
+use crate::{cache, command};
+
+/// Where Go's own installer puts it, when the path does not say so.
+const GO: &str = "/usr/local/go/bin/go";
+/// Drivers of disks that would need C libraries.
+const CONTAINERD_TAGS: &str = "no_btrfs,no_devmapper,no_zfs";
+/// Builds the kubelet, the device plug-in and containerd with its shim and `ctr`. Their folder.
+pub fn build(cache: &Path) -> Result<PathBuf> {
+    let go = command::find(&["go"]).or_else(|| Some(PathBuf::from(GO)).filter(|go| go.is_file()));
+    let go = go.context("go is not on PATH; install Go 1.26 or newer: https://go.dev/dl")?;
+    let programs = cache.join("controlplane");
+    fs::create_dir_all(&programs).with_context(|| format!("cannot make {}", programs.display()))?;
+    let sources = cache::workspace().join("tests/controlplane");
+
+    let linked = format!("-s -w {}", kubernetes_version(&go, &sources)?);
+    let mut kubernetes = compile(&go, &sources, &programs);
+    command::run(kubernetes.args(["-ldflags", &linked, "./kubelet", "./deviceplugin"]))?;
+    let mut containerd = compile(&go, &sources.join("containerd"), &programs);
+    command::run(containerd.args(["-ldflags", "-s -w", "-tags", CONTAINERD_TAGS, "tool"]))?;
+    Ok(programs)
+}
+
+/// `go build` of programs that need no C library, into a folder.
+fn compile(go: &Path, sources: &Path, programs: &Path) -> Command {
+    let mut build = Command::new(go);
+    build.current_dir(sources).env("CGO_ENABLED", "0").args(["build", "-trimpath", "-buildvcs=false", "-o"]).arg(programs);
+    build
+}
+
+/// The linker's flags that tell Kubernetes' programs their version, which is that of the module.
+fn kubernetes_version(go: &Path, sources: &Path) -> Result<String> {
+    let mut list = Command::new(go);
+    list.current_dir(sources).args(["list", "-m", "-f", "{{.Version}}", "k8s.io/kubernetes"]);
+    let what = command::line(&list);
+    let output = list.output().with_context(|| format!("cannot run `{what}`"))?;
+    ensure!(output.status.success(), "`{what}` failed: {}", String::from_utf8_lossy(&output.stderr).trim());
+    version_flags(String::from_utf8_lossy(&output.stdout).trim())
+}
+
+fn version_flags(version: &str) -> Result<String> {
+    let mut numbers = version.trim_start_matches('v').split('.');
+    let (major, minor) = numbers.next().zip(numbers.next()).with_context(|| format!("`{version}` is not a version"))?;
+    let set = |name: &str, value: &str| format!("-X k8s.io/component-base/version.{name}={value}");
+    Ok([set("gitVersion", version), set("gitMajor", major), set("gitMinor", minor)].join(" "))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn programs_are_told_the_version_of_their_module() {
+        let flags = version_flags("v1.37.2").unwrap();
+        assert!(flags.contains(".gitVersion=v1.37.2 ") && flags.ends_with(".gitMinor=37"), "{flags}");
+        assert!(version_flags("v1").unwrap_err().to_string().contains("`v1`"));
+    }
+}
