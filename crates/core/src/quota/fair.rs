@@ -129,8 +129,9 @@ fn pour(mut left: i64, unit: i64, who: &[usize], weights: &[u64], asked: &[i64],
     let need = |shares: &[i64], who: usize| at(asked, who).saturating_sub(at(shares, who)).max(0);
     let mut open: Vec<usize> = who.iter().copied().filter(|who| need(shares, *who) > 0).collect();
     open.sort_by(|a, b| {
+        // need / weight, multiplied out: both have at most 64 bits.
         let of = |who: usize| u128::from(need(shares, who).unsigned_abs());
-        ratio(of(*a), weight(*a), of(*b), weight(*b))
+        (of(*a) * weight(*b)).cmp(&(of(*b) * weight(*a)))
     });
     let mut total: u128 = open.iter().map(|who| weight(*who)).sum();
     let mut full = 0;
