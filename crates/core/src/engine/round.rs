@@ -64,7 +64,16 @@ pub(super) fn run(state: &mut State, desk: &mut Desk) -> Vec<Action> {
         if (round.actions.len(), round.dropped) == before && round.state.reservations == promised {
             break;
         }
-        round.desk.wakes.mark_all();
+        // What was taken from somebody, or is promised or kept for a promise otherwise, may be anybody's. Other starts leave less
+        // for everybody: whom they may serve all the same is woken by the facts of the refusal.
+        let frees = |action: &Action| match action.kind {
+            ActionKind::StopJob { .. } | ActionKind::StopReplica { .. } => true,
+            ActionKind::StartJob { .. } | ActionKind::StartReplica { .. } => matches!(action.reason, Reason::Backfill { .. }),
+        };
+        let freed = round.actions.iter().skip(before.0).any(frees) || round.dropped != before.1;
+        if freed || round.state.reservations != promised {
+            round.desk.wakes.mark_all();
+        }
     }
     predict::begin_ranks(round.state, round.desk);
     round.actions

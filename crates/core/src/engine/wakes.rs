@@ -36,6 +36,8 @@ pub(super) struct Wakes {
     /// Of those, the ones that may fare better because of what has happened since they were looked at.
     woken: BTreeSet<u32>,
     for_quota: BTreeMap<NodeIx, BTreeSet<u32>>,
+    /// The same by queue.
+    short_at: BTreeMap<u32, BTreeSet<NodeIx>>,
     for_devices: BTreeSet<u32>,
     owed: BTreeSet<u32>,
     for_places: BTreeSet<u32>,
@@ -49,6 +51,7 @@ impl Wakes {
     pub fn sleep(&mut self, queue: u32, facts: Facts) {
         if let Some(node) = facts.quota {
             self.for_quota.entry(node).or_default().insert(queue);
+            self.short_at.entry(queue).or_default().insert(node);
         }
         let sets = [
             (facts.devices, &mut self.for_devices),
@@ -96,6 +99,9 @@ impl Wakes {
     /// Less is used at this node of the quota tree.
     pub fn quota_came_free(&mut self, node: NodeIx) {
         if let Some(waiting) = self.for_quota.remove(&node) {
+            for queue in &waiting {
+                self.short_at.get_mut(queue).map(|nodes| nodes.remove(&node));
+            }
             self.wake(waiting);
         }
     }
@@ -131,7 +137,20 @@ impl Wakes {
         let mut dirty = std::mem::take(&mut self.dirty);
         dirty.append(&mut self.always);
         self.woken.clear();
-        self.retries.retain(|queue, _| !dirty.contains(queue));
+        for queue in &dirty {
+            self.forget(*queue);
+        }
         dirty.into_iter().collect()
+    }
+
+    /// What a queue was refused for does not count any more when it is looked at anew.
+    fn forget(&mut self, queue: u32) {
+        for node in self.short_at.remove(&queue).unwrap_or_default() {
+            self.for_quota.get_mut(&node).map(|waiting| waiting.remove(&queue));
+        }
+        for set in [&mut self.for_devices, &mut self.owed, &mut self.for_places] {
+            set.remove(&queue);
+        }
+        self.retries.remove(&queue);
     }
 }
