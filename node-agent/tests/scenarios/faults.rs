@@ -59,8 +59,10 @@ fn a_finding_survives_a_restart_of_the_agent_and_not_one_of_the_machine() {
         let kept = tempfile::tempdir().unwrap();
         let file = kept.path().join("state.json");
         let flags = ["--state", file.to_str().unwrap()];
-        script.xid(0, 0, 48);
         let agent = Agent::start(&script, &flags).await;
+        agent.until("a reading", |gpus| !gpus["gpus"][0]["reading"].is_null()).await;
+        script.xid(0, 0, 48);
+        agent.becomes(&script);
         agent.until_health(0, "sick").await;
         agent.end().await;
         script.events.clear();
@@ -90,8 +92,10 @@ fn a_state_file_that_is_not_ours_is_not_touched() {
         let kept = tempfile::tempdir().unwrap();
         let file = kept.path().join("diary.txt");
         std::fs::write(&file, "dear diary").unwrap();
-        script.xid(0, 0, 48);
         let agent = Agent::start(&script, &["--state", file.to_str().unwrap()]).await;
+        agent.until("a reading", |gpus| !gpus["gpus"][0]["reading"].is_null()).await;
+        script.xid(0, 0, 48);
+        agent.becomes(&script);
         agent.until_health(0, "sick").await;
         agent.end().await;
         assert_eq!(std::fs::read_to_string(&file).unwrap(), "dear diary");
