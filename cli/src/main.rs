@@ -8,6 +8,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 use tidegate_runtime::{exit, shutdown, telemetry};
 use tidegate_simulator::command::Ended;
+use tokio::runtime::Builder;
 use tokio_util::task::TaskTracker;
 
 /// Makes one GPU do the work of two or three.
@@ -47,6 +48,16 @@ enum Part {
     Load(tidegate_load::Args),
 }
 
+impl Part {
+    /// The node agent answers a scrape now and then and has threads of its own for the driver: one thread is enough.
+    fn runtime(&self) -> Builder {
+        match self {
+            Self::NodeAgent(_) => Builder::new_current_thread(),
+            Self::Up(_) | Self::Router(_) | Self::Replica(_) | Self::Load(_) => Builder::new_multi_thread(),
+        }
+    }
+}
+
 fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
@@ -61,9 +72,9 @@ fn main() -> ExitCode {
         Command::Simulate(args) => simulate(&args),
         Command::Part(part) => {
             telemetry::init("info");
-            on_runtime(async { end(run(part).await) })
+            on_runtime(part.runtime(), async { end(run(part).await) })
         }
-        Command::Client(command) => on_runtime(async {
+        Command::Client(command) => on_runtime(Builder::new_multi_thread(), async {
             match client::run(command).await {
                 Err(e) if !e.is_closed_pipe() => fail(&e.to_string(), e.code()),
                 Ok(()) | Err(_) => ExitCode::SUCCESS,
@@ -82,8 +93,8 @@ fn simulate(args: &tidegate_simulator::command::Args) -> ExitCode {
 }
 
 /// Runs `work` to its end, or says why there can be no runtime.
-fn on_runtime(work: impl Future<Output = ExitCode>) -> ExitCode {
-    match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+fn on_runtime(mut runtime: Builder, work: impl Future<Output = ExitCode>) -> ExitCode {
+    match runtime.enable_all().build() {
         Ok(runtime) => runtime.block_on(work),
         Err(e) => fail(&format!("start the runtime: {e}"), 1),
     }

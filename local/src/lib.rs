@@ -3,7 +3,7 @@
 //! ```text
 //!   manifests, HTTP API ──┐                       ┌── ledger (SQLite): written before anything is carried out
 //!   control gRPC  ────────┼─> world::World ───────┤
-//!   progress POSTs ───────┤   (one task owns      ├── units: shim processes of workers, replicas, the router
+//!   progress POSTs ───────┤   (one task owns      ├── units: shim processes of workers, replicas, router, node agent
 //!   unit events  ─────────┘    the engine)        └── views: state, timeline, decisions, metrics
 //! ```
 //!
@@ -12,6 +12,7 @@
 //! so a killed `up` is a pause in deciding, not an outage.
 
 pub mod admission;
+pub mod agent;
 pub mod control;
 pub mod devices;
 pub mod example;

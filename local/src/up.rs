@@ -23,6 +23,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::Args;
 use crate::admission::{self, Admission};
+use crate::agent::{self, Agent};
 use crate::control::{Published, Service};
 use crate::devices;
 use crate::example::Example;
@@ -96,6 +97,9 @@ impl Here {
         let opened = Units::open(&data.join("units"), exe.clone(), unit_events).await;
         let (units, found) = opened.map_err(|e| Error::failed("open the units", e))?;
         let (listener, found) = front_door(free, listen, &url, &units, found, &mut unit_inbox).await?;
+        let real = machine.devices.iter().any(|device| !device.simulated);
+        let agent = if real { Some(Agent::find(&found)?) } else { None };
+        let agent_address = agent.as_ref().map(|agent| agent.address);
         // Port 0 has become a real one.
         let listen = listener.as_ref().and_then(|bound| bound.local_addr().ok()).unwrap_or(listen);
         let places = Places { exe: exe.clone(), data: data.clone(), url, listen };
@@ -124,6 +128,7 @@ impl Here {
             infos,
             apply,
             listener,
+            agent,
         };
         let world = World::new(setup)?;
 
@@ -145,6 +150,13 @@ impl Here {
         let app = app.fallback(http::unknown);
         let mut tasks = JoinSet::new();
         tasks.spawn(serve(api_listener, app, sessions.clone()));
+        if let Some(address) = agent_address {
+            let watch = agent::watch(address, Handle(inbox.clone()), sessions.clone());
+            tasks.spawn(async move {
+                watch.await;
+                Ok(())
+            });
+        }
         if let Some(example) = example {
             tasks.spawn(example.play(listen, Handle(inbox.clone()), shutdown.clone()));
         }

@@ -9,6 +9,7 @@ mod carry;
 mod environment;
 mod etas;
 mod figures;
+mod gpus;
 mod messages;
 mod namespaces;
 mod people;
@@ -23,6 +24,7 @@ pub use messages::{Handle, Message, ProgressRefusal, Refused, Wish};
 pub use start::Setup;
 
 use std::collections::{BTreeMap, VecDeque};
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -47,6 +49,7 @@ use crate::units::Units;
 use attempts::Attempt;
 use etas::Etas;
 use figures::Figures;
+use gpus::Ailments;
 use replicas::Server;
 use router::Traffic;
 use timeline::Timeline;
@@ -72,7 +75,7 @@ pub struct Places {
     /// `http://127.0.0.1:PORT` of the world: control, API, progress.
     pub url: String,
     /// Where clients connect.
-    pub listen: std::net::SocketAddr,
+    pub listen: SocketAddr,
 }
 
 /// What the world tells everybody.
@@ -89,6 +92,10 @@ pub struct World {
     objects: Objects,
     infos: BTreeMap<String, ModelInfo>,
     devices: BTreeMap<String, Device>,
+    /// Devices that take no work because the node agent calls them sick or lost.
+    ailments: Ailments,
+    /// Where the node agent answers; without real GPUs there is none.
+    agent: Option<SocketAddr>,
     /// What the box has beside its devices, without the labels of the pool's topology.
     node: NodeSpec,
     units: Units,

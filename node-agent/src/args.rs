@@ -1,7 +1,7 @@
 //! The agent's flags.
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use tidegate_runtime::exit::Error;
@@ -39,6 +39,9 @@ pub struct Args {
     /// How often the `GpuNode` status is written, in seconds. A change of health is written at once.
     #[arg(long, env = "TIDEGATE_NODE_AGENT_STATUS_SECONDS", default_value_t = 60, value_name = "SECONDS")]
     pub status_seconds: u64,
+    /// A file in which findings that only an event told, such as XIDs, survive a restart of the agent. Absent: they do not.
+    #[arg(long, env = "TIDEGATE_NODE_AGENT_STATE", value_name = "FILE")]
+    pub state: Option<PathBuf>,
     /// Adds the metrics of dcgm-exporter that existing dashboards use, by their names and in their units.
     #[arg(long, env = "TIDEGATE_NODE_AGENT_DCGM_NAMES")]
     pub dcgm_names: bool,
@@ -76,6 +79,7 @@ pub struct Settings {
     pub pods: Option<Pods>,
     pub proc: PathBuf,
     pub status: Option<Status>,
+    pub state: Option<PathBuf>,
     pub dcgm_names: bool,
 }
 
@@ -108,12 +112,16 @@ impl Args {
             proc,
             node_name,
             status_seconds,
+            state,
             dcgm_names,
             table: _,
         } = self;
         within("--interval-ms", interval_ms, INTERVAL_MS)?;
         within("--call-timeout-ms", call_timeout_ms, CALL_TIMEOUT_MS)?;
         within("--status-seconds", status_seconds, STATUS_SECONDS)?;
+        if let Some(file) = &state {
+            its_folder_is_there(file)?;
+        }
         let interval = Duration::from_millis(pod_interval_ms);
         let pods = if interval.is_zero() {
             None
@@ -131,6 +139,7 @@ impl Args {
             pods,
             proc,
             status: status.map(|node| Status { node, every: Duration::from_secs(status_seconds) }),
+            state,
             dcgm_names,
         })
     }
@@ -141,6 +150,14 @@ fn within(flag: &str, value: u64, range: std::ops::RangeInclusive<u64>) -> Resul
         return Ok(());
     }
     Err(Error::Usage(format!("{flag} {value}: write {} to {}", range.start(), range.end())))
+}
+
+fn its_folder_is_there(file: &Path) -> Result<(), Error> {
+    let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    if folder.is_dir() && !file.is_dir() {
+        return Ok(());
+    }
+    Err(Error::Usage(format!("--state {}: write a file's path in a folder that is there", file.display())))
 }
 
 /// A node's name is a DNS subdomain.
@@ -185,6 +202,8 @@ mod tests {
             ("--call-timeout-ms", "0", "--call-timeout-ms 0: write 100 to 600000"),
             ("--pod-interval-ms", "5", "--pod-interval-ms 5: write 0, or 100 to 600000"),
             ("--status-seconds", "1", "--status-seconds 1: write 5 to 3600"),
+            ("--state", "/nonexistent/state", "--state /nonexistent/state: write a file's path in a folder that is there"),
+            ("--state", "/", "--state /: write"),
             ("--node-name", "A B", "--node-name \"A B\": write the name of a Kubernetes node"),
         ] {
             let error = settings(&[flag, value]).unwrap_err();

@@ -37,8 +37,9 @@ const LAST_SEARCH: Duration = Duration::from_mins(5);
 #[derive(Debug)]
 pub struct Shared {
     pub node: Mutex<Node>,
-    /// The beginning of time: every moment is a duration since then.
-    pub began: Instant,
+    /// When this process began, `past` after the beginning of time: every moment is a duration since that.
+    began: Instant,
+    past: Duration,
     /// Where NVML is; absent: where the loader finds it.
     pub library: Option<PathBuf>,
     /// Usually `/proc`.
@@ -48,13 +49,14 @@ pub struct Shared {
 }
 
 impl Shared {
-    pub fn new(node: Node, library: Option<PathBuf>, proc: PathBuf) -> Self {
-        Self { node: Mutex::new(node), began: Instant::now(), library, proc, stopping: Mutex::new(false), stop: Condvar::new() }
+    pub fn new(node: Node, past: Duration, library: Option<PathBuf>, proc: PathBuf) -> Self {
+        let (node, began) = (Mutex::new(node), Instant::now());
+        Self { node, began, past, library, proc, stopping: Mutex::new(false), stop: Condvar::new() }
     }
 
     /// Now.
     pub fn at(&self) -> Duration {
-        self.began.elapsed()
+        self.past + self.began.elapsed()
     }
 
     /// Tells every thread to end.

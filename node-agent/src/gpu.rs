@@ -8,7 +8,7 @@ mod usage;
 use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
-use tidegate_nvml::{Activity, Event, EventKind, Fact, Fault, Identity, MigInstance, Reading, Throttle};
+use tidegate_nvml::{Activity, Event, EventKind, Fact, Fault, Identity, MigInstance, PcieError, Reading, Throttle};
 
 use crate::counter::{Pace, Seconds, Step, Total};
 use crate::health::{Cause, Health, Signs, Transition};
@@ -41,6 +41,7 @@ pub struct Totals {
     pub pcie_tx: Total,
     pub pcie_rx: Total,
     pub pcie_replays: Total,
+    pub pcie_errors: BTreeMap<PcieError, Total>,
     pub nvlink_tx: Total,
     pub nvlink_rx: Total,
     /// By link.
@@ -276,6 +277,11 @@ impl Gpu {
         for (total, raw) in pairs {
             if let Fact::Known(raw) = raw {
                 total.observe(*raw, load);
+            }
+        }
+        for errors in &reading.pcie.errors {
+            if let Fact::Known(count) = errors.count {
+                totals.pcie_errors.entry(errors.kind).or_default().observe(count, load);
             }
         }
         for link in &reading.nvlink.links {

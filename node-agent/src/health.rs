@@ -21,7 +21,7 @@ use serde::Serialize;
 
 pub use cause::{CAUSES, Cause, Rule, Severity};
 pub use signs::{Sign, Signs};
-pub use xid::{Meaning, XIDS, meaning};
+pub use xid::{XIDS, meaning};
 
 /// The states, from good to bad.
 #[derive(Serialize, Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -109,8 +109,7 @@ impl Health {
     /// An XID of the GPU.
     pub fn xid(&mut self, xid: u64, load: u32, at: Duration) -> Option<Transition> {
         let before = self.state();
-        if let Some(cause) = meaning(xid).cause {
-            let name = meaning(xid).name;
+        if let (name, Some(cause)) = meaning(xid) {
             self.raise(cause, format!("XID {xid}: {name}"), at, load);
         }
         self.transition(before)
@@ -121,6 +120,11 @@ impl Health {
         let before = self.state();
         self.raise(cause, evidence.to_owned(), at, load);
         self.transition(before)
+    }
+
+    /// A finding from before this process.
+    pub fn remember(&mut self, cause: Cause, since: Duration, seen: Duration, evidence: String) {
+        self.findings.insert(cause, Finding { since, seen, evidence, load: 0 });
     }
 
     fn raise(&mut self, cause: Cause, evidence: String, at: Duration, load: u32) {

@@ -1,4 +1,4 @@
-//! What the agent answers: `/metrics`, `/healthz`, `/readyz` as every part, `/gpus` and `/topology` as JSON.
+//! What the agent answers: `/metrics`, `/healthz`, `/readyz` as every part, `/gpus`, `/status` and `/topology` as JSON.
 
 use std::sync::Arc;
 
@@ -6,22 +6,40 @@ use axum::extract::State;
 use axum::http::header;
 use axum::response::{IntoResponse, Response};
 use axum::{Json, Router, routing::get};
-use prometheus::Registry;
+use k8s_openapi::jiff::Timestamp;
+use tidegate_api::kinds::GpuNodeStatus;
 use tidegate_nvml::Topology;
 use tidegate_runtime::admin::{self, Readiness};
 
 use crate::collect::Shared;
+use crate::metrics::{self, Scrape};
+use crate::status;
 use crate::view::Gpus;
 
 /// Everything that is served.
-pub fn routes(shared: Arc<Shared>, registry: Registry, readiness: Readiness) -> Router {
-    let own = Router::new().route("/gpus", get(gpus)).route("/topology", get(topology)).with_state(shared);
-    admin::routes(registry, readiness).merge(own)
+pub fn routes(shared: Arc<Shared>, scrape: Scrape, readiness: Readiness) -> Router {
+    let scraped = Router::new().route("/metrics", get(scraped)).with_state(Arc::new(scrape));
+    let own = Router::new()
+        .route("/gpus", get(gpus))
+        .route("/status", get(gpu_node))
+        .route("/topology", get(topology))
+        .with_state(shared);
+    admin::probes(readiness).merge(scraped).merge(own)
+}
+
+async fn scraped(State(scrape): State<Arc<Scrape>>) -> Response {
+    ([(header::CONTENT_TYPE, metrics::CONTENT_TYPE)], scrape.text()).into_response()
 }
 
 async fn gpus(State(shared): State<Arc<Shared>>) -> Response {
     let view = Gpus::of(&shared.node.lock(), shared.at());
     ([(header::CACHE_CONTROL, "no-store")], Json(view)).into_response()
+}
+
+/// The status of the `GpuNode`, also where there is no Kubernetes: what `tidegate up` goes by.
+async fn gpu_node(State(shared): State<Arc<Shared>>) -> Json<GpuNodeStatus> {
+    let at = shared.at();
+    Json(status::status(&shared.node.lock(), Timestamp::now(), at))
 }
 
 async fn topology(State(shared): State<Arc<Shared>>) -> Json<Topology> {

@@ -28,6 +28,7 @@ pub mod metrics;
 pub mod node;
 pub mod pods;
 mod process;
+mod saved;
 mod status;
 pub mod view;
 mod watch;
@@ -35,19 +36,21 @@ mod watch;
 use std::io::Write;
 use std::sync::Arc;
 use std::thread;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
-use prometheus::Registry;
 use tidegate_runtime::admin::Readiness;
 use tidegate_runtime::exit::Error;
-use tokio::net::TcpListener;
+use tidegate_runtime::listener;
+use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use args::Table;
 pub use args::{Args, Settings};
 use collect::Shared;
+use metrics::Scrape;
 use node::{Node, Times};
+use saved::Kept;
 
 /// How long the threads have to end. One that hangs in the driver never does.
 const THREADS_END_WITHIN: Duration = Duration::from_secs(3);
@@ -61,53 +64,59 @@ pub async fn run(args: Args, shutdown: CancellationToken) -> Result<(), Error> {
         return print(table);
     }
     let settings = args.validate()?;
-    let listener = TcpListener::bind(settings.listen).await;
-    let listener = listener.map_err(|e| {
-        Error::Usage(format!("--listen {}: {e}; choose another address, or end what listens there", settings.listen))
-    })?;
-    let shared = share(&settings);
-    let registry = Registry::new();
-    metrics::register(&registry, shared.clone(), settings.dcgm_names, hostname())
-        .map_err(|e| Error::failed("register metrics", e))?;
-    let keeper = {
-        let shared = shared.clone();
-        thread::Builder::new()
-            .name("nvml".into())
-            .spawn(move || collect::keep(&shared))
-            .map_err(|e| Error::failed("start a thread", e))?
-    };
+    let listener = listener::passed_or_new(settings.listen).await?;
+    let kept = settings.state.clone().map(|file| Kept::open(file, &settings.proc));
+    let shared = share(&settings, kept.as_ref());
+    let scrape = Scrape::new(shared.clone(), settings.dcgm_names, hostname());
+    let threads = keep(shared.clone())?;
     let (tasks, readiness) = (TaskTracker::new(), Readiness::default());
     tasks.spawn(watch::look(shared.clone(), readiness.clone(), shutdown.clone()));
     if let Some(pods) = settings.pods.clone() {
         tasks.spawn(watch::pods(shared.clone(), pods, shutdown.clone()));
     }
+    if let Some(kept) = kept {
+        tasks.spawn(saved::keep(shared.clone(), kept, shutdown.clone()));
+    }
     if let Some(wanted) = settings.status.clone() {
         tasks.spawn(status::write(shared.clone(), wanted, shutdown.clone()));
     }
-    tracing::info!(address = %settings.listen, "the node agent serves /metrics, /gpus and /topology");
-    let routes = http::routes(shared.clone(), registry, readiness);
+    let routes = http::routes(shared.clone(), scrape, readiness);
     let served = axum::serve(listener, routes).with_graceful_shutdown(shutdown.clone().cancelled_owned()).await;
     shutdown.cancel();
     shared.stop();
     tasks.close();
     tasks.wait().await;
-    end(keeper).await;
+    end(threads).await;
     served.map_err(|e| Error::failed("serve HTTP", e))
 }
 
-fn share(settings: &Settings) -> Arc<Shared> {
+/// The agent's time begins now, or with the oldest thing that it remembers.
+fn share(settings: &Settings, kept: Option<&Kept>) -> Arc<Shared> {
     let times = Times { interval: settings.interval, call_timeout: settings.call_timeout };
-    let began_unix = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0.0, |time| time.as_secs_f64());
-    Arc::new(Shared::new(Node::new(times, began_unix), settings.nvml_library.clone(), settings.proc.clone()))
+    let now = saved::unix_now();
+    let past = kept.map_or(Duration::ZERO, |kept| kept.past(now));
+    let mut node = Node::new(times, (now - past).as_secs_f64());
+    if let Some(kept) = kept {
+        node.remembered = kept.remembered(now - past);
+    }
+    Arc::new(Shared::new(node, past, settings.nvml_library.clone(), settings.proc.clone()))
+}
+
+/// Starts the threads that talk to the driver; says when they have ended.
+fn keep(shared: Arc<Shared>) -> Result<oneshot::Receiver<()>, Error> {
+    let (ended, end) = oneshot::channel::<()>();
+    let work = move || {
+        collect::keep(&shared);
+        // The end of the channel is the news.
+        drop(ended);
+    };
+    thread::Builder::new().name("nvml".into()).spawn(work).map_err(|e| Error::failed("start a thread", e))?;
+    Ok(end)
 }
 
 /// Waits for the threads, but not for one that hangs.
-async fn end(keeper: thread::JoinHandle<()>) {
-    let deadline = tokio::time::Instant::now() + THREADS_END_WITHIN;
-    while !keeper.is_finished() && tokio::time::Instant::now() < deadline {
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
-    if !keeper.is_finished() {
+async fn end(threads: oneshot::Receiver<()>) {
+    if tokio::time::timeout(THREADS_END_WITHIN, threads).await.is_err() {
         tracing::warn!("a call to the driver hangs; ending without it");
     }
 }

@@ -9,6 +9,7 @@ use tidegate_nvml::{Driver, Event, Fault, GpuUuid, Identity, Reading, Topology};
 use crate::gpu::{Gpu, Now};
 use crate::health::{Cause, State, Transition};
 use crate::pods::{Owners, Place};
+use crate::saved::Remembered;
 use crate::view::facts;
 
 /// GPUs that were seen and are gone are remembered, so that a loss stays visible; above so many the oldest is forgotten.
@@ -82,6 +83,8 @@ pub struct Node {
     pub load: u32,
     /// Changes with every change of health.
     pub health_version: u64,
+    /// Of the time before this process, GPUs that have not shown themselves yet.
+    pub remembered: Remembered,
     /// GPUs by index of which no event will be heard, with the fault's category.
     pub deaf: Vec<(u32, &'static str)>,
     /// GPUs by index that cannot be opened, and why.
@@ -109,6 +112,7 @@ impl Node {
             own: Own::default(),
             load: 0,
             health_version: 0,
+            remembered: Remembered::default(),
             deaf: Vec::new(),
             unreadable: BTreeMap::new(),
             expected: 0,
@@ -127,6 +131,11 @@ impl Node {
     pub fn opened(&mut self, driver: Driver, topology: Topology, count: u32) {
         self.session += 1;
         self.own.opened += 1;
+        let before = self.remembered.driver.take();
+        if before.is_some() && before.as_ref() != driver.driver.known() {
+            // It was replaced while nobody looked.
+            self.renewed();
+        }
         (self.driver, self.topology, self.closed, self.expected) = (Some(driver), topology, None, count);
         self.unreadable.clear();
         self.calls.clear();
@@ -146,6 +155,10 @@ impl Node {
             self.forget_one();
         }
         let gpu = self.gpus.entry(identity.uuid.clone()).or_insert_with(|| Gpu::new(identity.clone()));
+        if let Some(health) = self.remembered.gpus.remove(&identity.uuid) {
+            gpu.health = health;
+            self.health_version += 1;
+        }
         (gpu.identity, gpu.seen) = (identity.clone(), self.session);
     }
 

@@ -103,8 +103,7 @@ async fn apply(api: &Api<GpuNode>, node: &str, status: GpuNodeStatus) -> Result<
 
 async fn exchange(api: &Api<GpuNode>, node: &str, status: GpuNodeStatus) -> Result<(), kube::Error> {
     let manager = PatchParams::apply(MANAGER).force();
-    let mut object = GpuNode::new(node, GpuNodeSpec {});
-    object.status = Some(status);
+    let object = object(node, status);
     let patched = api.patch_status(node, &manager, &Patch::Apply(&object)).await;
     match patched {
         Err(kube::Error::Api(answer)) if answer.code == 404 => {
@@ -116,8 +115,13 @@ async fn exchange(api: &Api<GpuNode>, node: &str, status: GpuNodeStatus) -> Resu
     }
 }
 
+/// The node's object, with the half of it that the agent writes.
+fn object(node: &str, status: GpuNodeStatus) -> GpuNode {
+    GpuNode { status: Some(status), ..GpuNode::new(node, GpuNodeSpec {}) }
+}
+
 /// What the node looks like at `at`, which is `now`.
-fn status(node: &Node, now: Timestamp, at: Duration) -> GpuNodeStatus {
+pub fn status(node: &Node, now: Timestamp, at: Duration) -> GpuNodeStatus {
     let mut gpus: Vec<&Gpu> = node.gpus.values().collect();
     gpus.sort_by_key(|gpu| gpu.identity.index);
     let gpus: Vec<GpuStatus> = gpus.into_iter().take(MOST_GPUS).map(|gpu| of_gpu(gpu, now, at)).collect();

@@ -164,7 +164,7 @@ impl Gpu {
         });
         let xids = gpu.xids.iter().map(|(xid, count)| Xid {
             xid: *xid,
-            name: crate::health::meaning(*xid).name,
+            name: crate::health::meaning(*xid).0,
             count: count.count,
             last_seconds: ago(count.last),
         });

@@ -28,7 +28,6 @@ mod serve;
 mod tensor;
 mod tokenize;
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -60,7 +59,7 @@ const FAREWELL: Duration = Duration::from_secs(2);
 /// Runs until `shutdown`, then answers what is in flight and ends. Takes connections from the socket that
 /// a supervisor passed (`LISTEN_FDS`), or from a new one at `--listen`.
 pub async fn run(args: Args, shutdown: CancellationToken) -> Result<(), Error> {
-    let listener = listener(args.listen).await?;
+    let listener = tidegate_runtime::listener::passed_or_new(args.listen).await?;
     run_on(listener, args, shutdown).await
 }
 
@@ -139,20 +138,4 @@ pub async fn run_on(listener: TcpListener, args: Args, shutdown: CancellationTok
 async fn unready(readiness: Readiness, shutdown: CancellationToken) {
     shutdown.cancelled().await;
     readiness.set(false);
-}
-
-/// The socket that a supervisor passed, or a new one.
-async fn listener(listen: SocketAddr) -> Result<TcpListener, Error> {
-    let passed = listenfd::ListenFd::from_env()
-        .take_tcp_listener(0)
-        .map_err(|e| Error::Usage(format!("LISTEN_FDS: the passed file descriptor is no listening TCP socket: {e}")))?;
-    let Some(passed) = passed else {
-        let listener = TcpListener::bind(listen).await.map_err(|e| {
-            Error::Usage(format!("--listen {listen}: {e}; choose another address, or end the process that holds it"))
-        })?;
-        tracing::info!(address = %listen, "listening");
-        return Ok(listener);
-    };
-    passed.set_nonblocking(true).map_err(|e| Error::failed("use the passed socket", e))?;
-    TcpListener::from_std(passed).map_err(|e| Error::failed("use the passed socket", e))
 }

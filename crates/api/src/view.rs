@@ -44,8 +44,11 @@ pub struct Device {
     pub class: String,
     pub memory_mib: u64,
     pub simulated: bool,
-    /// `ok`, `draining`, `lost`.
+    /// `ok`, `draining`, `sick`, `lost`.
     pub health: String,
+    /// What is wrong, if anything is.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub why: String,
     pub holders: Vec<Holder>,
 }
 

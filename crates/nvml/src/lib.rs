@@ -23,6 +23,7 @@ mod fact;
 mod identity;
 mod inventory;
 mod mig;
+mod pcie;
 mod process;
 mod raw;
 mod reading;
@@ -37,8 +38,9 @@ pub use fact::{Fact, Fault};
 pub use identity::Identity;
 pub use inventory::{Driver, Inventory};
 pub use mig::MigInstance;
+pub use pcie::{Pcie, PcieError, PcieErrors};
 pub use process::{Process, ProcessKind, Processes};
 pub use reading::{
-    Clocks, Ecc, Gpu, Link, Memory, Modes, NvLink, Pcie, Power, Reading, RemappedRows, Temperatures, Throttle, Utilization,
+    Clocks, Ecc, Gpu, Link, Memory, Modes, NvLink, Power, Reading, RemappedRows, Temperatures, Throttle, Utilization,
 };
 pub use topology::{Path, Reach, Topology, TopologyGpu};

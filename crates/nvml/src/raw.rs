@@ -15,11 +15,23 @@ use nvml_wrapper_sys::bindings::{
     nvmlDevice_t, nvmlEventData_t, nvmlEventSet_t, nvmlFieldValue_t, nvmlReturn_t, nvmlValue_t, nvmlValueType_t,
 };
 
+use crate::fact::Fact;
+
 /// A field by number with its scope, for instance a link; most have none (0).
 pub type Field = (u32, u32);
 
-/// Reads whole numbers by [`Field`], each with its own success.
-pub fn fields<const N: usize>(device: &Device<'_>, wanted: [Field; N]) -> Result<[Result<u64, NvmlError>; N], NvmlError> {
+/// Reads whole numbers by [`Field`], each a fact of its own.
+pub fn facts<const N: usize>(device: &Device<'_>, wanted: [Field; N]) -> [Fact<u64>; N] {
+    match fields(device, wanted) {
+        Ok(answers) => answers.map(Fact::read),
+        Err(e) => {
+            let why: Fact<u64> = Fact::read(Err(e));
+            std::array::from_fn(|_| why.clone())
+        }
+    }
+}
+
+fn fields<const N: usize>(device: &Device<'_>, wanted: [Field; N]) -> Result<[Result<u64, NvmlError>; N], NvmlError> {
     let get = nvml_sym(device.nvml().lib().nvmlDeviceGetFieldValues.as_ref())?;
     let mut values = wanted.map(|(field, scope)| {
         // SAFETY: all-zero is a valid value of this plain C struct.

@@ -12,6 +12,7 @@ use crate::device::{ComputeMode, GpuUuid, compute_mode, permille};
 use crate::fact::{Fact, Fault};
 use crate::identity::Identity;
 use crate::mig::{self, MigInstance};
+use crate::pcie::Pcie;
 use crate::process::{self, Processes};
 use crate::raw;
 
@@ -159,22 +160,6 @@ pub struct RemappedRows {
     pub failed: bool,
 }
 
-/// Traffic with the host.
-#[derive(Serialize, Deserialize, Clone, Debug, PartialEq)]
-#[serde(rename_all = "camelCase")]
-pub struct Pcie {
-    /// Sent by the GPU, in bytes; may wrap around.
-    pub tx_bytes: Fact<u64>,
-    /// Received by the GPU, in bytes; may wrap around.
-    pub rx_bytes: Fact<u64>,
-    /// Transfers that were repeated.
-    pub replays: Fact<u64>,
-    /// Generation in use; lower while idle.
-    pub generation: Fact<u32>,
-    /// Lanes in use.
-    pub width: Fact<u32>,
-}
-
 /// Traffic with other GPUs.
 #[derive(Serialize, Deserialize, Clone, Debug, PartialEq)]
 #[serde(rename_all = "camelCase")]
@@ -216,8 +201,6 @@ pub struct Modes {
 /// What NVML gives by number.
 struct Fields {
     memory_celsius: Fact<u64>,
-    pcie_tx: Fact<u64>,
-    pcie_rx: Fact<u64>,
     nvlink_tx: Fact<u64>,
     nvlink_rx: Fact<u64>,
     recovery_action: Fact<u64>,
@@ -273,7 +256,7 @@ impl<'a> Gpu<'a> {
             remapped_rows: fields.remapped_rows,
             retirement_pending: Fact::read(device.are_pages_pending_retired()),
             recovery_action: fields.recovery_action.map(small),
-            pcie: self.pcie(fields.pcie_tx, fields.pcie_rx),
+            pcie: Pcie::read(device),
             nvlink: self.nvlink(fields.nvlink_tx, fields.nvlink_rx),
             instances: self.mig.read(device, modes.mig == Fact::Known(true)),
             processes: self.processes.read(device),
@@ -281,12 +264,10 @@ impl<'a> Gpu<'a> {
         })
     }
 
-    /// What NVML gives by number, in one call.
+    /// What NVML gives by number, in one call; but PCIe.
     fn fields(&self) -> Fields {
         let wanted = [
             (id::NVML_FI_DEV_MEMORY_TEMP, 0),
-            (id::NVML_FI_DEV_PCIE_COUNT_TX_BYTES, 0),
-            (id::NVML_FI_DEV_PCIE_COUNT_RX_BYTES, 0),
             (id::NVML_FI_DEV_NVLINK_THROUGHPUT_DATA_TX, ALL_LINKS),
             (id::NVML_FI_DEV_NVLINK_THROUGHPUT_DATA_RX, ALL_LINKS),
             (id::NVML_FI_DEV_GET_GPU_RECOVERY_ACTION, 0),
@@ -295,15 +276,8 @@ impl<'a> Gpu<'a> {
             (id::NVML_FI_DEV_REMAPPED_PENDING, 0),
             (id::NVML_FI_DEV_REMAPPED_FAILURE, 0),
         ];
-        let answers = match raw::fields(&self.device, wanted) {
-            Ok(answers) => answers.map(Fact::read),
-            Err(e) => {
-                let why: Fact<u64> = Fact::read(Err(e));
-                std::array::from_fn(|_| why.clone())
-            }
-        };
-        let [memory_celsius, pcie_tx, pcie_rx, nvlink_tx, nvlink_rx, recovery_action, corrected, uncorrected, pending, failed] =
-            answers;
+        let [memory_celsius, nvlink_tx, nvlink_rx, recovery_action, corrected, uncorrected, pending, failed] =
+            raw::facts(&self.device, wanted);
         let remapped_rows = match (corrected, uncorrected, pending, failed) {
             (Fact::Known(corrected), Fact::Known(uncorrected), Fact::Known(pending), Fact::Known(failed)) => {
                 Fact::Known(RemappedRows { corrected, uncorrected, pending: pending != 0, failed: failed != 0 })
@@ -314,7 +288,7 @@ impl<'a> Gpu<'a> {
             | (.., Fact::Failed(fault)) => Fact::Failed(fault),
             _ => Fact::Unsupported,
         };
-        Fields { memory_celsius, pcie_tx, pcie_rx, nvlink_tx, nvlink_rx, recovery_action, remapped_rows }
+        Fields { memory_celsius, nvlink_tx, nvlink_rx, recovery_action, remapped_rows }
     }
 
     fn power(&self) -> Power {
@@ -339,16 +313,6 @@ impl<'a> Gpu<'a> {
             enabled: Fact::read(self.device.is_ecc_enabled()).map(|mode| mode.currently_enabled),
             corrected: count(MemoryError::Corrected),
             uncorrected: count(MemoryError::Uncorrected),
-        }
-    }
-
-    fn pcie(&self, tx_bytes: Fact<u64>, rx_bytes: Fact<u64>) -> Pcie {
-        Pcie {
-            tx_bytes,
-            rx_bytes,
-            replays: Fact::read(self.device.pcie_replay_counter()).map(u64::from),
-            generation: Fact::read(self.device.current_pcie_link_gen()),
-            width: Fact::read(self.device.current_pcie_link_width()),
         }
     }
 

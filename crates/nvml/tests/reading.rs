@@ -6,7 +6,7 @@ use nvml_fake::{Code, Era, Gpu, Instance, Link, Process, ProcessKind, Script, in
 use serde_json::json;
 use tempfile::TempDir;
 use tidegate_nvml::ProcessKind as Kind;
-use tidegate_nvml::{EventKind, Fact, Fault, Inventory, Reach, Reading};
+use tidegate_nvml::{EventKind, Fact, Fault, Inventory, PcieError, Reach, Reading};
 
 const GIB: u64 = 1 << 30;
 
@@ -54,6 +54,7 @@ fn every_number_has_its_unit() {
     (gpu.temperature_celsius, gpu.memory_temperature_celsius, gpu.throttle_bits) = (61, 70, 0x24);
     (gpu.ecc_corrected, gpu.ecc_uncorrected, gpu.remapped_uncorrected, gpu.remap_pending) = (5, 1, 2, true);
     (gpu.pcie_tx_bytes_per_second, gpu.nvlink_rx_bytes_per_second, gpu.pcie_replays) = (1e9, 2e9, 3);
+    gpu.pcie_errors = [(173, 7), (180, 1)].into();
     gpu.links = vec![Link { peer: None, up: true, errors: 4 }, Link { peer: None, up: false, errors: 0 }];
     (gpu.utilization_percent, gpu.memory_utilization_percent, gpu.recovery_action) = (80, 30, 1);
     let reading = read(script);
@@ -69,6 +70,9 @@ fn every_number_has_its_unit() {
     assert_eq!((rows.uncorrected, rows.pending, rows.failed), (2, true, false));
     assert_eq!(reading.pcie.tx_bytes, Fact::Known(10_000_000_000));
     assert_eq!(reading.pcie.replays, Fact::Known(3));
+    let errors = |kind| reading.pcie.errors.iter().find(|errors| errors.kind == kind).unwrap().count.clone();
+    let told = [PcieError::Correctable, PcieError::Fatal, PcieError::Lane].map(errors);
+    assert_eq!(told, [Fact::Known(7), Fact::Known(1), Fact::Known(0)]);
     assert_eq!(reading.nvlink.rx_bytes, Fact::Known(20_000_000_000 / 1024 * 1024), "the driver counts KiB");
     let up: Vec<_> = reading.nvlink.links.iter().map(|link| (link.up.clone(), link.errors.clone())).collect();
     assert_eq!(up, [(Fact::Known(true), Fact::Known(12)), (Fact::Known(false), Fact::Known(0))]);
@@ -105,6 +109,7 @@ fn an_old_card_answers_unsupported_and_not_zero() {
     assert_eq!((reading.ecc.uncorrected, reading.remapped_rows), (Fact::Unsupported, Fact::Unsupported));
     assert_eq!((reading.pcie.tx_bytes, reading.nvlink.tx_bytes), (Fact::Unsupported, Fact::Unsupported));
     assert_eq!((reading.modes.mig, reading.recovery_action), (Fact::Unsupported, Fact::Unsupported));
+    assert!(reading.pcie.errors.iter().all(|errors| errors.count == Fact::Unsupported));
     assert!(reading.nvlink.links.is_empty());
 }
 
@@ -116,6 +121,7 @@ fn one_question_that_fails_leaves_the_others() {
     let reading = read(script);
     assert_eq!(reading.power.draw_milliwatts, Fact::Failed(Fault::NoPermission));
     assert!(matches!(reading.remapped_rows, Fact::Failed(Fault::Other(_))));
+    assert!(reading.pcie.errors.iter().all(|errors| matches!(errors.count, Fact::Failed(Fault::Other(_)))));
     assert_eq!(reading.temperatures.gpu_celsius, Fact::Known(35));
 }
 

@@ -25,16 +25,17 @@ impl Readiness {
     }
 }
 
-/// `/metrics` (Prometheus text), `/healthz` (200 while the process lives), `/readyz` (200 or 503).
+/// `/metrics` (Prometheus text) and [`probes`].
 pub fn routes(registry: Registry, readiness: Readiness) -> Router {
-    Router::new()
-        .route("/metrics", get(metrics))
-        .route("/healthz", get(|| async { "ok\n" }))
-        .route("/readyz", get(readyz))
-        .with_state((registry, readiness))
+    Router::new().route("/metrics", get(metrics)).with_state(registry).merge(probes(readiness))
 }
 
-async fn metrics(State((registry, _)): State<(Registry, Readiness)>) -> Response {
+/// `/healthz` (200 while the process lives), `/readyz` (200 or 503).
+pub fn probes(readiness: Readiness) -> Router {
+    Router::new().route("/healthz", get(|| async { "ok\n" })).route("/readyz", get(readyz)).with_state(readiness)
+}
+
+async fn metrics(State(registry): State<Registry>) -> Response {
     let encoder = TextEncoder::new();
     let mut text = Vec::new();
     match encoder.encode(&registry.gather(), &mut text) {
@@ -43,6 +44,6 @@ async fn metrics(State((registry, _)): State<(Registry, Readiness)>) -> Response
     }
 }
 
-async fn readyz(State((_, readiness)): State<(Registry, Readiness)>) -> Response {
+async fn readyz(State(readiness): State<Readiness>) -> Response {
     if readiness.get() { "ready\n".into_response() } else { (StatusCode::SERVICE_UNAVAILABLE, "not ready\n").into_response() }
 }

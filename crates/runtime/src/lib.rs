@@ -1,8 +1,9 @@
-//! The shell that every part shares: logs, signals, exit codes, the admin endpoint with metrics.
+//! The shell that every part shares: logs, signals, exit codes, listening sockets, the admin endpoint with metrics.
 
 pub mod admin;
 pub mod exit;
 pub mod ledger;
+pub mod listener;
 pub mod page;
 pub mod shutdown;
 pub mod telemetry;

@@ -150,6 +150,8 @@ impl World {
             self.server_exited(&replica, &exit);
         } else if id.as_str() == super::router::UNIT {
             self.router_exited(&exit);
+        } else if id.as_str() == crate::agent::UNIT {
+            self.agent_exited(&exit);
         }
     }
 

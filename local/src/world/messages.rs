@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use tidegate_api::contract::Progress;
 use tidegate_api::control::{ReplicaReport, RouterReport};
+use tidegate_api::kinds::GpuNodeStatus;
 use tidegate_api::model_info::ModelInfo;
 use tidegate_api::view;
 use tokio::sync::{mpsc, oneshot};
@@ -40,6 +41,8 @@ pub enum ProgressRefusal {
 pub enum Message {
     Router(RouterReport),
     Replica(ReplicaReport),
+    /// How the GPUs are.
+    Gpus(GpuNodeStatus),
     Progress {
         job: String,
         attempt: u32,
@@ -84,6 +87,11 @@ impl Handle {
         answer.await.map_err(|_| Refused::ShuttingDown)
     }
 
+    /// Says how the GPUs are. A world that is shutting down does not hear it, which is fine.
+    pub async fn gpus(&self, status: GpuNodeStatus) {
+        drop(self.0.send(Message::Gpus(status)).await);
+    }
+
     /// Asks for something to be done.
     pub async fn wish(&self, wish: Wish) -> Result<view::Done, Refused> {
         let (reply, answer) = oneshot::channel();
@@ -120,6 +128,7 @@ impl World {
         match message {
             Message::Router(report) => self.router_report(&report),
             Message::Replica(report) => self.replica_report(&report),
+            Message::Gpus(status) => self.gpus(&status),
             Message::Progress { job, attempt, token, lines, reply } => {
                 let taken = self.progress(&job, attempt, &token, &lines);
                 self.replies.push(Box::new(move || drop(reply.send(taken))));

@@ -114,6 +114,9 @@ impl World {
             let known: Vec<&str> = self.devices.keys().map(String::as_str).collect();
             return Err(Refused::NotFound(format!("there is no device {device}; there are {}", known.join(", "))));
         }
+        if let Some(message) = self.drain_ailing(device, drained) {
+            return Ok(Done { message });
+        }
         self.tell(Event::DeviceDrained { id, drained });
         let what = if drained { "is drained: what runs there moves or stops" } else { "takes work again" };
         Ok(Done { message: format!("device {device} {what}") })

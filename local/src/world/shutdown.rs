@@ -9,11 +9,14 @@ use tokio::time::Instant;
 use super::replicas::REPLICA_GRACE;
 use super::router::UNIT;
 use super::{Message, TICK, World};
+use crate::agent;
 use crate::unit::UnitId;
 use crate::units::{UnitEvent, UnitState};
 
 /// The router answers what it has within its own drain time-out; this is that and a little.
 const ROUTER_GRACE: Duration = Duration::from_secs(15);
+/// The node agent has nothing to finish; it waits 3 s for its own threads.
+const AGENT_GRACE: Duration = Duration::from_secs(5);
 /// Beyond the longest grace: from SIGKILL to the last exit record.
 const MARGIN: Duration = Duration::from_secs(10);
 
@@ -43,8 +46,12 @@ impl World {
         for unit in &servers {
             self.end_unit(unit, REPLICA_GRACE);
         }
-        self.wait_until(|world| world.servers.is_empty(), REPLICA_GRACE + MARGIN, &mut messages, &mut unit_events).await?;
+        let agent = UnitId::new(agent::UNIT).map_err(|e| Error::failed("stop the node agent", e))?;
+        self.end_unit(&agent, AGENT_GRACE);
+        let ended = |world: &Self| world.servers.is_empty() && !world.is_running(&agent);
+        self.wait_until(ended, REPLICA_GRACE + MARGIN, &mut messages, &mut unit_events).await?;
         drop(self.units.forget(&router));
+        drop(self.units.forget(&agent));
         let waiting = std::mem::take(&mut self.waiting);
         self.timeline.update(&self.engine, &waiting, super::now_ms(), &mut self.pending);
         self.commit(true).await?;
@@ -82,9 +89,9 @@ impl World {
         Ok(())
     }
 
-    /// As ever, but a router that has ended stays so.
+    /// As ever, but a router or an agent that has ended stays so.
     fn last_event(&mut self, event: UnitEvent) {
-        if !matches!(&event, UnitEvent::Exited { id, .. } if id.as_str() == UNIT) {
+        if !matches!(&event, UnitEvent::Exited { id, .. } if [UNIT, agent::UNIT].contains(&id.as_str())) {
             self.unit(event);
         }
     }

@@ -16,10 +16,12 @@ use tidegate_runtime::ledger::{Commit, Ledger, Loaded};
 use super::attempts::{Attempt, Rank};
 use super::etas::Etas;
 use super::figures::Figures;
+use super::gpus;
 use super::replicas::Server;
 use super::router::UNIT;
 use super::timeline::Timeline;
 use super::{Places, Publisher, World, now_ms};
+use crate::agent::{self, Agent};
 use crate::machine::{Machine, NODE};
 use crate::manifests::Sourced;
 use crate::metrics::Metrics;
@@ -46,19 +48,37 @@ pub struct Setup {
     pub apply: Vec<Sourced>,
     /// Where clients connect; absent when a router from before holds it.
     pub listener: Option<TcpListener>,
+    /// On real GPUs.
+    pub agent: Option<Agent>,
 }
 
 impl World {
     /// Makes the world; what ran before goes on.
     pub fn new(setup: Setup) -> Result<Self, Error> {
-        let Setup { ledger, loaded, engine, objects, machine, units, found, places, publisher, metrics, infos, apply, listener } =
-            setup;
+        let Setup {
+            ledger,
+            loaded,
+            engine,
+            objects,
+            machine,
+            units,
+            found,
+            places,
+            publisher,
+            metrics,
+            infos,
+            apply,
+            listener,
+            agent,
+        } = setup;
         let decisions = loaded.decisions.iter().rev().take(super::SHOWN_DECISIONS).rev();
         let mut world = Self {
             engine,
             objects,
             infos,
             devices: machine.devices.iter().map(|device| (device.id.clone(), device.clone())).collect(),
+            ailments: gpus::loaded(&loaded.values),
+            agent: agent.as_ref().map(|agent| agent.address),
             node: machine.spec.clone(),
             units,
             ledger,
@@ -87,13 +107,20 @@ impl World {
         if !found.iter().any(|status| status.spec.id.as_str() == UNIT && matches!(status.state, UnitState::Running(_))) {
             world.start_router(listener.as_ref()).map_err(|reason| Error::failed("start the router", reason))?;
         }
+        if let Some(listener) = agent.and_then(|agent| agent.listener) {
+            world.start_agent(&listener).map_err(|reason| Error::failed("start the node agent", reason))?;
+        }
         Ok(world)
     }
 
     fn observe(&mut self, machine: &Machine) {
         self.tell(Event::NodeSet { name: NodeName::from(NODE), spec: machine.spec.clone() });
+        // What ailed before does until the agent says that it does not any more.
+        self.ailments.retain(|id, _| self.devices.contains_key(id));
         for device in &machine.devices {
-            self.tell(Event::DeviceSeen(device.as_core()));
+            if !self.ailments.contains_key(&device.id) {
+                self.tell(Event::DeviceSeen(device.as_core()));
+            }
         }
         let known = self.engine.state().devices();
         let gone: Vec<DeviceId> = known
@@ -122,7 +149,7 @@ impl World {
                 attempts.entry((JobName(job), attempt)).or_default().push(status);
             } else if let (Some(model), Some(replica)) = (label("model"), label("replica")) {
                 self.adopt_replica(ModelName(model), ReplicaId(replica), status);
-            } else if status.spec.id.as_str() == UNIT && matches!(status.state, UnitState::Ended(_)) {
+            } else if [UNIT, agent::UNIT].contains(&status.spec.id.as_str()) && matches!(status.state, UnitState::Ended(_)) {
                 self.forget(&status.spec.id);
             }
         }

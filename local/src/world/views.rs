@@ -43,12 +43,14 @@ impl World {
             class: device.class.0.clone(),
             memory_mib: device.memory_mib,
             simulated: self.devices.get(&device.id.0).is_some_and(|device| device.simulated),
-            health: match device.health {
-                Health::Ok => "ok",
-                Health::Draining => "draining",
-                Health::Lost => "lost",
+            health: match (self.ailments.get(&device.id.0), device.health) {
+                (Some(ailment), _) => ailment.word(),
+                (None, Health::Ok) => "ok",
+                (None, Health::Draining) => "draining",
+                (None, Health::Lost) => "lost",
             }
             .to_owned(),
+            why: self.ailments.get(&device.id.0).map(|ailment| ailment.why.clone()).unwrap_or_default(),
             holders: holdings
                 .claims(&device.id)
                 .iter()
@@ -212,10 +214,28 @@ impl World {
         Some(view::Explanation {
             subject,
             status: found.status,
-            because: found.because,
+            because: found
+                .because
+                .into_iter()
+                .chain(self.ailing().filter(|_| self.has_less_than_it_wants(kind, name, now)))
+                .collect(),
             would_change: found.would_change,
             history,
         })
+    }
+}
+
+impl World {
+    /// For such a one a device that takes no work is a reason.
+    fn has_less_than_it_wants(&self, kind: &str, name: &str, now: At) -> bool {
+        let state = self.engine.state();
+        if kind == "job" {
+            let job = state.jobs.get(&JobName::from(name));
+            return job.is_some_and(|job| matches!(job.phase, Phase::Waiting { .. }));
+        }
+        let name = ModelName::from(name);
+        let (ready, starting, _) = replicas::counts(state, &name);
+        state.models.get(&name).is_some_and(|model| model.target(now, &state.policy) > ready + starting)
     }
 }
 

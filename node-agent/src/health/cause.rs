@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::State;
 
@@ -26,7 +26,7 @@ impl Severity {
 }
 
 /// What is wrong.
-#[derive(Serialize, Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 #[serde(rename_all = "camelCase")]
 pub enum Cause {
     OffTheBus,
@@ -85,10 +85,11 @@ pub const CAUSES: [Cause; 17] = [
     Cause::PowerBrake,
 ];
 
-const NVML: &str = "NVML API reference, nvmlReturn_t";
-const XID: &str = "NVIDIA Xid catalog";
-const MEMORY: &str = "NVIDIA GPU memory error management";
-const CLOCKS: &str = "NVML API reference, clocks event reasons";
+const RETURNS: &str = "NVML API reference, nvmlReturn_t";
+const XID: &str = "NVIDIA Xid Errors, Analyzing Xid Errors with the Xid Catalog, table 1";
+const FLAGS: &str = "NVIDIA GPU Memory Error Management, Error Recovery and Response Flags";
+const EVENTS: &str = "NVML API reference, nvmlEventTypes";
+const CLOCKS: &str = "NVML API reference, nvmlClocksEventReasons";
 
 /// Signs that flicker are one bad period.
 const FLICKER: u64 = 10;
@@ -117,42 +118,46 @@ impl Cause {
         };
         match self {
             Self::OffTheBus => {
-                sign("off_the_bus", Lost, 30, "a call answers GPU_IS_LOST, XID 79, or the driver counts it no more", NVML)
+                sign("off_the_bus", Lost, 30, "a call answers GPU_IS_LOST, XID 79, or the driver counts it no more", RETURNS)
             }
-            Self::DriverGone => sign("driver_gone", Lost, 0, "NVML is not open: no driver, or it is being replaced", NVML),
+            Self::DriverGone => sign("driver_gone", Lost, 0, "NVML is not open: no driver, or it is being replaced", RETURNS),
             Self::NotAnswering => {
                 sign("not_answering", Sick, FLICKER, "a call did not return in `--call-timeout-ms`", "this agent")
             }
-            Self::ResetRequired => sign("reset_required", Sick, FLICKER, "a call answers RESET_REQUIRED", NVML),
+            Self::ResetRequired => sign("reset_required", Sick, FLICKER, "a call answers RESET_REQUIRED", RETURNS),
             Self::FatalXid => event("fatal_xid", Sick, "an XID whose remedy is a reset or a reboot, see below", XID),
             Self::UncorrectedEcc => {
-                event("uncorrected_ecc", Sick, "the counter of uncorrected memory errors grows, or the driver says so", MEMORY)
+                event("uncorrected_ecc", Sick, "the counter of uncorrected memory errors grows, or the driver says so", EVENTS)
             }
-            Self::RemapFailed => sign("remap_failed", Sick, 0, "a memory row could not be replaced", MEMORY),
-            Self::RecoveryAction => sign(
-                "recovery_action",
+            Self::RemapFailed => sign("remap_failed", Sick, 0, "a memory row could not be replaced", FLAGS),
+            Self::RecoveryAction => {
+                sign("recovery_action", Sick, 0, "the driver says that the GPU needs a reset, a reboot or a drain", FLAGS)
+            }
+            Self::ShutdownTemperature => sign(
+                "shutdown_temperature",
                 Sick,
-                0,
-                "the driver says that the GPU needs a reset, a reboot or a drain",
-                "NVML field 230, XID 154",
+                60,
+                "within 1 °C of the shutdown threshold",
+                "NVML API reference, nvmlTemperatureThresholds_t",
             ),
-            Self::ShutdownTemperature => {
-                sign("shutdown_temperature", Sick, 60, "within 1 °C of the shutdown threshold", "NVML temperature thresholds")
-            }
             Self::ContainedXid => event("contained_xid", Degraded, "an error that ended a process and no more (XID 94)", XID),
-            Self::UnknownXid => event("unknown_xid", Degraded, "an XID that the table below does not have", XID),
+            Self::UnknownXid => {
+                event("unknown_xid", Degraded, "an XID that the table below does not have, or to which it names no remedy", XID)
+            }
             Self::LinkXid => event("link_xid", Degraded, "an XID of NVLink, see below", XID),
             Self::CorrectedEccStorm => {
-                event("corrected_ecc_storm", Degraded, "the driver reports a storm of corrected errors, XID 92", MEMORY)
+                event("corrected_ecc_storm", Degraded, "the driver reports a storm of corrected errors, XID 92", EVENTS)
             }
-            Self::RemapPending => sign(
-                "remap_pending",
+            Self::RemapPending => {
+                sign("remap_pending", Degraded, 0, "a memory row (before Ampere: a page) waits for a reset to be replaced", FLAGS)
+            }
+            Self::LinkDown => sign(
+                "link_down",
                 Degraded,
-                0,
-                "a memory row (before Ampere: a page) waits for a reset to be replaced",
-                MEMORY,
+                FLICKER,
+                "an NVLink of the board is not up",
+                "NVML API reference, nvmlDeviceGetNvLinkState",
             ),
-            Self::LinkDown => sign("link_down", Degraded, FLICKER, "an NVLink of the board is not up", "NVML NVLink state"),
             Self::Overheating => {
                 sign("overheating", Degraded, 30, "at the slowdown threshold, or a thermal slowdown is on", CLOCKS)
             }

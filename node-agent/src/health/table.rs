@@ -14,12 +14,13 @@ pub fn markdown() -> String {
         let _strings_take_all =
             writeln!(text, "| `{}` | {state} | {} | {kind}, {quiet} s | {} |", rule.word, rule.raised, rule.source);
     }
-    text.push_str("\n| XID | is | finding |\n|---|---|---|\n");
-    for (number, meaning) in XIDS {
-        let cause = meaning.cause.map_or("none".to_owned(), |cause| format!("`{}`", cause.rule().word));
-        let _strings_take_all = writeln!(text, "| {number} | {} | {cause} |", meaning.name);
+    text.push_str("\n| XID | is | to do at once | finding |\n|---|---|---|---|\n");
+    for row in XIDS {
+        let number = if row.first == row.last { row.first.to_string() } else { format!("{} to {}", row.first, row.last) };
+        let cause = row.cause().map_or("none".to_owned(), |cause| format!("`{}`", cause.rule().word));
+        let _strings_take_all = writeln!(text, "| {number} | {} | {} | {cause} |", row.name, row.action.word());
     }
-    text.push_str("| any other | not in the table | `unknown_xid` |\n");
+    text.push_str("| any other | not in the table | | `unknown_xid` |\n");
     text
 }
 

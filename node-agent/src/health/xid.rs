@@ -1,85 +1,181 @@
-//! What an XID means for its GPU. Source: NVIDIA's Xid catalog ("Analyzing Xid errors with the Xid catalog") and Xid
-//! errors guide; where the catalog distinguishes architectures, the more careful reading. The driver's own verdict
-//! (field 230, XID 154) is a cause beside these and is right where this table is not.
+//! What an XID means for its GPU: NVIDIA's word for what to do at once, and what finding follows from that word.
+//!
+//! Source: "Analyzing Xid Errors with the Xid Catalog" of NVIDIA's *Xid Errors*, table 1, columns *Description* and
+//! *Resolution Bucket (Immediate Action)*, as published for Ampere and later in October 2025. Numbers that the catalog
+//! calls unused, and those for which it gives no action, are not here: they are [`Cause::UnknownXid`]. The driver's own
+//! verdict (field 230, XID 154) is a cause beside these and is right where the catalog is not.
 
 use super::Cause;
 
-/// What is known of an XID.
+/// The catalog's buckets of immediate actions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Meaning {
+pub enum Action {
+    Ignore,
+    RestartApp,
+    ResetGpu,
+    /// `BM` is bare metal: the machine.
+    RestartMachine,
+    RestartVm,
+    CheckMechanicals,
+    CheckUvm,
+    UpdateSoftware,
+    ContactSupport,
+    /// Of the links up to Hopper: the registers in the message tell more.
+    Nvlink,
+    /// Of the links since Blackwell; likewise.
+    Nvlink5,
+    /// It follows another XID.
+    Xid45,
+    /// Alone: reset the GPU. With 63 or 64: drain, then reset.
+    Xid48,
+    /// The verdict itself, which field 230 tells too.
+    Xid154,
+}
+
+impl Action {
+    /// As the catalog spells it.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Ignore => "IGNORE",
+            Self::RestartApp => "RESTART_APP",
+            Self::ResetGpu => "RESET_GPU",
+            Self::RestartMachine => "RESTART_BM",
+            Self::RestartVm => "RESTART_VM",
+            Self::CheckMechanicals => "CHECK_MECHANICALS",
+            Self::CheckUvm => "CHECK_UVM",
+            Self::UpdateSoftware => "UPDATE_SWFW",
+            Self::ContactSupport => "CONTACT_SUPPORT",
+            Self::Nvlink => "WORKFLOW_NVLINK_ERR",
+            Self::Nvlink5 => "WORKFLOW_NVLINK5_ERR",
+            Self::Xid45 => "WORKFLOW_XID_45",
+            Self::Xid48 => "WORKFLOW_XID_48",
+            Self::Xid154 => "XID_154",
+        }
+    }
+
+    /// What it says about the GPU; nothing when a program is to blame, or another XID or a reading tells it better.
+    fn cause(self) -> Option<Cause> {
+        match self {
+            Self::Ignore | Self::RestartApp | Self::Xid45 | Self::Xid154 => None,
+            Self::ResetGpu | Self::RestartMachine | Self::RestartVm | Self::CheckMechanicals | Self::Xid48 => {
+                Some(Cause::FatalXid)
+            }
+            Self::Nvlink | Self::Nvlink5 => Some(Cause::LinkXid),
+            Self::CheckUvm | Self::UpdateSoftware | Self::ContactSupport => Some(Cause::UnknownXid),
+        }
+    }
+}
+
+/// One line of the catalog, or several that say the same.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Row {
+    pub first: u64,
+    pub last: u64,
     /// In words.
     pub name: &'static str,
-    /// What it says about the GPU; nothing when it is a program's fault or only news.
-    pub cause: Option<Cause>,
+    pub action: Action,
 }
 
-/// A program's fault, or nothing that a reading does not tell better.
-const fn news(name: &'static str) -> Meaning {
-    Meaning { name, cause: None }
+impl Row {
+    /// What is found of the GPU. Three numbers mean more than their action says: 79 is the loss of the GPU itself; 92 and 94
+    /// ask for nothing at once and yet tell of memory that fails.
+    pub fn cause(&self) -> Option<Cause> {
+        match self.first {
+            79 => Some(Cause::OffTheBus),
+            92 => Some(Cause::CorrectedEccStorm),
+            94 => Some(Cause::ContainedXid),
+            _ => self.action.cause(),
+        }
+    }
 }
 
-const fn fatal(name: &'static str) -> Meaning {
-    Meaning { name, cause: Some(Cause::FatalXid) }
+const fn one(number: u64, name: &'static str, action: Action) -> Row {
+    many(number, number, name, action)
 }
 
-const fn link(name: &'static str) -> Meaning {
-    Meaning { name, cause: Some(Cause::LinkXid) }
+const fn many(first: u64, last: u64, name: &'static str, action: Action) -> Row {
+    Row { first, last, name, action }
 }
+
+use Action::{
+    CheckMechanicals, CheckUvm, ContactSupport, Ignore, Nvlink, Nvlink5, ResetGpu, RestartApp, RestartMachine, RestartVm,
+    UpdateSoftware,
+};
 
 /// The table, by number.
-pub const XIDS: [(u64, Meaning); 48] = [
-    (13, news("graphics engine exception")),
-    (31, news("memory page fault of a program")),
-    (32, news("invalid or corrupted push buffer stream")),
-    (38, fatal("driver firmware error")),
-    (43, news("a program stopped")),
-    (44, fatal("graphics engine fault during context switch")),
-    (45, news("preemptive cleanup after an earlier error")),
-    (46, fatal("GPU stopped processing")),
-    (48, fatal("double-bit ECC error")),
-    (54, fatal("auxiliary power is not connected")),
-    (56, news("display engine error")),
-    (57, fatal("error programming the video memory interface")),
-    (58, fatal("unstable video memory interface detected")),
-    (61, fatal("internal micro-controller breakpoint or warning")),
-    (62, fatal("internal micro-controller halt")),
-    (63, news("a row remapping or page retirement was recorded")),
-    (64, fatal("a row remapping or page retirement failed to be recorded")),
-    (65, news("video processor exception")),
-    (66, news("illegal access by driver")),
-    (68, news("video decoder exception")),
-    (69, news("graphics engine class error")),
-    (73, news("video encoder 2 error")),
-    (74, link("NVLink error")),
-    (79, Meaning { name: "fell off the bus", cause: Some(Cause::OffTheBus) }),
-    (92, Meaning { name: "high rate of single-bit ECC errors", cause: Some(Cause::CorrectedEccStorm) }),
-    (94, Meaning { name: "contained memory error", cause: Some(Cause::ContainedXid) }),
-    (95, fatal("uncontained memory error")),
-    (109, news("context switch time-out of a program")),
-    (110, fatal("security fault")),
-    (119, fatal("time-out of a call to the GPU system processor")),
-    (120, fatal("error of the GPU system processor")),
-    (121, news("corrected error of the chip-to-chip link")),
-    (122, fatal("SPI error of the power management unit: read")),
-    (123, fatal("SPI error of the power management unit: write")),
-    (136, link("link training failed")),
-    (137, news("NVLink privilege error of a program")),
-    (140, fatal("unrecovered ECC error")),
-    (143, fatal("GPU initialisation failed")),
-    (144, link("NVLink SAW error")),
-    (145, link("NVLink RLW error")),
-    (146, link("NVLink TLW error")),
-    (147, link("NVLink TREX error")),
-    (148, link("NVLink NVLPW_CTRL error")),
-    (149, link("NVLink NETIR error")),
-    (150, link("NVLink MSE error")),
-    (154, news("the recovery action changed")),
-    (156, news("a resource was retired")),
-    (157, fatal("a resource retirement failed")),
+pub const XIDS: &[Row] = &[
+    one(8, "GPU stopped processing", RestartApp),
+    one(11, "invalid push buffer stream", RestartApp),
+    one(13, "graphics engine exception", RestartApp),
+    one(25, "illegal push buffer stream", RestartApp),
+    one(31, "page fault of GPU memory", RestartApp),
+    one(32, "invalid push buffer stream", RestartApp),
+    many(37, 38, "driver firmware error", Ignore),
+    many(39, 41, "copy engine exception", RestartApp),
+    one(43, "GPU stopped processing a program", Ignore),
+    one(44, "graphics engine fault during a context switch", Ignore),
+    one(45, "preemptive cleanup after an earlier error", Action::Xid45),
+    one(46, "GPU stopped processing", ResetGpu),
+    one(48, "double-bit ECC error", Action::Xid48),
+    one(54, "auxiliary power is not connected", CheckMechanicals),
+    one(60, "video processor exception", RestartApp),
+    one(62, "internal micro-controller halt", ResetGpu),
+    one(63, "a memory row is to be remapped", Ignore),
+    one(64, "remapping of a memory row failed", ResetGpu),
+    many(66, 67, "illegal access by the driver", Ignore),
+    one(68, "video decoder exception", RestartApp),
+    one(69, "graphics engine class error", RestartApp),
+    many(70, 72, "copy engine error", RestartApp),
+    one(74, "NVLink error", Nvlink),
+    many(75, 77, "copy engine error", RestartApp),
+    one(78, "vGPU start error", UpdateSoftware),
+    one(79, "GPU fell off the bus", RestartMachine),
+    one(80, "corrupted data sent to the GPU", RestartApp),
+    one(82, "JPEG engine error", RestartApp),
+    many(83, 84, "video decoder error", RestartApp),
+    one(85, "copy engine error", RestartApp),
+    one(86, "optical flow engine exception", RestartApp),
+    many(88, 89, "video decoder error", RestartApp),
+    one(92, "high rate of single-bit ECC errors", Ignore),
+    one(93, "InfoROM is written too often", Ignore),
+    one(94, "contained memory error", RestartApp),
+    one(95, "uncontained memory error", ResetGpu),
+    many(96, 98, "video decoder error", RestartApp),
+    many(99, 105, "JPEG engine error", RestartApp),
+    many(106, 107, "test message of the management bus", Ignore),
+    one(109, "context switch time-out", ResetGpu),
+    one(110, "security fault", ResetGpu),
+    one(119, "time-out of a call to the GPU system processor", ResetGpu),
+    one(120, "error of the GPU system processor", ResetGpu),
+    one(121, "chip-to-chip link error", Ignore),
+    many(126, 135, "copy engine error", RestartApp),
+    one(136, "link training failed", ResetGpu),
+    one(137, "NVLink privilege error", Ignore),
+    one(139, "optical flow engine error", RestartApp),
+    one(140, "unrecovered ECC error", ResetGpu),
+    one(141, "CUDA fast path error", Ignore),
+    one(142, "video encoder error", ContactSupport),
+    one(143, "GPU initialisation error", ResetGpu),
+    one(144, "NVLink SAW error", Nvlink5),
+    one(145, "NVLink RLW error", Nvlink5),
+    one(146, "NVLink TLW error", Nvlink5),
+    one(147, "NVLink TREX error", Nvlink5),
+    one(148, "NVLink NVLPW_CTRL error", Nvlink5),
+    one(149, "NVLink NETIR error", Nvlink5),
+    one(150, "NVLink MSE error", Nvlink5),
+    one(151, "key rotation error", RestartVm),
+    many(152, 153, "deep-learning accelerator error", Ignore),
+    one(154, "the recovery action changed", Action::Xid154),
+    one(155, "NVLink error defined by software", ResetGpu),
+    one(156, "a resource is to be retired", ResetGpu),
+    one(157, "a resource could not be retired", Ignore),
+    one(158, "fatal time-out of the GPU", ResetGpu),
+    one(159, "CHI non-data error", CheckUvm),
+    many(160, 161, "channel retirement", Ignore),
 ];
 
-/// What an XID means. One that the table does not have is news that somebody should look at.
-pub fn meaning(xid: u64) -> Meaning {
-    let known = XIDS.iter().find(|(number, _)| *number == xid).map(|(_, meaning)| *meaning);
-    known.unwrap_or(Meaning { name: "not in the table", cause: Some(Cause::UnknownXid) })
+/// In words, and what it says about the GPU. One that the table does not have is news that somebody should look at.
+pub fn meaning(xid: u64) -> (&'static str, Option<Cause>) {
+    let known = XIDS.iter().find(|row| (row.first..=row.last).contains(&xid));
+    known.map_or(("not in the table", Some(Cause::UnknownXid)), |row| (row.name, row.cause()))
 }

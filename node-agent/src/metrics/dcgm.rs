@@ -10,7 +10,7 @@ use crate::node::Node;
 
 const MIB: f64 = 1_048_576.0;
 
-pub fn write(node: &Node, hostname: &str, sheet: &mut Sheet) {
+pub(super) fn write(node: &Node, hostname: &str, sheet: &mut Sheet) {
     let driver = node.driver.as_ref().and_then(|driver| driver.driver.known()).map_or("", String::as_str);
     for gpu in node.gpus.values().filter(|gpu| gpu.fault.is_none()) {
         one(gpu, hostname, driver, sheet);

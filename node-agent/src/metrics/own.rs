@@ -14,7 +14,7 @@ use crate::view::facts;
 
 const MHZ: f64 = 1e6;
 
-pub fn write(node: &Node, at: Duration, sheet: &mut Sheet) {
+pub(super) fn write(node: &Node, at: Duration, sheet: &mut Sheet) {
     let driver = node.driver.as_ref().and_then(|driver| driver.driver.known()).map_or("", String::as_str);
     for gpu in node.gpus.values() {
         let mut one = One { uuid: gpu.identity.uuid.as_str(), gpu, sheet };
@@ -33,7 +33,6 @@ pub fn write(node: &Node, at: Duration, sheet: &mut Sheet) {
         one.pods(node);
     }
     of_node(node, at, sheet);
-    of_process(sheet);
 }
 
 /// One GPU's part of the sheet.
@@ -126,6 +125,9 @@ impl One<'_> {
         self.add2(&t::PCIE_BYTES, "tx", whole(&totals.pcie_tx));
         self.add2(&t::PCIE_BYTES, "rx", whole(&totals.pcie_rx));
         self.add(&t::PCIE_REPLAYS, whole(&totals.pcie_replays));
+        for (kind, errors) in &totals.pcie_errors {
+            self.add2(&t::PCIE_ERRORS, kind.word(), whole(errors));
+        }
         self.add2(&t::NVLINK_BYTES, "tx", whole(&totals.nvlink_tx));
         self.add2(&t::NVLINK_BYTES, "rx", whole(&totals.nvlink_rx));
         for (link, errors) in &totals.link_errors {
@@ -258,7 +260,7 @@ fn of_node(node: &Node, at: Duration, sheet: &mut Sheet) {
 }
 
 /// What the agent itself costs.
-fn of_process(sheet: &mut Sheet) {
+pub(super) fn of_process(sheet: &mut Sheet) {
     let usage = crate::process::usage();
     sheet.add(&t::RSS, &[], usage.resident_bytes);
     sheet.add(&t::CPU, &[], usage.cpu_seconds);

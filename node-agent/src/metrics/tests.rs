@@ -6,6 +6,7 @@ use nvml_fake::{Code, Era, Link, Script, install};
 use serde_json::json;
 use tidegate_nvml::{Event, EventKind, Inventory};
 
+use super::table::Kind;
 use super::*;
 use crate::node::{Node, Times};
 use crate::pods::{Container, Grant, Place};
@@ -57,33 +58,41 @@ fn node() -> Node {
     node
 }
 
-fn scrape(node: Node, dcgm_names: bool) -> Vec<proto::MetricFamily> {
-    let shared = Arc::new(Shared::new(node, None, "/proc".into()));
-    let registry = Registry::new();
-    register(&registry, shared, dcgm_names, "host".into()).unwrap();
-    registry.gather()
+fn scrape(node: Node, dcgm_names: bool) -> String {
+    let shared = Arc::new(Shared::new(node, Duration::ZERO, None, "/proc".into()));
+    let scrape = Scrape::new(shared, dcgm_names, "host".into());
+    assert_eq!(scrape.text().lines().count(), scrape.text().lines().count(), "the buffers of a scrape are empty at the next");
+    scrape.text()
+}
+
+fn series(text: &str) -> impl Iterator<Item = &str> {
+    text.lines().filter(|line| !line.starts_with('#'))
+}
+
+/// The metric's name, and its labels' names.
+fn parse(series: &str) -> (&str, Vec<&str>) {
+    let Some((name, rest)) = series.split_once('{') else { return (series.split_once(' ').unwrap().0, Vec::new()) };
+    let labels = rest.rsplit_once("} ").unwrap().0;
+    (name, labels.split("\",").map(|label| label.split_once("=\"").unwrap().0).collect())
 }
 
 #[test]
-fn every_metric_of_the_table_appears_and_no_other() {
-    let families = scrape(node(), true);
-    let told: BTreeSet<&str> = families.iter().map(proto::MetricFamily::name).collect();
-    let table: BTreeSet<&str> = table::OWN.iter().chain(table::DCGM).map(|def| def.name).collect();
-    assert_eq!(told, table);
+fn every_metric_of_the_table_appears_once_with_its_type_and_no_other() {
+    let text = scrape(node(), true);
+    let told: Vec<&str> = text.lines().filter_map(|line| line.strip_prefix("# TYPE ")).collect();
+    let table: BTreeSet<String> =
+        table::OWN.iter().chain(table::DCGM).map(|def| format!("{} {}", def.name, def.kind.word())).collect();
+    assert_eq!(told.len(), table.len());
+    assert_eq!(told.into_iter().map(str::to_owned).collect::<BTreeSet<_>>(), table);
 }
 
 #[test]
 fn every_series_has_the_labels_of_its_line_and_a_name_with_its_unit() {
-    let families = scrape(node(), true);
-    for family in &families {
-        let def = table::OWN.iter().chain(table::DCGM).find(|def| def.name == family.name()).unwrap();
-        for metric in family.get_metric() {
-            let mut labels: Vec<&str> = metric.get_label().iter().map(proto::LabelPair::name).collect();
-            let mut expected = def.labels.to_vec();
-            labels.sort_unstable();
-            expected.sort_unstable();
-            assert_eq!(labels, expected, "{}", def.name);
-        }
+    let text = scrape(node(), true);
+    for series in series(&text) {
+        let (name, labels) = parse(series);
+        let def = table::OWN.iter().chain(table::DCGM).find(|def| def.name == name).unwrap();
+        assert_eq!(labels, def.labels, "{series}");
     }
     for def in table::OWN {
         assert_eq!(def.name.ends_with("_total"), def.kind == Kind::Counter, "{}", def.name);
@@ -92,25 +101,37 @@ fn every_series_has_the_labels_of_its_line_and_a_name_with_its_unit() {
 }
 
 #[test]
+fn a_family_is_in_one_piece() {
+    let text = scrape(node(), true);
+    let mut names: Vec<&str> = series(&text).map(|series| parse(series).0).collect();
+    names.dedup();
+    assert_eq!(names.len(), names.iter().collect::<BTreeSet<_>>().len());
+}
+
+#[test]
+fn a_label_may_hold_anything() {
+    let mut text = String::new();
+    escape("a \"b\" \\ c\nü", &mut text);
+    assert_eq!(text, r#"a \"b\" \\ c\nü"#);
+}
+
+#[test]
 fn a_gpu_has_a_bounded_number_of_series() {
-    let families = scrape(node(), false);
-    let of = |uuid: &str| {
-        let own = |metric: &&proto::Metric| metric.get_label().iter().any(|label| label.value() == uuid);
-        families.iter().map(|family| family.get_metric().iter().filter(own).count()).sum::<usize>()
-    };
-    let series = of(&script().gpus[0].uuid);
-    assert!((50..=80).contains(&series), "{series}");
+    let text = scrape(node(), false);
+    let uuid = &script().gpus[0].uuid;
+    let count = series(&text).filter(|series| series.contains(&format!("gpu=\"{uuid}\""))).count();
+    assert!((50..=95).contains(&count), "{count}");
 }
 
 #[test]
 fn what_cannot_be_read_has_no_series() {
-    let text = prometheus::TextEncoder::new().encode_to_string(&scrape(node(), false)).unwrap();
+    let text = scrape(node(), false);
     let lost = &script().gpus[2].uuid;
-    assert!(text.contains(&format!("tidegate_node_agent_gpu_health{{gpu=\"{lost}\",state=\"lost\"}} 1")));
+    assert!(text.contains(&format!("tidegate_node_agent_gpu_health{{gpu=\"{lost}\",state=\"lost\"}} 1\n")));
     assert!(!text.contains(&format!("tidegate_node_agent_gpu_power_watts{{gpu=\"{lost}\"")), "its last value is no fact");
     let closed = &script().gpus[0].uuid;
     assert!(!text.contains(&format!("tidegate_node_agent_gpu_persistence_mode{{gpu=\"{closed}\"")));
-    assert!(text.contains(&format!("tidegate_node_agent_gpu_failed_facts{{gpu=\"{closed}\",fault=\"no_permission\"}} 1")));
+    assert!(text.contains(&format!("tidegate_node_agent_gpu_failed_facts{{gpu=\"{closed}\",fault=\"no_permission\"}} 1\n")));
 }
 
 #[test]

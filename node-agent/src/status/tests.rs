@@ -2,8 +2,10 @@ use std::collections::HashMap;
 use std::convert::Infallible;
 
 use http::{Method, Request, Response};
+use kube::CustomResourceExt;
 use kube::client::Body;
 use nvml_fake::{Script, install};
+use serde_json::Value;
 use tidegate_nvml::Inventory;
 
 use super::*;
@@ -57,7 +59,7 @@ fn the_status_says_what_is_wrong_and_since_when() {
 
 #[test]
 fn a_change_of_health_is_due_at_once_and_flapping_is_not() {
-    let shared = Shared::new(node(), None, "/proc".into());
+    let shared = Shared::new(node(), Duration::ZERO, None, "/proc".into());
     let wanted = Status { node: "n".into(), every: Duration::from_mins(1) };
     let version = shared.node.lock().health_version;
     assert!(due(&shared, &wanted, None).0, "the first");
@@ -73,6 +75,52 @@ fn the_longest_texts_fit_the_schema() {
     assert_eq!(status.closed.unwrap().len(), LONGEST_WHY);
     assert!(status.gpus.iter().all(|gpu| gpu.findings.iter().all(|finding| finding.evidence.len() <= LONGEST_EVIDENCE)));
     assert_eq!(status.driver, None);
+}
+
+/// What of `value` the schema does not allow: unknown and missing fields, other words, texts and lists beyond their bounds.
+fn broken(schema: &Value, value: &Value, path: &str) -> Vec<String> {
+    let most = |key: &str, count: usize| schema[key].as_u64().is_some_and(|most| count as u64 > most);
+    let mut all = Vec::new();
+    match value {
+        Value::Object(fields) => {
+            let required = schema["required"].as_array().into_iter().flatten().filter_map(Value::as_str);
+            all.extend(required.filter(|field| !fields.contains_key(*field)).map(|field| format!("{path}.{field} is missing")));
+            for (field, value) in fields {
+                match schema["properties"].get(field) {
+                    Some(inner) => all.extend(broken(inner, value, &format!("{path}.{field}"))),
+                    None => all.push(format!("{path}.{field} is unknown")),
+                }
+            }
+        }
+        Value::Array(items) if most("maxItems", items.len()) => all.push(format!("{path} is too long")),
+        Value::Array(items) => all.extend(items.iter().flat_map(|item| broken(&schema["items"], item, &format!("{path}[]")))),
+        Value::String(text) if most("maxLength", text.chars().count()) => all.push(format!("{path} is too long")),
+        Value::String(_) => {
+            let words = schema["enum"].as_array();
+            all.extend(words.filter(|words| !words.contains(value)).map(|_| format!("{path} is {value}")));
+        }
+        _ => {}
+    }
+    all
+}
+
+#[test]
+fn what_is_written_is_of_the_kind_and_within_its_schema() {
+    let mut node = node();
+    let lost = node.gpus.keys().next().unwrap().clone();
+    node.observe(&lost, Err(tidegate_nvml::Fault::Lost), Duration::ZERO, Duration::from_secs(11));
+    node.closed("driver", &"x".repeat(5000), Duration::from_secs(80));
+    let written = serde_json::to_value(object("node-1", status(&node, Timestamp::UNIX_EPOCH, Duration::from_secs(90)))).unwrap();
+    let crd = serde_json::to_value(GpuNode::crd()).unwrap();
+    let properties = &crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"];
+    assert_eq!(broken(&properties["status"], &written["status"], "status"), [""; 0]);
+    let kind = format!("{}/{} {}", crd["spec"]["group"], crd["spec"]["versions"][0]["name"], crd["spec"]["names"]["kind"]);
+    assert_eq!(kind.replace('"', ""), format!("{} {}", written["apiVersion"], written["kind"]).replace('"', ""));
+    let read: GpuNode = serde_json::from_value(written.clone()).unwrap();
+    assert_eq!(serde_json::to_value(read).unwrap(), written, "nothing is lost on the way");
+    let mut wrong = written["status"].clone();
+    (wrong["health"], wrong["colour"]) = ("Fine".into(), "red".into());
+    assert_eq!(broken(&properties["status"], &wrong, "status"), ["status.colour is unknown", "status.health is \"Fine\""]);
 }
 
 #[tokio::test]

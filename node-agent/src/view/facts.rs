@@ -77,6 +77,7 @@ pub fn silent(reading: &Reading) -> Vec<Silence> {
         why("recovery action", &reading.recovery_action),
         why("PCIe bytes", &reading.pcie.tx_bytes),
         why("PCIe replays", &reading.pcie.replays),
+        reading.pcie.errors.iter().find_map(|errors| why("PCIe errors", &errors.count)),
         why("PCIe link", &reading.pcie.generation),
         why("NVLink bytes", &reading.nvlink.tx_bytes),
         why("compute mode", &reading.modes.compute),

@@ -52,6 +52,57 @@ fn a_fatal_xid_is_heard_counted_and_over_when_the_driver_was_reset() {
 }
 
 #[test]
+fn a_finding_survives_a_restart_of_the_agent_and_not_one_of_the_machine() {
+    with(async {
+        let mut script = Script::of(1, "NVIDIA H100 80GB HBM3", 81_559);
+        script.gpus[0].errors.insert("nvmlDeviceGetFieldValues".into(), Code::NotSupported);
+        let kept = tempfile::tempdir().unwrap();
+        let file = kept.path().join("state.json");
+        let flags = ["--state", file.to_str().unwrap()];
+        let agent = Agent::start(&script, &flags).await;
+        agent.until("a reading", |gpus| !gpus["gpus"][0]["reading"].is_null()).await;
+        script.xid(0, 0, 48);
+        agent.becomes(&script);
+        agent.until_health(0, "sick").await;
+        agent.end().await;
+        script.events.clear();
+        let agent = Agent::start(&script, &flags).await;
+        agent.until("a reading", |gpus| !gpus["gpus"][0]["reading"].is_null()).await;
+        assert_eq!(agent.until_health(0, "sick").await, ["fatalXid"]);
+        agent.end().await;
+        let text = std::fs::read_to_string(&file).unwrap();
+        let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap();
+        std::fs::write(&file, text.replace(boot.trim(), "another boot")).unwrap();
+        let agent = Agent::start(&script, &flags).await;
+        agent.until("a reading", |gpus| !gpus["gpus"][0]["reading"].is_null()).await;
+        agent.until_health(0, "healthy").await;
+        agent.end().await;
+        std::fs::write(&file, text.replace("\"driver\":\"", "\"driver\":\"another ")).unwrap();
+        let agent = Agent::start(&script, &flags).await;
+        agent.until("a reading", |gpus| !gpus["gpus"][0]["reading"].is_null()).await;
+        agent.until_health(0, "healthy").await;
+        agent.end().await;
+    });
+}
+
+#[test]
+fn a_state_file_that_is_not_ours_is_not_touched() {
+    with(async {
+        let mut script = Script::of(1, "NVIDIA H100 80GB HBM3", 81_559);
+        let kept = tempfile::tempdir().unwrap();
+        let file = kept.path().join("diary.txt");
+        std::fs::write(&file, "dear diary").unwrap();
+        let agent = Agent::start(&script, &["--state", file.to_str().unwrap()]).await;
+        agent.until("a reading", |gpus| !gpus["gpus"][0]["reading"].is_null()).await;
+        script.xid(0, 0, 48);
+        agent.becomes(&script);
+        agent.until_health(0, "sick").await;
+        agent.end().await;
+        assert_eq!(std::fs::read_to_string(&file).unwrap(), "dear diary");
+    });
+}
+
+#[test]
 fn an_xid_of_a_program_is_counted_and_changes_nothing() {
     with(async {
         let mut script = h100s(1);

@@ -25,6 +25,8 @@ const SCRAPE_EVERY: Duration = Duration::from_secs(5);
 /// For the process to answer, and for its memory and caches to settle.
 const PATIENCE: Duration = Duration::from_secs(30);
 const WARM_UP: Duration = Duration::from_secs(3);
+/// Scrapes without a pause, to see what one costs.
+const MANY: u32 = 100;
 const MIB: f64 = 1_048_576.0;
 
 /// Arguments.
@@ -67,6 +69,8 @@ pub struct Case {
     pub goal_rss_mib: f64,
     pub cpu_percent_of_a_core: f64,
     pub goal_cpu_percent: Option<f64>,
+    /// Processor time of the thread that answers, for one of many scrapes without a pause.
+    pub scrape_cpu_ms: f64,
     pub scrape_p50_ms: f64,
     pub scrape_p99_ms: f64,
     pub goal_scrape_p99_ms: Option<f64>,
@@ -140,6 +144,7 @@ async fn measure(plan: &Plan, tidegate: &Path, time: Duration) -> Result<Case> {
         scrapes.push(sent.elapsed());
     }
     let (elapsed, cpu) = (began.elapsed().as_secs_f64(), cpu_since(cpu, &[pid])?);
+    let scrape_cpu_ms = cpu_of_a_scrape(pid, &mut connection).await?;
     let text = scrape(address).await?;
     let read = readings(address).await? - before;
     scrapes.sort_unstable();
@@ -157,6 +162,7 @@ async fn measure(plan: &Plan, tidegate: &Path, time: Duration) -> Result<Case> {
         goal_rss_mib: plan.goal_rss_mib,
         cpu_percent_of_a_core: round(cpu.as_secs_f64() / elapsed * 100.0),
         goal_cpu_percent: plan.goal_cpu_percent,
+        scrape_cpu_ms,
         scrape_p50_ms: quantile_ms(&scrapes, 50),
         scrape_p99_ms: quantile_ms(&scrapes, 99),
         goal_scrape_p99_ms: plan.goal_scrape_p99_ms,
@@ -276,6 +282,20 @@ fn status_mib(pid: u32, field: &str) -> Result<f64> {
     Ok(kib * 1024.0 / MIB)
 }
 
+async fn cpu_of_a_scrape(pid: u32, connection: &mut Connection) -> Result<f64> {
+    let (before, request) = (main_thread(pid)?, get("/metrics"));
+    for _ in 0..MANY {
+        ensure!(connection.exchange(&request).await? == 200, "a scrape failed");
+    }
+    Ok(round((main_thread(pid)?.saturating_sub(before) / MANY).as_secs_f64() * 1000.0))
+}
+
+/// Processor time of the process's first thread, which has the runtime: the first number of proc(5)'s `schedstat`, in ns.
+fn main_thread(pid: u32) -> Result<Duration> {
+    let text = fs::read_to_string(format!("/proc/{pid}/task/{pid}/schedstat"))?;
+    Ok(Duration::from_nanos(text.split(' ').next().context("an empty schedstat")?.parse()?))
+}
+
 fn render(report: &Report) -> String {
     let machine = &report.machine;
     let (cpu, cores, load, seconds) = (&machine.cpu, machine.cores, machine.load_before, report.seconds);
@@ -290,7 +310,9 @@ fn one(case: &Case) -> String {
     let Case { series, scrape_bytes, readings_per_second, rss_mib, rss_peak_mib, .. } = case;
     let memory = format!("RSS {rss_mib} MiB, at most {rss_peak_mib}{}", goal(Some(case.goal_rss_mib)));
     let cpu = format!("CPU {} % of a core{}", case.cpu_percent_of_a_core, goal(case.goal_cpu_percent));
-    let scrapes = format!("scrape p50 {} ms, p99 {} ms{}", case.scrape_p50_ms, case.scrape_p99_ms, goal(case.goal_scrape_p99_ms));
+    let Case { scrape_cpu_ms, scrape_p50_ms, scrape_p99_ms, .. } = case;
+    let goal_ms = goal(case.goal_scrape_p99_ms);
+    let scrapes = format!("scrape p50 {scrape_p50_ms} ms, p99 {scrape_p99_ms} ms{goal_ms}, CPU {scrape_cpu_ms} ms");
     let about = format!("{series} series, {scrape_bytes} bytes a scrape, {readings_per_second} readings/s");
     format!("\n{}: {about}\n  {memory}\n  {cpu}\n  {scrapes}\n", case.case)
 }

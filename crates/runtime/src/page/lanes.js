@@ -41,7 +41,7 @@ function updateLane(lane, device) {
     const notes = [lent && "lent", phase !== "running" && phase].filter(Boolean).join(", ");
     return notes ? `${name} (${notes})` : name;
   });
-  if (device.health !== "ok") words.unshift(device.health);
+  if (device.health !== "ok") words.unshift(device.why ? `${device.health}: ${device.why}` : device.health);
   const text = words.join(", ") || "idle";
   write(lane.querySelector(".holder"), text);
   lane.setAttribute("aria-label", `${device.id}, ${device.class}: ${holders.length ? `held by ${text}` : text}`);

@@ -44,6 +44,9 @@ fn field(at: &At, field: u32, scope: u32) -> Result<(u32, nvmlValue_t), Code> {
         id::NVML_FI_DEV_REMAPPED_FAILURE => int(u32::from(ampere()?.remap_failed)),
         id::NVML_FI_DEV_PCIE_COUNT_TX_BYTES => long(whole_number(at.whole(Era::Hopper).and(at.integrals())?.pcie_tx)),
         id::NVML_FI_DEV_PCIE_COUNT_RX_BYTES => long(whole_number(at.whole(Era::Hopper).and(at.integrals())?.pcie_rx)),
+        id::NVML_FI_DEV_PCIE_COUNT_CORRECTABLE_ERRORS..=id::NVML_FI_DEV_PCIE_COUNT_LANE_ERROR => {
+            int(at.whole(Era::Hopper)?.pcie_errors.get(&field).copied().unwrap_or(0))
+        }
         id::NVML_FI_DEV_GET_GPU_RECOVERY_ACTION => int(at.whole(Era::Hopper)?.recovery_action),
         // In KiB; all links together.
         id::NVML_FI_DEV_NVLINK_THROUGHPUT_DATA_TX => long(whole_number(nvlink(at, scope)?.nvlink_tx / 1024.0)),

@@ -101,6 +101,9 @@ pub struct Gpu {
     /// Repeated transfers.
     #[serde(default)]
     pub pcie_replays: u32,
+    /// PCIe errors by number of NVML's field, 173 to 183; none of those that are not named.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub pcie_errors: BTreeMap<u32, u32>,
     /// Bytes a second to other GPUs, all links together.
     #[serde(default)]
     pub nvlink_tx_bytes_per_second: f64,
