@@ -70,8 +70,8 @@ pub(super) fn run(state: &mut State, desk: &mut Desk) -> Vec<Action> {
             ActionKind::StopJob { .. } | ActionKind::StopReplica { .. } => true,
             ActionKind::StartJob { .. } | ActionKind::StartReplica { .. } => matches!(action.reason, Reason::Backfill { .. }),
         };
-        let freed = round.actions.iter().skip(before.0).any(frees) || round.dropped != before.1;
-        if freed || round.state.reservations != promised {
+        let took = round.actions.iter().skip(before.0).any(frees) || round.dropped != before.1;
+        if took || round.state.reservations != promised {
             round.desk.wakes.mark_all();
         }
     }
