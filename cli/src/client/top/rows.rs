@@ -132,6 +132,7 @@ mod tests {
             memory_mib: 81_920,
             simulated: true,
             health: "ok".to_owned(),
+            why: String::new(),
             holders,
         };
         State {
