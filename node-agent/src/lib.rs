@@ -95,9 +95,10 @@ fn share(settings: &Settings, kept: Option<&Kept>) -> Arc<Shared> {
     let times = Times { interval: settings.interval, call_timeout: settings.call_timeout };
     let now = saved::unix_now();
     let past = kept.map_or(Duration::ZERO, |kept| kept.past(now));
-    let mut node = Node::new(times, now.saturating_sub(past).as_secs_f64());
+    let began = now.saturating_sub(past);
+    let mut node = Node::new(times, began.as_secs_f64());
     if let Some(kept) = kept {
-        node.remembered = kept.remembered(now.saturating_sub(past));
+        node.remembered = kept.remembered(began);
     }
     Arc::new(Shared::new(node, past, settings.nvml_library.clone(), settings.proc.clone()))
 }

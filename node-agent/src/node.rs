@@ -15,6 +15,9 @@ use crate::view::facts;
 /// GPUs that were seen and are gone are remembered, so that a loss stays visible; above so many the oldest is forgotten.
 const MOST_GPUS: usize = 64;
 
+/// Events of GPUs that have not introduced themselves; more at once are a storm that goes on, and is heard then.
+const MOST_EARLY: usize = 64;
+
 /// Times that the machine is judged by.
 #[derive(Clone, Copy, Debug)]
 pub struct Times {
@@ -93,6 +96,8 @@ pub struct Node {
     expected: u32,
     /// Another number after every opening of NVML.
     session: u32,
+    /// Events of GPUs that have not introduced themselves yet, with their times: a GPU that comes up sick says so at once.
+    early: Vec<(Event, Duration)>,
     /// Sets of facts that cannot be seen, as they were said.
     said: BTreeSet<String>,
     calls: BTreeMap<u32, Call>,
@@ -117,6 +122,7 @@ impl Node {
             unreadable: BTreeMap::new(),
             expected: 0,
             session: 0,
+            early: Vec::new(),
             said: BTreeSet::new(),
             calls: BTreeMap::new(),
         }
@@ -138,6 +144,7 @@ impl Node {
         }
         (self.driver, self.topology, self.closed, self.expected) = (Some(driver), topology, None, count);
         self.unreadable.clear();
+        self.early.clear();
         self.calls.clear();
     }
 
@@ -160,6 +167,12 @@ impl Node {
             self.health_version += 1;
         }
         (gpu.identity, gpu.seen) = (identity.clone(), self.session);
+        let is_its = |(event, _): &(Event, Duration)| event.gpu.as_ref() == Some(&identity.uuid);
+        let (its, others): (Vec<_>, Vec<_>) = std::mem::take(&mut self.early).into_iter().partition(is_its);
+        self.early = others;
+        for (event, at) in its {
+            self.event(&event, at);
+        }
     }
 
     /// A GPU does not even tell its UUID.
@@ -230,8 +243,11 @@ impl Node {
 
     /// The driver reports something by itself.
     pub fn event(&mut self, event: &Event, at: Duration) -> Option<Transition> {
-        let load = self.load;
-        self.with(event.gpu.as_ref()?, |gpu| gpu.event(event, load, at))
+        let (load, uuid) = (self.load, event.gpu.as_ref()?);
+        if !self.gpus.contains_key(uuid) && self.early.len() < MOST_EARLY {
+            self.early.push((event.clone(), at));
+        }
+        self.with(uuid, |gpu| gpu.event(event, load, at))
     }
 
     /// Looks for calls that hang, and for GPUs that nobody reads because another call hangs. To be called about once a

@@ -4,6 +4,7 @@
 
 use std::time::Duration;
 
+use anyhow::Result;
 use nvml_fake::{Script, install};
 use tidegate_api::view;
 use tidegate_tests::harness::{Options, Up, until};
@@ -41,14 +42,14 @@ async fn real_gpus_are_found_and_a_worker_sees_its_own_by_identity() {
 }
 
 /// Health of each device, by index, and what is wrong.
-async fn health(up: &Up) -> Vec<(String, String)> {
-    let devices = up.state().await.unwrap().devices;
-    devices.into_iter().map(|device| (device.health, device.why)).collect()
+async fn health(up: &Up) -> Result<Vec<(String, String)>> {
+    let devices = up.state().await?.devices;
+    Ok(devices.into_iter().map(|device| (device.health, device.why)).collect())
 }
 
-async fn until_phase(up: &Up, job: &str, phase: &str, workers: u32) {
+async fn until_phase(up: &Up, job: &str, phase: &str, workers: u32) -> Result<view::Job> {
     let seen = || async { Ok(Some(up.job(job).await?).filter(|job| job.phase == phase && job.workers == workers)) };
-    until(&format!("job/{job} to be {phase} with {workers} workers"), SOON, seen).await.unwrap();
+    until(&format!("job/{job} to be {phase} with {workers} workers"), SOON, seen).await
 }
 
 #[tokio::test]
@@ -61,12 +62,12 @@ async fn a_sick_gpu_takes_no_work_also_after_a_restart_and_comes_back_when_it_is
     let options =
         options.argument("-f").argument(file.to_string_lossy()).variable("TIDEGATE_NVML_LIBRARY", library.to_string_lossy());
     let mut up = Up::start(options).await.unwrap();
-    until_phase(&up, "wide", "running", 1).await;
-    until_phase(&up, "late", "running", 1).await;
+    until_phase(&up, "wide", "running", 1).await.unwrap();
+    until_phase(&up, "late", "running", 1).await.unwrap();
 
     script.gpus[0].remap_failed = true;
     script.write(&path).unwrap();
-    let sick = || async { Ok(Some(health(&up).await).filter(|all| all[0].0 == "sick")) };
+    let sick = || async { Ok(Some(health(&up).await?).filter(|all| all[0].0 == "sick")) };
     let all = until("the first GPU to be sick", SOON, sick).await.unwrap();
     assert_eq!(all[0].1, "a memory row could not be replaced");
     assert_eq!(all[1], ("ok".to_owned(), String::new()));
@@ -85,14 +86,15 @@ async fn a_sick_gpu_takes_no_work_also_after_a_restart_and_comes_back_when_it_is
     up.kill().unwrap();
     up.start_again().unwrap();
     up.ready().await.unwrap();
-    let all = health(&up).await;
+    let first = || async { Ok(Some(health(&up).await?).filter(|all| !all.is_empty())) };
+    let all = until("the first state", SOON, first).await.unwrap();
     assert_eq!((all[0].0.as_str(), all[1].0.as_str()), ("sick", "ok"), "from its first moment on");
     assert!(up.state().await.unwrap().devices[0].holders.is_empty());
 
     script.gpus[0].remap_failed = false;
     script.write(&path).unwrap();
-    until_phase(&up, &waiting, "running", 1).await;
-    assert!(health(&up).await.iter().all(|(health, why)| health == "ok" && why.is_empty()));
+    until_phase(&up, &waiting, "running", 1).await.unwrap();
+    assert!(health(&up).await.unwrap().iter().all(|(health, why)| health == "ok" && why.is_empty()));
     let drained = up.drain().await.unwrap();
     assert!(drained.status.success() && drained.left.is_empty(), "{drained:?}");
 }
@@ -106,7 +108,7 @@ async fn what_a_person_wishes_of_a_sick_gpu_holds_when_it_is_well() {
     let up = Up::start(options.variable("TIDEGATE_NVML_LIBRARY", library.to_string_lossy())).await.unwrap();
     let is = |word: &'static str| {
         let up = &up;
-        move || async move { Ok(Some(health(up).await).filter(|all| all[0].0 == word)) }
+        move || async move { Ok(Some(health(up).await?).filter(|all| all[0].0 == word)) }
     };
     until("the GPU to be sick", SOON, is("sick")).await.unwrap();
     let output = up.cli(&["drain", &format!("gpu/{}", script.gpus[0].uuid)]).unwrap();

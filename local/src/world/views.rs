@@ -7,11 +7,12 @@ use tidegate_api::view;
 use tidegate_core::Engine;
 use tidegate_core::demand::{self, Demand, Promise};
 use tidegate_core::explain;
-use tidegate_core::holdings::{Holder, Holdings};
+use tidegate_core::holdings::{Claim, Holder, Holdings};
 use tidegate_core::names::{JobName, ModelName};
 use tidegate_core::state::{End, Health, Job, Model, Phase, ReplicaPhase, Resource, State};
 use tidegate_core::time::At;
 
+use super::gpus::Ailment;
 use super::timeline::{borrowers, is_pending};
 use super::{World, now_ms, replicas};
 
@@ -38,25 +39,21 @@ impl World {
 
     fn device_views(&self, state: &State, holdings: &Holdings) -> Vec<view::Device> {
         let borrowers = borrowers(state, holdings);
-        let device = |device: &tidegate_core::state::Device| view::Device {
-            id: device.id.0.clone(),
-            class: device.class.0.clone(),
-            memory_mib: device.memory_mib,
-            simulated: self.devices.get(&device.id.0).is_some_and(|device| device.simulated),
-            health: match (self.ailments.get(&device.id.0), device.health) {
-                (Some(ailment), _) => ailment.word(),
-                (None, Health::Ok) => "ok",
-                (None, Health::Draining) => "draining",
-                (None, Health::Lost) => "lost",
+        let device = |device: &tidegate_core::state::Device| {
+            let (id, ailment) = (device.id.0.clone(), self.ailments.get(&device.id.0));
+            let health = ailment.map_or(word(device.health), Ailment::word);
+            let claims = holdings.claims(&device.id).iter().filter(|claim| !is_pending(&self.waiting, &claim.holder));
+            let holder =
+                |claim: &Claim| holder_view(state, &claim.holder, claim.releasing.is_some(), borrowers.contains(&claim.queue));
+            view::Device {
+                class: device.class.0.clone(),
+                memory_mib: device.memory_mib,
+                simulated: self.devices.get(&id).is_some_and(|device| device.simulated),
+                health: health.to_owned(),
+                why: ailment.map(|ailment| ailment.why.clone()).unwrap_or_default(),
+                holders: claims.map(holder).collect(),
+                id,
             }
-            .to_owned(),
-            why: self.ailments.get(&device.id.0).map(|ailment| ailment.why.clone()).unwrap_or_default(),
-            holders: holdings
-                .claims(&device.id)
-                .iter()
-                .filter(|claim| !is_pending(&self.waiting, &claim.holder))
-                .map(|claim| holder_view(state, &claim.holder, claim.releasing.is_some(), borrowers.contains(&claim.queue)))
-                .collect(),
         };
         state.devices().map(device).collect()
     }
@@ -209,23 +206,18 @@ impl World {
             "job" => explain::job(&self.engine, &JobName::from(name), now),
             _ => explain::model(&self.engine, &ModelName::from(name), now),
         }?;
+        let ailing = self.ailing().filter(|_| self.has_less_than_it_wants(kind, name, now));
         let subject = format!("{kind}/{name}");
         let history = self.decisions.iter().filter(|decision| decision.subject == subject).cloned().collect();
         Some(view::Explanation {
             subject,
             status: found.status,
-            because: found
-                .because
-                .into_iter()
-                .chain(self.ailing().filter(|_| self.has_less_than_it_wants(kind, name, now)))
-                .collect(),
+            because: found.because.into_iter().chain(ailing).collect(),
             would_change: found.would_change,
             history,
         })
     }
-}
 
-impl World {
     /// For such a one a device that takes no work is a reason.
     fn has_less_than_it_wants(&self, kind: &str, name: &str, now: At) -> bool {
         let state = self.engine.state();
@@ -236,6 +228,14 @@ impl World {
         let name = ModelName::from(name);
         let (ready, starting, _) = replicas::counts(state, &name);
         state.models.get(&name).is_some_and(|model| model.target(now, &state.policy) > ready + starting)
+    }
+}
+
+fn word(health: Health) -> &'static str {
+    match health {
+        Health::Ok => "ok",
+        Health::Draining => "draining",
+        Health::Lost => "lost",
     }
 }
 

@@ -52,6 +52,17 @@ fn a_fatal_xid_is_heard_counted_and_over_when_the_driver_was_reset() {
 }
 
 #[test]
+fn an_xid_that_comes_before_its_gpu_is_read_is_not_lost() {
+    with(async {
+        let mut script = h100s(1);
+        script.xid(0, 0, 143);
+        let agent = Agent::start(&script, &[]).await;
+        assert_eq!(agent.until_health(0, "sick").await, ["fatalXid"]);
+        agent.end().await;
+    });
+}
+
+#[test]
 fn a_finding_survives_a_restart_of_the_agent_and_not_one_of_the_machine() {
     with(async {
         let mut script = Script::of(1, "NVIDIA H100 80GB HBM3", 81_559);
