@@ -1,6 +1,5 @@
 //! `up` on a machine with GPUs, whose NVML is the fake library: it finds them, gives them to jobs by identity, and gives out
 //! none that its node agent calls sick.
-#![expect(clippy::unwrap_used, reason = "tests")]
 
 use std::time::Duration;
 
