@@ -110,11 +110,21 @@ async fn models_that_may_share_take_turns_on_one_device_and_their_replicas_know_
     let onnx = workspace().join("examples/tide/models/digits.onnx");
     let model = |name: &str| manifests::model(name, &onnx.to_string_lossy(), "  maxSharers: 2\n");
     let pool = manifests::document("Pool", "pool", "  lendAfterSeconds: 0\n");
-    // While one is replaced by a slice the old one serves on: two whole devices, and one that is shared.
-    let up = start(&(pool + &manifests::queue("inference", 3) + &model("one") + &model("two")), 3).await;
+    // While one is replaced by a slice the old one serves on: on one whole device, and then on the other half of the shared one.
+    let up = start(&(pool + &manifests::queue("inference", 2) + &model("one") + &model("two")), 2).await;
     let http = reqwest::Client::builder().no_proxy().build().unwrap();
     let body = json!({"inputs": [{"name": "image", "shape": [1, 64], "datatype": "FP32", "data": vec![1.0; 64]}]});
     let ask = |name: &'static str| http.post(up.url(&format!("/v2/models/{name}/infer"))).json(&body).send();
+    let alone = || async {
+        ask("one").await?.error_for_status()?;
+        let replicas = processes::of(&up.data())?.into_iter().filter(|process| process.part() == Some("replica"));
+        let replicas: Vec<bool> =
+            replicas.map(|process| process.command.windows(2).any(|pair| pair == ["--device-milli", "500"])).collect();
+        Ok((replicas == [true]).then_some(()))
+    };
+    until("one model to have a slice", Duration::from_mins(1), alone)
+        .await
+        .unwrap_or_else(|error| panic!("{error:#}\n{}", up.log()));
     let shared = || async {
         for name in ["one", "two"] {
             ask(name).await?.error_for_status()?;
