@@ -7,28 +7,23 @@ use axum::http::header;
 use axum::response::{IntoResponse, Response};
 use axum::{Json, Router, routing::get};
 use k8s_openapi::jiff::Timestamp;
+use prometheus::Registry;
 use tidegate_api::kinds::GpuNodeStatus;
 use tidegate_nvml::Topology;
 use tidegate_runtime::admin::{self, Readiness};
 
 use crate::collect::Shared;
-use crate::metrics::{self, Scrape};
 use crate::status;
 use crate::view::Gpus;
 
 /// Everything that is served.
-pub fn routes(shared: Arc<Shared>, scrape: Scrape, readiness: Readiness) -> Router {
-    let scraped = Router::new().route("/metrics", get(scraped)).with_state(Arc::new(scrape));
+pub fn routes(shared: Arc<Shared>, registry: Registry, readiness: Readiness) -> Router {
     let own = Router::new()
         .route("/gpus", get(gpus))
         .route("/status", get(gpu_node))
         .route("/topology", get(topology))
         .with_state(shared);
-    admin::probes(readiness).merge(scraped).merge(own)
-}
-
-async fn scraped(State(scrape): State<Arc<Scrape>>) -> Response {
-    ([(header::CONTENT_TYPE, metrics::CONTENT_TYPE)], scrape.text()).into_response()
+    admin::routes(registry, readiness).merge(own)
 }
 
 async fn gpus(State(shared): State<Arc<Shared>>) -> Response {

@@ -48,7 +48,6 @@ use tokio_util::task::TaskTracker;
 use args::Table;
 pub use args::{Args, Settings};
 use collect::Shared;
-use metrics::Scrape;
 use node::{Node, Times};
 use saved::Kept;
 
@@ -67,7 +66,8 @@ pub async fn run(args: Args, shutdown: CancellationToken) -> Result<(), Error> {
     let listener = listener::passed_or_new(settings.listen).await?;
     let kept = settings.state.clone().map(|file| Kept::open(file, &settings.proc));
     let shared = share(&settings, kept.as_ref());
-    let scrape = Scrape::new(shared.clone(), settings.dcgm_names, hostname());
+    let registry = metrics::registry(shared.clone(), settings.dcgm_names, hostname())
+        .map_err(|e| Error::failed("register the metrics", e))?;
     let threads = keep(shared.clone())?;
     let (tasks, readiness) = (TaskTracker::new(), Readiness::default());
     tasks.spawn(watch::look(shared.clone(), readiness.clone(), shutdown.clone()));
@@ -80,7 +80,7 @@ pub async fn run(args: Args, shutdown: CancellationToken) -> Result<(), Error> {
     if let Some(wanted) = settings.status.clone() {
         tasks.spawn(status::write(shared.clone(), wanted, shutdown.clone()));
     }
-    let routes = http::routes(shared.clone(), scrape, readiness);
+    let routes = http::routes(shared.clone(), registry, readiness);
     let served = axum::serve(listener, routes).with_graceful_shutdown(shutdown.clone().cancelled_owned()).await;
     shutdown.cancel();
     shared.stop();

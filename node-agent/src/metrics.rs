@@ -2,43 +2,50 @@
 //! values are read from the [`Node`](crate::node::Node) at the scrape, so that a GPU, an instance or a pod that is gone
 //! has no series left.
 //!
-//! Written as text at once, into buffers that are kept: between a node of eight GPUs and its thousand series stand no
-//! objects. Labels are bounded by the hardware and by the pods of a node. No process id is a label.
+//! Labels are bounded by the hardware and by the pods of a node. No process id is a label.
 
 mod dcgm;
 mod own;
 pub mod table;
 
-use std::fmt::Write;
+use std::collections::HashMap;
 use std::sync::Arc;
 
-use parking_lot::Mutex;
+use prometheus::core::{Collector, Desc};
+use prometheus::proto::{Counter, Gauge, LabelPair, Metric, MetricFamily, MetricType};
+use prometheus::{Error, Registry};
 
 use crate::collect::Shared;
-use table::Def;
+use table::{Def, Kind};
 
-/// Prometheus' text format.
-pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
-
-/// Answers scrapes.
-#[derive(Debug)]
-pub struct Scrape {
-    shared: Arc<Shared>,
-    dcgm_names: bool,
-    hostname: String,
-    sheet: Mutex<Sheet>,
+/// A registry of everything that is known of the node at the moment of a scrape.
+///
+/// # Errors
+/// A name of the table is not one that Prometheus takes, or it is there twice.
+pub fn registry(shared: Arc<Shared>, dcgm_names: bool, hostname: String) -> Result<Registry, Error> {
+    let tables = [table::OWN, if dcgm_names { table::DCGM } else { &[] }];
+    let descriptions = tables.into_iter().flatten().map(|def| def.description()).collect::<Result<_, _>>()?;
+    let registry = Registry::new();
+    registry.register(Box::new(Facts { shared, dcgm_names, hostname, descriptions }))?;
+    Ok(registry)
 }
 
-impl Scrape {
-    /// With `dcgm_names` also the metrics of dcgm-exporter.
-    pub fn new(shared: Arc<Shared>, dcgm_names: bool, hostname: String) -> Self {
-        Self { shared, dcgm_names, hostname, sheet: Mutex::default() }
+/// The node as Prometheus' crate collects it.
+struct Facts {
+    shared: Arc<Shared>,
+    /// Also the metrics of dcgm-exporter.
+    dcgm_names: bool,
+    hostname: String,
+    descriptions: Vec<Desc>,
+}
+
+impl Collector for Facts {
+    fn desc(&self) -> Vec<&Desc> {
+        self.descriptions.iter().collect()
     }
 
-    /// Everything that is known now.
-    pub fn text(&self) -> String {
-        let mut sheet = self.sheet.lock();
-        sheet.clear();
+    fn collect(&self) -> Vec<MetricFamily> {
+        let mut sheet = Sheet::default();
         let at = self.shared.at();
         {
             let node = self.shared.node.lock();
@@ -48,76 +55,84 @@ impl Scrape {
             }
         }
         own::of_process(&mut sheet);
-        sheet.text()
+        sheet.families()
+    }
+}
+
+impl Def {
+    fn description(&self) -> Result<Desc, Error> {
+        let labels = self.labels.iter().map(|&label| label.to_owned()).collect();
+        Desc::new(self.name.to_owned(), self.help.to_owned(), labels, HashMap::new())
+    }
+
+    fn family(&self, metrics: Vec<Metric>) -> MetricFamily {
+        let mut family = MetricFamily::default();
+        family.set_name(self.name.to_owned());
+        family.set_help(self.help.to_owned());
+        family.set_field_type(match self.kind {
+            Kind::Counter => MetricType::COUNTER,
+            Kind::Gauge => MetricType::GAUGE,
+        });
+        family.set_metric(metrics);
+        family
+    }
+
+    /// One series; `labels` are the values of those that the metric's line names, in that order.
+    fn metric(&self, labels: &[&str], value: f64) -> Metric {
+        let pairs = self.labels.iter().zip(labels).map(|(name, value)| {
+            let mut pair = LabelPair::default();
+            pair.set_name((*name).to_owned());
+            pair.set_value((*value).to_owned());
+            pair
+        });
+        let mut metric = Metric::from_label(pairs.collect());
+        match self.kind {
+            Kind::Counter => {
+                let mut counter = Counter::default();
+                counter.set_value(value);
+                metric.set_counter(counter);
+            }
+            Kind::Gauge => {
+                let mut gauge = Gauge::default();
+                gauge.set_value(value);
+                metric.set_gauge(gauge);
+            }
+        }
+        metric
     }
 }
 
 /// The series of one scrape, family by family.
-#[derive(Debug, Default)]
+#[derive(Default)]
 struct Sheet {
-    families: Vec<(&'static Def, String)>,
+    families: Vec<(&'static Def, Vec<Metric>)>,
     /// Where the last series went.
     last: usize,
 }
 
 impl Sheet {
-    /// One value, if it is known; labels are those that the metric's line names, in that order.
+    /// One value, if it is known.
     fn add(&mut self, def: &'static Def, labels: &[&str], value: Option<f64>) {
-        let Some(value) = value.filter(|value| value.is_finite()) else { return };
-        let Some(text) = self.family(def) else { return };
-        text.push_str(def.name);
-        for (at, (name, label)) in def.labels.iter().zip(labels).enumerate() {
-            text.push_str(if at == 0 { "{" } else { "," });
-            text.push_str(name);
-            text.push_str("=\"");
-            escape(label, text);
-            text.push('"');
+        if let Some(value) = value.filter(|value| value.is_finite()) {
+            let metric = def.metric(labels, value);
+            self.family(def).push(metric);
         }
-        if !def.labels.is_empty() {
-            text.push('}');
-        }
-        let _strings_take_all = writeln!(text, " {value}");
     }
 
     /// The family's series so far. GPUs are written one like the other, so it is nearly always the last family or the next.
-    fn family(&mut self, def: &'static Def) -> Option<&mut String> {
+    fn family(&mut self, def: &'static Def) -> &mut Vec<Metric> {
         let is = |at: usize| self.families.get(at).is_some_and(|(known, _)| std::ptr::eq(*known, def));
         let near = [self.last, self.last + 1].into_iter().find(|at| is(*at));
         let found = near.or_else(|| (0..self.families.len()).find(|at| is(*at)));
-        self.last = found.unwrap_or(self.families.len());
-        if found.is_none() {
-            self.families.push((def, String::new()));
-        }
-        self.families.get_mut(self.last).map(|(_, text)| text)
+        self.last = found.unwrap_or_else(|| {
+            self.families.push((def, Vec::new()));
+            self.families.len() - 1
+        });
+        &mut self.families[self.last].1
     }
 
-    fn text(&self) -> String {
-        let mut text = String::with_capacity(self.families.iter().map(|(def, series)| series.len() + def.about()).sum());
-        for (def, series) in self.families.iter().filter(|(_, series)| !series.is_empty()) {
-            let Def { name, help, .. } = def;
-            let _strings_take_all = writeln!(text, "# HELP {name} {help}\n# TYPE {name} {}", def.kind.word());
-            text.push_str(series);
-        }
-        text
-    }
-
-    /// Keeps the buffers.
-    fn clear(&mut self) {
-        self.families.iter_mut().for_each(|(_, series)| series.clear());
-    }
-}
-
-/// A label's value as the format wants it.
-fn escape(label: &str, text: &mut String) {
-    for part in label.split_inclusive(['\\', '"', '\n']) {
-        let (plain, special) = match part.char_indices().next_back() {
-            Some((at, '\\')) => (part.get(..at), "\\\\"),
-            Some((at, '"')) => (part.get(..at), "\\\""),
-            Some((at, '\n')) => (part.get(..at), "\\n"),
-            _ => (Some(part), ""),
-        };
-        text.push_str(plain.unwrap_or_default());
-        text.push_str(special);
+    fn families(self) -> Vec<MetricFamily> {
+        self.families.into_iter().map(|(def, metrics)| def.family(metrics)).collect()
     }
 }
 

@@ -110,8 +110,8 @@ async fn models_that_may_share_take_turns_on_one_device_and_their_replicas_know_
     let onnx = workspace().join("examples/tide/models/digits.onnx");
     let model = |name: &str| manifests::model(name, &onnx.to_string_lossy(), "  maxSharers: 2\n");
     let pool = manifests::document("Pool", "pool", "  lendAfterSeconds: 0\n");
-    // While one is replaced by a slice the old one serves on: on one whole device, and then on the other half of the shared one.
-    let up = start(&(pool + &manifests::queue("inference", 2) + &model("one") + &model("two")), 2).await;
+    // The second model's slice finds a half free and two whole devices.
+    let up = start(&(pool + &manifests::queue("inference", 3) + &model("one") + &model("two")), 3).await;
     let http = reqwest::Client::builder().no_proxy().build().unwrap();
     let body = json!({"inputs": [{"name": "image", "shape": [1, 64], "datatype": "FP32", "data": vec![1.0; 64]}]});
     let ask = |name: &'static str| http.post(up.url(&format!("/v2/models/{name}/infer"))).json(&body).send();

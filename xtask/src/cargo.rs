@@ -14,9 +14,15 @@ pub fn whole_workspace(subcommand: &str) -> Command {
     cargo(&[subcommand, "--release", "--workspace"])
 }
 
-/// The cargo that runs us, in the root of the clone.
+/// The cargo that runs us, in the root of the clone. It does not see what cargo told *us* about our own package:
+/// build scripts such as ring's look at those variables, and all above them would be compiled anew for each chore.
 fn cargo(arguments: &[&str]) -> Command {
     let mut cargo = Command::new(env::var_os("CARGO").unwrap_or_else(|| OsString::from("cargo")));
+    for (name, _) in env::vars_os() {
+        if name.to_str().is_some_and(|name| name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_")) {
+            cargo.env_remove(name);
+        }
+    }
     cargo.current_dir(cache::workspace()).args(arguments);
     cargo
 }

@@ -7,8 +7,8 @@ use tidegate_nvml::{Fault, Reading};
 use super::session::Open;
 use crate::pods::cgroup;
 
-/// Reads the GPU with this index at every tick until the session is over.
-pub fn run(open: &Open, index: u32) {
+/// Reads the GPU with this index, one of `count`, at every tick until the session is over.
+pub fn run(open: &Open, index: u32, count: u32) {
     let shared = &open.shared;
     let interval = shared.node.lock().times.interval;
     shared.node.lock().calling(index, shared.at());
@@ -28,7 +28,8 @@ pub fn run(open: &Open, index: u32) {
     shared.node.lock().introduce(gpu.identity());
     let uuid = gpu.identity().uuid.clone();
     let mut places = cgroup::Reader::new(&shared.proc);
-    let mut next = Instant::now();
+    // The ticks of the GPUs are spread over the interval: neither the driver nor a core gets all readings at one moment.
+    let mut next = Instant::now() + interval * index / count.max(1);
     while !open.is_over() {
         let began = shared.at();
         shared.node.lock().calling(index, began);

@@ -61,7 +61,7 @@ impl Session {
         let open = Arc::new(Open { shared: shared.clone(), inventory, broken, ending });
         let mut session = Self { open, threads: Vec::new(), count, began: shared.at() };
         for index in 0..count {
-            session.spawn(&format!("gpu-{index}"), move |open| gpu::run(open, index));
+            session.spawn(&format!("gpu-{index}"), move |open| gpu::run(open, index, count));
         }
         session.spawn("gpu-events", event::run);
         session

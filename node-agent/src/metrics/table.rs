@@ -31,13 +31,6 @@ pub struct Def {
     pub source: &'static str,
 }
 
-impl Def {
-    /// Bytes of what is said about the family before its series.
-    pub fn about(&self) -> usize {
-        "# HELP  \n# TYPE  counter\n".len() + self.name.len() * 2 + self.help.len()
-    }
-}
-
 macro_rules! table {
     ($all:ident; $($id:ident $kind:ident $name:literal $labels:tt $help:literal <- $source:literal;)*) => {
         $(pub static $id: Def = Def { name: $name, kind: Kind::$kind, labels: &$labels, help: $help, source: $source };)*

@@ -39,8 +39,8 @@ pub(super) struct Refusal {
 }
 
 impl Refusal {
-    /// It waits for people: nothing that happens to others changes that.
-    pub fn barred(block: Block) -> Self {
+    /// Neither quota nor devices refused it: it waits for people, and nothing that happens to others changes that.
+    pub fn of(block: Block) -> Self {
         Self { block, binding: None, lacks_devices: false, lacks_victims: false, by_order: false }
     }
 }
@@ -400,18 +400,12 @@ impl Books {
         let at = self.tree.queue(binding.node).map_or_else(|| QueueName::from(""), |queue| queue.name.clone());
         let block =
             Block::Quota { at, resource: self.resource(binding.resource), need: binding.need, available: binding.available };
-        Refusal { block, binding: Some(binding), lacks_devices: false, lacks_victims: false, by_order: false }
+        Refusal { binding: Some(binding), ..Refusal::of(block) }
     }
 
     fn refusal(&mut self, gang: Gang<'_>, index: usize, spread: Option<&Spread>) -> Refusal {
         let Some(group) = gang.spec.groups.get(index) else {
-            return Refusal {
-                block: Block::Capacity { group: index, fit: 0, need: 0 },
-                binding: None,
-                lacks_devices: true,
-                lacks_victims: false,
-                by_order: false,
-            };
+            return Refusal { lacks_devices: true, ..Refusal::of(Block::Capacity { group: index, fit: 0, need: 0 }) };
         };
         let ask = self.cluster.intern(&group.ask);
         let fit = self.cluster.candidates(ask).total();
@@ -420,7 +414,7 @@ impl Books {
         } else {
             Block::Capacity { group: index, fit, need: group.min }
         };
-        Refusal { block, binding: None, lacks_devices: true, lacks_victims: false, by_order: false }
+        Refusal { lacks_devices: true, ..Refusal::of(block) }
     }
 
     /// Whether the gang's quota would allow its minimum, before devices are chosen.

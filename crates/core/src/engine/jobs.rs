@@ -262,13 +262,7 @@ impl Round<'_> {
 
     /// The claim of a job.
     fn want(&self, ix: u32) -> Result<Want, Refusal> {
-        let missing = |text: String| Refusal {
-            block: Block::Queue(text),
-            binding: None,
-            lacks_devices: false,
-            lacks_victims: false,
-            by_order: false,
-        };
+        let missing = |text: String| Refusal::of(Block::Queue(text));
         let (Some(job), Some(name)) = (self.state.jobs.at(ix), self.state.jobs.name(ix)) else {
             return Err(missing("the job is gone".to_owned()));
         };
@@ -286,7 +280,7 @@ impl Round<'_> {
         let want = self.want(ix)?;
         self.lift(ix);
         let found = match self.shut_out(ix) {
-            Some(block) => Err(Refusal::barred(block)),
+            Some(block) => Err(Refusal::of(block)),
             None => self.place(ix, &want),
         };
         match found {
@@ -318,7 +312,7 @@ impl Round<'_> {
             },
         };
         if let Some(never) = self.impossible(ix) {
-            return Err(Refusal::barred(never));
+            return Err(Refusal::of(never));
         }
         if refusal.lacks_devices {
             if let Some(seats) = self.overtake(want) {

@@ -214,15 +214,16 @@ impl Round<'_> {
         let mut released = 0;
         let mut step = 1;
         let mut found = None;
+        let promised = self.promised();
         while found.is_none() && released < ends.len() {
             let upto = (released + step).min(ends.len());
             for (_, ix) in &ends[released..upto] {
                 self.suppose_ended(*ix);
             }
             (released, step) = (upto, step * 2);
-            for other in self.promised() {
-                self.lift(other);
-                self.hold(other);
+            for other in &promised {
+                self.lift(*other);
+                self.hold(*other);
             }
             let at = ends[released - 1].0;
             let inner = self.desk.books.mark();

@@ -28,7 +28,8 @@ pub struct Placement {
     pub device: Option<usize>,
 }
 
-/// Scores `ask` on `node`; nothing if it does not fit. Among equal GPUs of a node the first is taken.
+/// Scores `ask` on `node`; nothing if it does not fit. Among GPUs of a node that score alike the fullest is taken, then the
+/// first.
 pub fn place(mix: &Mix, node: &NodeView<'_>, ask: &Ask) -> Option<Placement> {
     let shape = &ask.shape;
     if shape.cpu_milli > node.cpu_milli || node.memory_mib.is_some_and(|free| ask.memory_mib > free) || !is_class(node, shape) {
@@ -68,7 +69,8 @@ fn fraction(rate: &Rate<'_>, milli: u16) -> Option<Placement> {
     for (device, _) in free.iter().enumerate().filter(fits) {
         let after = free.iter().enumerate().map(|(index, &left)| if index == device { left - milli } else { left });
         let score = rate.score(pressure, &after);
-        if best.is_none_or(|best| score > best.score) {
+        let left = |device: Option<usize>| device.and_then(|device| free.get(device));
+        if best.is_none_or(|best| score > best.score || score == best.score && left(Some(device)) < left(best.device)) {
             best = Some(Placement { score, device: Some(device) });
         }
     }

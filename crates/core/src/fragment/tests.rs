@@ -72,6 +72,15 @@ fn a_fraction_takes_the_gpu_whose_rest_stays_useful() {
 }
 
 #[test]
+fn of_gpus_that_score_alike_the_fullest_is_taken() {
+    let half = ask(shape(0, Gpus::Fraction(500)));
+    for mix in [Mix::default(), Mix::new(&[(half.shape, 1)], &[3])] {
+        let place = place(&mix, &node(8000, &[1000, 500, 1000]), &half).unwrap();
+        assert_eq!(place.device, Some(1), "a free half before a whole GPU, whatever the work seen so far");
+    }
+}
+
+#[test]
 fn cpu_work_goes_where_no_gpu_needs_the_cpu() {
     let cpu = ask(shape(8000, Gpus::None));
     let needed = place(&mix(), &node(20_000, &[1000, 1000]), &cpu).unwrap();
