@@ -50,6 +50,10 @@ pub(super) fn run(state: &mut State, desk: &mut Desk) -> Vec<Action> {
         round.state.eviction_cap_reached = false;
         // What is promised to waiting jobs is theirs before other jobs, not before requests.
         models::decide(&mut round);
+        if round.actions.len() != before.0 && !round.state.reservations.is_empty() {
+            // Of a promise whose device a replica took the rest, its memory say, is not held any more.
+            round.desk.wakes.devices_came_free();
+        }
         round.open_reservations();
         if pass == 0 && round.desk.ranked {
             shares::decide(&mut round);
