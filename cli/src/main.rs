@@ -41,6 +41,8 @@ enum Part {
     Router(tidegate_router::Args),
     /// Facts about the GPUs of this node: metrics, JSON, and the `GpuNode` status on Kubernetes.
     NodeAgent(tidegate_node_agent::Args),
+    /// Schedules the pods of a Kubernetes cluster on its GPUs.
+    Operator(tidegate_operator::Args),
     /// The model server: one model on one device.
     Replica(tidegate_replica::Args),
     /// Plays a day of requests against a running server.
@@ -53,7 +55,7 @@ impl Part {
     fn runtime(&self) -> Builder {
         match self {
             Self::NodeAgent(_) => Builder::new_current_thread(),
-            Self::Up(_) | Self::Router(_) | Self::Replica(_) | Self::Load(_) => Builder::new_multi_thread(),
+            Self::Up(_) | Self::Router(_) | Self::Operator(_) | Self::Replica(_) | Self::Load(_) => Builder::new_multi_thread(),
         }
     }
 }
@@ -107,6 +109,7 @@ async fn run(part: Part) -> Result<(), exit::Error> {
         Part::Up(args) => tidegate_local::run(args, token.clone()).await,
         Part::Router(args) => tidegate_router::run(args, token.clone()).await,
         Part::NodeAgent(args) => tidegate_node_agent::run(args, token.clone()).await,
+        Part::Operator(args) => tidegate_operator::run(args, token.clone()).await,
         Part::Replica(args) => tidegate_replica::run(args, token.clone()).await,
         Part::Load(args) => tidegate_load::run(args, token.clone()).await,
     };

@@ -7,7 +7,7 @@ use std::process::Command;
 use serde_json::Value;
 
 /// What each package may depend on directly. A new package fails the test until it has its line here.
-const MAY_KNOW: [(&str, &[&str]); 13] = [
+const MAY_KNOW: [(&str, &[&str]); 14] = [
     ("tidegate-core", &[]),
     ("tidegate-api", &["tidegate-core"]),
     ("tidegate-nvml", &["tidegate-core", "tidegate-api"]),
@@ -16,6 +16,7 @@ const MAY_KNOW: [(&str, &[&str]); 13] = [
     ("tidegate-simulator", &["tidegate-core"]),
     ("tidegate-local", PART),
     ("tidegate-node-agent", PART),
+    ("tidegate-operator", PART),
     ("tidegate-router", PART),
     ("tidegate-replica", PART),
     (
@@ -28,6 +29,7 @@ const MAY_KNOW: [(&str, &[&str]); 13] = [
             "tidegate-load",
             "tidegate-local",
             "tidegate-node-agent",
+            "tidegate-operator",
             "tidegate-simulator",
             "tidegate-router",
             "tidegate-replica",

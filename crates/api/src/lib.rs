@@ -2,6 +2,7 @@
 //!
 //! * [`kinds`]: what a user writes, as Kubernetes custom resources of the group `tidegate.dev/v1alpha1`.
 //!   `tidegate up` reads the same YAML that a cluster would accept, and the same CEL rules refuse it.
+//! * [`labels`]: labels and annotations by which other pods take part.
 //! * [`manifest`]: YAML documents to validated objects, with errors that name file, field, value and remedy.
 //! * [`convert`]: kinds to the engine's own types.
 //! * [`control`] and [`inference`]: gRPC between a world, its routers and its replicas.
@@ -14,6 +15,7 @@ pub mod contract;
 pub mod convert;
 pub mod eta;
 pub mod kinds;
+pub mod labels;
 pub mod manifest;
 pub mod model_info;
 pub mod view;

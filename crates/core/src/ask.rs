@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::mig::Profile;
 use crate::names::Class;
-use crate::node::{Device, NodeSpec, Taint};
+use crate::node::{Device, Effect, NodeSpec, Taint};
 
 pub use affinity::{Affinity, Preference, Term};
 
@@ -23,8 +23,8 @@ pub struct Ask {
     pub memory_mib: u64,
     /// Node labels: each key must have one of the values.
     pub selector: BTreeMap<String, Vec<String>>,
-    /// Taint keys that it tolerates; `*` is any.
-    pub tolerations: Vec<String>,
+    /// Taints that it puts up with.
+    pub tolerations: Vec<Toleration>,
     /// Node labels by expressions: where it must be, and where it would rather be.
     #[serde(default)]
     pub affinity: Affinity,
@@ -39,6 +39,28 @@ pub struct ClassWish {
     /// Whole devices of it that do what the ask wants of others (three T4 for one V100); 0: as many as the ask says.
     #[serde(default)]
     pub devices: u32,
+}
+
+/// Taints that work puts up with, as Kubernetes' toleration: what is absent is any.
+#[derive(Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Toleration {
+    pub key: Option<String>,
+    pub value: Option<String>,
+    pub effect: Option<Effect>,
+}
+
+impl Toleration {
+    /// Every taint of this key.
+    pub fn of(key: impl Into<String>) -> Self {
+        Self { key: Some(key.into()), ..Self::default() }
+    }
+
+    /// Whether it puts up with the taint.
+    pub fn covers(&self, taint: &Taint) -> bool {
+        self.key.as_ref().is_none_or(|key| *key == taint.key)
+            && self.value.as_ref().is_none_or(|value| *value == taint.value)
+            && self.effect.is_none_or(|effect| effect == taint.effect)
+    }
 }
 
 /// How much GPU.
@@ -78,7 +100,7 @@ impl Ask {
     /// Whether nodes with these labels and taints will do.
     pub fn suits_node(&self, node: &NodeSpec) -> bool {
         let labels = self.selector.iter().all(|(key, values)| node.labels.get(key).is_some_and(|value| values.contains(value)));
-        let tolerated = |taint: &Taint| self.tolerations.iter().any(|key| key == "*" || *key == taint.key);
+        let tolerated = |taint: &Taint| self.tolerations.iter().any(|toleration| toleration.covers(taint));
         labels && self.affinity.allows(&node.labels) && node.taints.iter().all(tolerated)
     }
 

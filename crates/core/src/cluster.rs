@@ -182,6 +182,26 @@ impl Cluster {
         choose::choose(wish, self.nodes.get(node as usize)?, candidates.eligible(node), &self.mix)
     }
 
+    /// Devices of a worker that runs on the node already, whatever the node's labels and what is left of its CPU: such as nobody
+    /// holds, healthy ones first.
+    pub fn choose_for_running(&self, ask: &Ask, node: u32) -> Option<Choice> {
+        let free = self.nodes.get(node as usize)?;
+        let ask = Ask { cpu_milli: 0, memory_mib: 0, ..ask.clone() };
+        let shape = self.shape(&ask);
+        let wish = choose::Wish { ask: &ask, shape: &shape, island: false };
+        let mask = |usable: bool| {
+            let may = free.devices.iter().enumerate().filter(|(_, device)| device.usable || !usable);
+            may.map(|(at, _)| 1 << at).sum()
+        };
+        choose::choose(wish, free, mask(true), &self.mix).or_else(|| choose::choose(wish, free, mask(false), &self.mix))
+    }
+
+    /// Whether a worker of the ask may hold these devices of the node beside those who hold them already.
+    pub fn is_free_for(&self, ask: &Ask, node: u32, mask: u64, slices: u8) -> bool {
+        let Some(free) = self.nodes.get(node as usize) else { return false };
+        mask != 0 && bits(mask).all(|at| free.devices.get(at).is_some_and(|device| choose::is_free_for(ask, device, slices)))
+    }
+
     /// Claims firmly.
     pub fn claim(&mut self, node: u32, claim: Claim) {
         self.apply(node, |free| free.claim(&claim));

@@ -19,6 +19,7 @@ mod gang;
 mod impossible;
 mod jobs;
 mod models;
+mod observed;
 mod precedence;
 mod predict;
 mod repair;
@@ -103,6 +104,11 @@ impl Engine {
         self.state.dirty = false;
         self.state.wake_at = round::next_wake(&self.state, &self.desk);
         Plan { actions, wake_at: self.state.wake_at }
+    }
+
+    /// Whether a decision now would look at anything.
+    pub fn is_due(&self, now: At) -> bool {
+        self.state.dirty || self.state.wake_at.is_some_and(|at| at <= now)
     }
 
     /// What the engine knows.

@@ -6,9 +6,10 @@ use crate::demand::Demand;
 use crate::labels::Labels;
 use crate::names::{DeviceId, JobName, ModelName, Namespace, NodeName, QueueName, ReplicaId};
 use crate::node::{Device, NodeSpec};
-use crate::plan::ActionId;
+use crate::plan::{ActionId, Placed};
 use crate::policy::Policy;
 use crate::state::{JobSpec, ModelSpec, Queue};
+use crate::time::At;
 
 /// One fact.
 #[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
@@ -56,6 +57,12 @@ pub enum Event {
     JobCancelled(JobName),
     /// The job's object is gone: it is stopped and forgotten.
     JobRemoved(JobName),
+    /// What the world's objects say of the job, whoever ordered it. For worlds whose objects are the truth (a cluster): after a
+    /// restart, and when some workers of an attempt have ended alone.
+    JobObserved {
+        name: JobName,
+        observed: Observed,
+    },
     /// All workers of this attempt run.
     JobStarted {
         name: JobName,
@@ -104,6 +111,28 @@ pub enum Event {
         id: ActionId,
         outcome: Outcome,
     },
+}
+
+/// A job as the world's objects tell of it.
+#[derive(Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq)]
+pub struct Observed {
+    pub submitted: At,
+    /// Attempts so far, the one that runs included.
+    pub attempts: u32,
+    /// Failures in a row.
+    pub failures: u32,
+    /// What runs of the last attempt. Absent: nothing does, or nothing is known beyond what the engine ordered.
+    pub run: Option<ObservedRun>,
+}
+
+/// An attempt that runs.
+#[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
+pub struct ObservedRun {
+    pub since: At,
+    /// Where its workers are. Devices that have no names are left out: then they are some of the node's that nobody holds.
+    pub workers: Vec<Placed>,
+    /// All of them were seen running.
+    pub started: bool,
 }
 
 /// How an attempt ended.

@@ -27,10 +27,31 @@ impl Default for NodeSpec {
     }
 }
 
-/// Keeps work away that does not tolerate it.
+/// Keeps work away that does not tolerate it, as Kubernetes' taint.
 #[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
 pub struct Taint {
     pub key: String,
+    #[serde(default)]
+    pub value: String,
+    #[serde(default)]
+    pub effect: Effect,
+}
+
+/// What a taint does to work that does not tolerate it.
+#[derive(Serialize, Deserialize, Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Effect {
+    /// It is not placed there.
+    #[default]
+    NoSchedule,
+    /// It is not placed there, and what runs there is ended by whoever set the taint.
+    NoExecute,
+}
+
+impl Taint {
+    /// A taint of this key without a value.
+    pub fn new(key: impl Into<String>) -> Self {
+        Self { key: key.into(), value: String::new(), effect: Effect::NoSchedule }
+    }
 }
 
 /// A node.

@@ -13,7 +13,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::arena::Arena;
-pub use crate::ask::{Affinity, Amount, Ask, ClassWish, Preference, Term};
+pub use crate::ask::{Affinity, Amount, Ask, ClassWish, Preference, Term, Toleration};
 use crate::fragment;
 use crate::history::History;
 use crate::labels::{Labels, Selector};

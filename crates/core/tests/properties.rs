@@ -11,6 +11,8 @@ mod closed;
 mod empty;
 #[path = "properties/genes.rs"]
 mod genes;
+#[path = "properties/objects.rs"]
+mod objects;
 #[path = "properties/plans.rs"]
 mod plans;
 #[path = "properties/real.rs"]
@@ -46,7 +48,7 @@ fn cases(share: u32, stream: u64) -> ProptestConfig {
 }
 
 proptest! {
-    #![proptest_config(cases(50, 0))]
+    #![proptest_config(cases(45, 0))]
 
     /// Checked after every step, in `World::check` and `World::decide`.
     #[test]
@@ -80,6 +82,34 @@ proptest! {
             let stops_replica = matches!(&action.kind, ActionKind::StopReplica { .. });
             let stops_replica = stops_replica && !matches!(action.reason, Reason::Replaced { .. } | Reason::Reshaped { .. });
             prop_assert!(!stops_replica, "the rebuilt engine stops a replica: {action:?}");
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(cases(5, 6))]
+
+    /// The same from objects alone: nothing is given twice, and what runs is counted as it was.
+    #[test]
+    fn an_engine_told_of_what_runs_counts_it_once(system in system(), ops in prop::collection::vec(op(), 1..40)) {
+        let mut world = World::new(&system);
+        for op in &ops {
+            world.step(op);
+        }
+        let held = objects::held(world.state(), &world);
+        for named in [true, false] {
+            let mut engine = objects::from_objects(&world, named);
+            checks::engine(&engine);
+            let found = objects::held(engine.state(), &world);
+            if named {
+                prop_assert_eq!(&found, &held);
+            }
+            let devices = checks::promised(engine.state(), true);
+            real::check_devices(engine.state(), &devices, "after objects were told");
+            engine.decide(world.now);
+            checks::engine(&engine);
+            let devices = checks::promised(engine.state(), true);
+            real::check_devices(engine.state(), &devices, "decided after objects were told");
         }
     }
 }

@@ -181,6 +181,16 @@ fn shares(ask: &Ask, device: &DeviceFree) -> u64 {
     by_milli.min(device.mib.checked_div(mib_of(ask, device)).unwrap_or(by_milli))
 }
 
+/// Whether the device has room for one more holder: a whole one, a share, or an instance on these slices.
+pub fn is_free_for(ask: &Ask, device: &DeviceFree, slices: u8) -> bool {
+    match ask.amount {
+        Amount::None => false,
+        Amount::Whole(_) => device.firm == 0,
+        Amount::Milli(_) | Amount::MemoryMib(_) | Amount::Slice { .. } => shares(ask, device) > 0,
+        Amount::Mig(_) => (device.slices != 0 || device.firm == 0) && slices != 0 && device.slices & slices == 0,
+    }
+}
+
 /// The device for a share: one that is free now before one that is about to be, then by what the choice leaves for typical
 /// work. Devices that will not do are hidden from the score.
 fn share(ask: &Ask, shape: &Shape, node: &NodeFree, eligible: u64, mix: &Mix) -> Option<(Choice, Option<Placement>)> {

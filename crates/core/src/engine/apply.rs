@@ -38,9 +38,9 @@ pub(super) fn apply(state: &mut State, desk: &mut Desk, event: Event) {
     facts.apply(event);
 }
 
-struct Facts<'a> {
-    state: &'a mut State,
-    desk: &'a mut Desk,
+pub(super) struct Facts<'a> {
+    pub state: &'a mut State,
+    pub desk: &'a mut Desk,
 }
 
 impl Facts<'_> {
@@ -71,6 +71,7 @@ impl Facts<'_> {
             Event::JobPaused { name, paused } => self.with_job(&name, |job| job.paused = paused),
             Event::JobCancelled(name) => self.with_job(&name, |job| job.cancelled = true),
             Event::JobRemoved(name) => self.with_job(&name, |job| job.removed = true),
+            Event::JobObserved { name, observed } => self.job_observed(&name, &observed),
             Event::JobStarted { name, attempt } => self.with_attempt(&name, attempt, |job| {
                 if let Phase::Running(run) = &mut job.phase {
                     run.observed = true;
@@ -307,7 +308,7 @@ impl Facts<'_> {
         }
     }
 
-    fn set_turn(&mut self, ix: u32) {
+    pub fn set_turn(&mut self, ix: u32) {
         let Some(job) = self.state.jobs.at(ix) else { return };
         let turn = predict::turn_key(self.state, job);
         if let Some(job) = self.state.jobs.at_mut(ix) {
@@ -365,7 +366,7 @@ impl Facts<'_> {
     }
 
     /// The books when an attempt has ended: what it held is free but for `keep`.
-    fn leave(&mut self, ix: u32, seats: &[Seat], firm: &[Seat], keep: &[Seat]) {
+    pub fn leave(&mut self, ix: u32, seats: &[Seat], firm: &[Seat], keep: &[Seat]) {
         let Some(job) = self.state.jobs.at(ix) else { return };
         let spec = &job.spec;
         let books = &mut self.desk.books;

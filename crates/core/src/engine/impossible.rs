@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 
 use thiserror::Error;
 
-use crate::ask::{Affinity, Amount, Ask};
+use crate::ask::{Affinity, Amount, Ask, Toleration};
 use crate::books::{Amounts, Books};
 use crate::cluster::{AskIx, Level};
 use crate::explain::words;
@@ -210,8 +210,12 @@ impl Look<'_> {
         if self.fits(&bare) && ask.amount != Amount::None {
             return Impossible::Beside { group: self.named(at), need: words::beside(ask) };
         }
-        let anywhere =
-            Ask { selector: BTreeMap::new(), affinity: Affinity::default(), tolerations: vec!["*".to_owned()], ..ask.clone() };
+        let anywhere = Ask {
+            selector: BTreeMap::new(),
+            affinity: Affinity::default(),
+            tolerations: vec![Toleration::default()],
+            ..ask.clone()
+        };
         if self.fits(&anywhere) {
             return Impossible::Labels { group: self.named(at) };
         }

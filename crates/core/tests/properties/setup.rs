@@ -9,7 +9,7 @@ use tidegate_core::names::{Class, ModelName, Namespace, NodeName, QueueName};
 use tidegate_core::policy::Policy;
 use tidegate_core::state::{
     Affinity, Amount, Ask, ClassWish, Device, Discipline, Group, JobSpec, ModelMemory, ModelSpec, NodeSpec, Preference, Queue,
-    Quota, Resource, SpeedPoint, Spread, Taint, Term,
+    Quota, Resource, SpeedPoint, Spread, Taint, Term, Toleration,
 };
 
 use super::genes::{AmountGene, GroupGene, JobGene, NodeGene, PolicyGene, QueueGene, QuotaGene, SpreadGene};
@@ -37,7 +37,7 @@ pub fn node_spec(gene: &NodeGene) -> NodeSpec {
         labels.insert("block".to_owned(), block.to_string());
         labels.insert("rack".to_owned(), rack.to_string());
     }
-    let taints = if gene.tainted { vec![Taint { key: "special".to_owned() }] } else { Vec::new() };
+    let taints = if gene.tainted { vec![Taint::new("special")] } else { Vec::new() };
     let boundless = NodeSpec::default();
     NodeSpec {
         labels,
@@ -171,7 +171,7 @@ fn ask(gene: &GroupGene) -> Ask {
         memory_mib: gene.gib * GIB,
         selector: gene.zone.map(|zone| ("zone".to_owned(), vec![zone.to_string()])).into_iter().collect(),
         affinity: gene.affinity.map(affinity).unwrap_or_default(),
-        tolerations: if gene.tolerates { vec!["special".to_owned()] } else { Vec::new() },
+        tolerations: if gene.tolerates { vec![Toleration::of("special")] } else { Vec::new() },
     }
 }
 

@@ -91,7 +91,7 @@ impl Board {
                 "islands" => islands = number(value),
                 "cores" => spec.cpu_milli = number::<u64>(value) * 1_000,
                 "gib" => spec.memory_mib = number::<u64>(value) * 1_024,
-                "taint" => spec.taints.push(Taint { key: value.to_owned() }),
+                "taint" => spec.taints.push(Taint::new(value)),
                 "drained" => drained = range(value).collect(),
                 "gone" => gone = true,
                 label => drop(spec.labels.insert(label.to_owned(), value.to_owned())),

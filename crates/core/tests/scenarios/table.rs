@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use tidegate_core::labels::{Requirement, Rule};
 use tidegate_core::mig::Profile;
-use tidegate_core::state::{Amount, Ask, ClassWish, Group, JobSpec, Preference, Spread, Term};
+use tidegate_core::state::{Amount, Ask, ClassWish, Group, JobSpec, Preference, Spread, Term, Toleration};
 
 /// One line of a section, in words.
 pub type Line = Vec<String>;
@@ -154,7 +154,7 @@ pub fn job(line: &Line) -> JobLine {
             "cores" => each(&mut spec, &|ask| ask.cpu_milli = number::<u64>(value) * 1_000),
             "gib" => each(&mut spec, &|ask| ask.memory_mib = number::<u64>(value) * 1_024),
             "class" => each(&mut spec, &|ask| ask.classes = classes(value)),
-            "tolerates" => each(&mut spec, &|ask| ask.tolerations = vec![value.to_owned()]),
+            "tolerates" => each(&mut spec, &|ask| ask.tolerations = vec![Toleration::of(value)]),
             "spread" => spec.spread = Some(spread(value)),
             "restart" => spec.restart_ms = time(value),
             "least" => spec.min_runtime_ms = time(value),
@@ -168,7 +168,7 @@ pub fn job(line: &Line) -> JobLine {
                 each(&mut spec, &|ask| ask.affinity.preferred.push(wish.clone()));
             }
             "since" | "checkpoint" => drop(said.insert(key.to_owned(), value.to_owned())),
-            label => each(&mut spec, &|ask| drop(ask.selector.insert(label.to_owned(), vec![value.to_owned()]))),
+            label => each(&mut spec, &|ask| drop(ask.selector.insert(label.to_owned(), vec![Toleration::of(value)]))),
         }
     }
     JobLine { name: name.clone(), spec, said, places: places.to_vec() }

@@ -1,0 +1,23 @@
+//! Labels and annotations by which pods that are not ours take part: what a pod's own fields cannot say.
+
+/// Value of `schedulerName` of pods that Tidegate places.
+pub const SCHEDULER: &str = "tidegate";
+
+/// Label: the queue whose quota the pod uses.
+pub const QUEUE: &str = "tidegate.dev/queue";
+/// Label: pods of one namespace with the same value are one gang: as many as [`GANG_SIZE`] start together, or none.
+pub const GANG: &str = "tidegate.dev/gang";
+/// Annotation on each pod of a gang: how many of it must be there and start together.
+pub const GANG_SIZE: &str = "tidegate.dev/gang-size";
+/// Annotation: a level of the pool's topology in one domain of which all pods of the gang must be.
+pub const REQUIRED_TOPOLOGY: &str = "tidegate.dev/required-topology";
+/// Annotation: the same, where they would rather be.
+pub const PREFERRED_TOPOLOGY: &str = "tidegate.dev/preferred-topology";
+/// Annotation: GPU classes that will do, separated by commas.
+pub const GPU_CLASSES: &str = "tidegate.dev/gpu-classes";
+/// Annotation: `false` for a pod that is not stopped for others; then it uses only what is its queue's own.
+pub const PREEMPTIBLE: &str = "tidegate.dev/preemptible";
+/// Annotation: an estimate of its run time in seconds.
+pub const EXPECTED_SECONDS: &str = "tidegate.dev/expected-seconds";
+/// Label of a node: the class of its GPUs, where no node agent tells it.
+pub const GPU_CLASS: &str = "tidegate.dev/gpu-class";

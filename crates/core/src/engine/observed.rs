@@ -1,0 +1,120 @@
+//! What a world's objects say of a job, whoever ordered it. In a cluster the objects are the truth: after a restart an empty engine
+//! hears from them what runs where, and while it runs which workers of an attempt have ended alone.
+//!
+//! **Promise.** What runs is counted, once: a device that somebody else holds firmly is not given a second time, whatever is told.
+
+use crate::ask::{Amount, Ask};
+use crate::claims;
+use crate::event::{Observed, ObservedRun};
+use crate::names::{DeviceId, JobName};
+use crate::plan::Placed;
+use crate::state::{Phase, Run, Seat, Stop};
+
+use super::apply::Facts;
+
+impl Facts<'_> {
+    pub fn job_observed(&mut self, name: &JobName, observed: &Observed) {
+        let Some(ix) = self.state.jobs.ix(name) else { return };
+        if let Some(job) = self.state.jobs.at_mut(ix) {
+            job.submitted = observed.submitted;
+            job.attempts = job.attempts.max(observed.attempts);
+            job.failures = observed.failures;
+        }
+        if let Some(run) = &observed.run {
+            self.runs(ix, observed.attempts, run);
+        }
+        self.set_turn(ix);
+        self.desk.list(self.state, ix);
+        self.desk.wakes.mark_all();
+    }
+
+    /// The job holds what it is seen to hold, and nothing else.
+    fn runs(&mut self, ix: u32, attempt: u32, seen: &ObservedRun) {
+        let Some(job) = self.state.jobs.at(ix) else { return };
+        let was = job.run().filter(|run| run.attempt == attempt).cloned();
+        let (seats, firm) = match &job.phase {
+            Phase::Running(run) => (run.seats.clone(), run.kept().to_vec()),
+            Phase::Waiting { keep, .. } => (Vec::new(), keep.clone()),
+            Phase::Finished(_) => return,
+        };
+        self.leave(ix, &seats, &firm, &[]);
+        let seats = self.take(ix, &seen.workers);
+        let stop = was.as_ref().and_then(|run| run.stop.clone());
+        let stop = stop.map(|stop| Stop { keep: common(&seats, &stop.keep), ..stop });
+        let Some(job) = self.state.jobs.at(ix) else { return };
+        let run = Run {
+            attempt,
+            expected_end: was.as_ref().map_or_else(|| self.state.end_with(job, seats.len()), |run| run.expected_end),
+            seats,
+            since: seen.since,
+            observed: seen.started || was.as_ref().is_some_and(|run| run.observed),
+            stop,
+            backfilled_until: was.as_ref().and_then(|run| run.backfilled_until),
+            counted: was.as_ref().map_or(seen.since, |run| run.counted),
+        };
+        if let Some(job) = self.state.jobs.at_mut(ix) {
+            job.phase = Phase::Running(run);
+        }
+        self.loosen(ix);
+        if self.state.reservations.remove(&ix).is_some() {
+            self.desk.wakes.devices_came_free();
+        }
+    }
+
+    /// Enters what the workers hold, firmly. Those of nodes and groups that are not known hold nothing.
+    fn take(&mut self, ix: u32, workers: &[Placed]) -> Vec<Seat> {
+        let Some(spec) = self.state.jobs.at(ix).map(|job| job.spec.clone()) else { return Vec::new() };
+        let queue = self.desk.books.tree.node(&spec.queue);
+        let mut seats = Vec::new();
+        for worker in workers {
+            let Some(node) = self.state.nodes.ix(&worker.node) else { continue };
+            let Some(group) = spec.groups.get(usize::from(worker.group)) else { continue };
+            let (mask, slices) = self.devices(&group.ask, node, worker);
+            let seat = Seat { group: worker.group, node, mask, slices };
+            self.desk.books.take(queue, &group.ask, &seat);
+            seats.push(seat);
+        }
+        seats
+    }
+
+    /// The devices that are named, if they can be its; else such as nobody holds; else none.
+    fn devices(&self, ask: &Ask, node: u32, worker: &Placed) -> (u64, u8) {
+        let cluster = &self.desk.books.cluster;
+        let named = self.named(node, &worker.devices);
+        let count = if matches!(ask.amount, Amount::Whole(_)) { ask.devices() } else { 1 };
+        if named.count_ones() == count && cluster.is_free_for(ask, node, named, worker.slices) {
+            return (named, worker.slices);
+        }
+        cluster.choose_for_running(ask, node).map_or((0, 0), |choice| (choice.mask, choice.slices))
+    }
+
+    fn named(&self, node: u32, devices: &[DeviceId]) -> u64 {
+        let known = self.state.nodes.at(node).map_or(&[][..], |node| &node.devices);
+        known.iter().enumerate().filter(|(_, device)| devices.contains(&device.id)).map(|(at, _)| 1 << at).sum()
+    }
+
+    /// What it is about to give up is releasing.
+    fn loosen(&mut self, ix: u32) {
+        let Some(job) = self.state.jobs.at(ix) else { return };
+        let queue = self.desk.books.tree.node(&job.spec.queue);
+        let books = &mut self.desk.books;
+        claims::of_job(ix, job, &mut |claim| {
+            if claim.releasing.is_some() {
+                books.loosen(queue, claim.ask, claim.seat, claim.holder);
+            }
+        });
+    }
+}
+
+/// Seats of both.
+fn common(seats: &[Seat], keep: &[Seat]) -> Vec<Seat> {
+    let mut left = seats.to_vec();
+    let taken = keep.iter().filter(|seat| match left.iter().position(|other| other == *seat) {
+        Some(at) => {
+            left.swap_remove(at);
+            true
+        }
+        None => false,
+    });
+    taken.copied().collect()
+}

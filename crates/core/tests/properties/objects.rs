@@ -1,0 +1,82 @@
+//! The engine that a world builds from objects alone, without a snapshot: what a cluster does after a restart.
+
+use std::collections::BTreeMap;
+
+use tidegate_core::event::{Observed, ObservedRun};
+use tidegate_core::holdings::{Holder, Holdings};
+use tidegate_core::names::{DeviceId, JobName};
+use tidegate_core::node::Health;
+use tidegate_core::plan::Placed;
+use tidegate_core::state::{Run, State};
+use tidegate_core::{Engine, Event};
+
+use super::world::World;
+
+/// An engine that was told what is there and what runs; with `named`, also on which devices.
+pub fn from_objects(world: &World, named: bool) -> Engine {
+    let state = world.state();
+    let mut engine = Engine::default();
+    let mut tell = |event| engine.apply(world.now, event);
+    tell(Event::PolicySet(state.policy.clone()));
+    for (name, node) in state.nodes.iter() {
+        tell(Event::NodeSet { name: name.clone(), spec: node.spec.clone() });
+        for device in &node.devices {
+            tell(Event::DeviceSeen(device.clone()));
+            match device.health {
+                Health::Ok => {}
+                Health::Draining => tell(Event::DeviceDrained { id: device.id.clone(), drained: true }),
+                Health::Lost => tell(Event::DeviceLost(device.id.clone())),
+            }
+        }
+        if node.gone {
+            tell(Event::NodeLost(name.clone()));
+        }
+    }
+    for (name, queue) in &state.queues {
+        tell(Event::QueueSet { name: name.clone(), queue: queue.clone() });
+    }
+    for (name, labels) in &state.namespaces {
+        tell(Event::NamespaceSeen { name: name.clone(), labels: labels.clone() });
+    }
+    for (name, run) in running(world) {
+        let Some(job) = state.jobs.get(&name) else { continue };
+        tell(Event::JobSet { name: name.clone(), spec: job.spec.clone() });
+        let workers = run.seats.iter().map(|seat| Placed {
+            group: seat.group,
+            node: state.nodes.name(seat.node).unwrap().clone(),
+            devices: if named { state.devices_of(seat).map(|device| device.id.clone()).collect() } else { Vec::new() },
+            slices: seat.slices,
+        });
+        let run = ObservedRun { since: run.since, workers: workers.collect(), started: true };
+        let observed = Observed { submitted: job.submitted, attempts: job.attempts, failures: job.failures, run: Some(run) };
+        tell(Event::JobObserved { name, observed });
+    }
+    engine
+}
+
+/// Attempts that really run and that the engine knows.
+fn running(world: &World) -> Vec<(JobName, Run)> {
+    let run = |(name, attempt): (&JobName, &super::real::Attempt)| {
+        let run = world.state().jobs.get(name)?.run().filter(|run| run.attempt == attempt.number)?;
+        Some((name.clone(), run.clone()))
+    };
+    world.real.jobs.iter().filter_map(run).collect()
+}
+
+/// What the jobs that really run hold, by device.
+type Held = BTreeMap<DeviceId, Vec<(Holder, u64, u8)>>;
+
+pub fn held(state: &State, world: &World) -> Held {
+    let running: Vec<Holder> = running(world).into_iter().map(|(name, _)| Holder::Job(name)).collect();
+    let of = |claims: Vec<tidegate_core::holdings::Claim>| {
+        let mut held: Vec<_> = claims
+            .into_iter()
+            .filter(|claim| running.contains(&claim.holder))
+            .map(|claim| (claim.holder, claim.milli, claim.slices))
+            .collect();
+        held.sort();
+        held
+    };
+    let held = Holdings::of(state).devices.into_iter().map(|(device, claims)| (device, of(claims)));
+    held.filter(|(_, held)| !held.is_empty()).collect()
+}

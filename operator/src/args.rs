@@ -1,0 +1,105 @@
+//! The operator's flags.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use tidegate_runtime::exit::Error;
+
+use crate::lease;
+
+/// Schedules pods on GPUs: quotas, gangs, lending and return, by the same engine as `tidegate up`.
+#[derive(clap::Args, Clone, Debug)]
+pub struct Args {
+    /// Where metrics, health and the answers to people are served.
+    #[arg(long, env = "TIDEGATE_OPERATOR_LISTEN", default_value = "0.0.0.0:8080", value_name = "ADDRESS")]
+    pub listen: SocketAddr,
+    /// `act` carries plans out. `observe` only publishes them: nothing in the cluster is changed.
+    #[arg(long, env = "TIDEGATE_OPERATOR_MODE", default_value = "act", value_name = "MODE")]
+    pub mode: Mode,
+    /// Namespace of the lease by which one of several operators leads.
+    #[arg(long, env = "TIDEGATE_OPERATOR_LEASE_NAMESPACE", default_value = "default", value_name = "NAMESPACE")]
+    pub lease_namespace: String,
+    /// Name of the lease.
+    #[arg(long, env = "TIDEGATE_OPERATOR_LEASE_NAME", default_value = "tidegate-operator", value_name = "NAME")]
+    pub lease_name: String,
+    /// How long another operator waits after the leader's last sign of life, in seconds.
+    #[arg(long, env = "TIDEGATE_OPERATOR_LEASE_SECONDS", default_value_t = 15, value_name = "SECONDS")]
+    pub lease_seconds: u64,
+    /// By what name this process holds the lease, for people: its pod's name, say. A number is added.
+    #[arg(long, env = "TIDEGATE_OPERATOR_IDENTITY", default_value = "operator", value_name = "NAME")]
+    pub identity: String,
+}
+
+/// What plans are for.
+#[derive(clap::ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    /// They are carried out.
+    Act,
+    /// They are published.
+    Observe,
+}
+
+/// Room for a request at the end of the lease, and for some renewals before.
+const LEASE_SECONDS: std::ops::RangeInclusive<u64> = 8..=600;
+
+/// Flags that make sense.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    pub listen: SocketAddr,
+    pub mode: Mode,
+    pub lease: lease::Settings,
+}
+
+impl Args {
+    /// Checks what clap cannot. `unique` is what no other process has.
+    pub fn validate(self, unique: &str) -> Result<Settings, Error> {
+        let Self { listen, mode, lease_namespace, lease_name, lease_seconds, identity } = self;
+        if !LEASE_SECONDS.contains(&lease_seconds) {
+            let (least, most) = (LEASE_SECONDS.start(), LEASE_SECONDS.end());
+            return Err(Error::Usage(format!("--lease-seconds {lease_seconds}: give a number from {least} to {most}")));
+        }
+        for (flag, value) in [("--lease-namespace", &lease_namespace), ("--lease-name", &lease_name), ("--identity", &identity)] {
+            if value.is_empty() {
+                return Err(Error::Usage(format!("{flag}: is empty; give a name")));
+            }
+        }
+        let lease = lease::Settings {
+            namespace: lease_namespace,
+            name: lease_name,
+            identity: format!("{identity}_{unique}"),
+            ttl: Duration::from_secs(lease_seconds),
+        };
+        Ok(Settings { listen, mode, lease })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Line {
+        #[command(flatten)]
+        args: Args,
+    }
+
+    fn told(flags: &[&str]) -> Result<Settings, String> {
+        let line = Line::try_parse_from(["operator"].iter().chain(flags)).map_err(|e| e.to_string())?;
+        line.args.validate("7").map_err(|e| e.to_string())
+    }
+
+    #[test]
+    fn without_flags_it_acts_under_a_name_of_its_own() {
+        let settings = told(&[]).unwrap();
+        assert_eq!((settings.mode, settings.lease.identity.as_str()), (Mode::Act, "operator_7"));
+    }
+
+    #[test]
+    fn bad_flags_are_named_with_the_remedy() {
+        assert!(told(&["--lease-seconds", "2"]).unwrap_err().contains("from 8 to 600"));
+        assert!(told(&["--lease-name", ""]).unwrap_err().contains("--lease-name"));
+        assert!(told(&["--mode", "dream"]).unwrap_err().contains("observe"));
+    }
+}

@@ -1,0 +1,145 @@
+//! A node: what it has for work, and what keeps work away from it.
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::api::core::v1::{self, Node};
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
+use kube::ResourceExt;
+use tidegate_api::labels;
+use tidegate_core::node::{Effect, MAX_DEVICES, Taint};
+
+use super::quantity;
+
+/// The resource of whole GPUs.
+pub const GPU: &str = "nvidia.com/gpu";
+/// Where nodes can be named by a requirement on labels: the API's field of the same name.
+pub const NAME_LABEL: &str = "metadata.name";
+/// What GPU feature discovery says of a node.
+const PRODUCT: &str = "nvidia.com/gpu.product";
+const PRODUCT_MIB: &str = "nvidia.com/gpu.memory";
+/// A class when nothing tells it, and the memory of a device of which none is known.
+const UNKNOWN_CLASS: &str = "gpu";
+const UNKNOWN_MIB: u64 = 81_920;
+/// What `kubectl cordon` means.
+const CORDONED: &str = "node.kubernetes.io/unschedulable";
+
+/// A node.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NodeFacts {
+    pub name: String,
+    /// With [`NAME_LABEL`].
+    pub labels: BTreeMap<String, String>,
+    pub taints: Vec<Taint>,
+    pub cpu_milli: u64,
+    pub memory_mib: u64,
+    /// Pods that it takes.
+    pub pods: u64,
+    /// Whole GPUs; a node has at most [`MAX_DEVICES`] that can be given away.
+    pub gpus: u32,
+    pub class: String,
+    pub gpu_mib: u64,
+}
+
+impl NodeFacts {
+    /// What the object says.
+    pub fn of(node: &Node) -> Self {
+        let name = node.name_any();
+        let mut all = node.metadata.labels.clone().unwrap_or_default();
+        all.insert(NAME_LABEL.to_owned(), name.clone());
+        let allocatable = node.status.as_ref().and_then(|status| status.allocatable.as_ref());
+        let has = |resource: &str, read: fn(&Quantity) -> u64| allocatable.and_then(|all| all.get(resource)).map_or(0, read);
+        let gpus = u32::try_from(has(GPU, quantity::whole)).unwrap_or(u32::MAX);
+        Self {
+            taints: taints(node),
+            cpu_milli: has("cpu", quantity::milli),
+            memory_mib: has("memory", quantity::mib_there),
+            pods: has("pods", quantity::whole),
+            gpus: gpus.min(u32::try_from(MAX_DEVICES).unwrap_or(u32::MAX)),
+            class: class(&all),
+            gpu_mib: all.get(PRODUCT_MIB).and_then(|mib| mib.parse().ok()).unwrap_or(UNKNOWN_MIB),
+            name,
+            labels: all,
+        }
+    }
+}
+
+fn class(all: &BTreeMap<String, String>) -> String {
+    let product = || all.get(PRODUCT).map(|product| product.trim_start_matches("NVIDIA-").to_owned());
+    all.get(labels::GPU_CLASS).cloned().or_else(product).unwrap_or_else(|| UNKNOWN_CLASS.to_owned())
+}
+
+fn taints(node: &Node) -> Vec<Taint> {
+    let spec = node.spec.as_ref();
+    let told = spec.and_then(|spec| spec.taints.as_deref()).unwrap_or_default();
+    let mut taints: Vec<Taint> = told.iter().filter_map(taint).collect();
+    let cordoned = spec.is_some_and(|spec| spec.unschedulable == Some(true));
+    if cordoned && taints.iter().all(|taint| taint.key != CORDONED) {
+        taints.push(Taint::new(CORDONED));
+    }
+    taints
+}
+
+/// Taints that are only a wish keep nothing away.
+fn taint(taint: &v1::Taint) -> Option<Taint> {
+    let effect = effect(&taint.effect)?;
+    Some(Taint { key: taint.key.clone(), value: taint.value.clone().unwrap_or_default(), effect })
+}
+
+/// Kubernetes' word for an effect that keeps work away.
+pub fn effect(word: &str) -> Option<Effect> {
+    match word {
+        "NoSchedule" => Some(Effect::NoSchedule),
+        "NoExecute" => Some(Effect::NoExecute),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn node(spec: Value, labels: Value) -> NodeFacts {
+        let node = json!({
+            "metadata": {"name": "n1", "labels": labels}, "spec": spec,
+            "status": {"allocatable": {"cpu": "3920m", "memory": "15Gi", "pods": "110", "nvidia.com/gpu": "8"}},
+        });
+        NodeFacts::of(&serde_json::from_value(node).unwrap())
+    }
+
+    #[test]
+    fn a_node_offers_what_is_allocatable() {
+        let found = node(
+            json!({}),
+            json!({"zone": "a", "nvidia.com/gpu.product": "NVIDIA-H100-80GB-HBM3", "nvidia.com/gpu.memory": "81559"}),
+        );
+        assert_eq!((found.cpu_milli, found.memory_mib, found.pods, found.gpus), (3920, 15_360, 110, 8));
+        assert_eq!((found.class.as_str(), found.gpu_mib), ("H100-80GB-HBM3", 81_559));
+        assert_eq!(found.labels[NAME_LABEL], "n1");
+    }
+
+    #[test]
+    fn a_label_of_ours_names_the_class_before_any_other() {
+        let found = node(json!({}), json!({"tidegate.dev/gpu-class": "H100", "nvidia.com/gpu.product": "NVIDIA-A"}));
+        assert_eq!(found.class, "H100");
+        assert_eq!(node(json!({}), json!({})).class, UNKNOWN_CLASS);
+    }
+
+    #[test]
+    fn taints_that_keep_work_away_are_taken_over_and_a_cordon_is_one() {
+        let taints = json!([
+            {"key": "a", "value": "1", "effect": "NoSchedule"}, {"key": "b", "effect": "NoExecute"}, {"key": "c", "effect": "PreferNoSchedule"},
+        ]);
+        let found = node(json!({"taints": taints, "unschedulable": true}), json!({}));
+        let keys: Vec<&str> = found.taints.iter().map(|taint| taint.key.as_str()).collect();
+        assert_eq!(keys, ["a", "b", CORDONED]);
+        assert_eq!((found.taints[0].value.as_str(), found.taints[1].effect), ("1", Effect::NoExecute));
+    }
+
+    #[test]
+    fn a_node_that_says_nothing_has_nothing() {
+        let found = NodeFacts::of(&Node::default());
+        assert_eq!((found.cpu_milli, found.gpus, found.pods), (0, 0, 0));
+    }
+}

@@ -1,0 +1,347 @@
+//! A pod: whose it is, where it is, what it asks for.
+
+use std::fmt;
+use std::sync::Arc;
+
+use k8s_openapi::api::core::v1::{Pod, PodSpec};
+use kube::ResourceExt;
+use tidegate_api::labels;
+use tidegate_core::ask::{Amount, Ask, ClassWish};
+use tidegate_core::names::Class;
+use tidegate_core::state::Spread;
+use tidegate_core::time::At;
+
+use super::requests::{self, Requests};
+use super::{node, selection};
+
+/// Grace of a pod that names none.
+const GRACE_SECONDS: u32 = 30;
+/// A gang is placed at once, in one decision.
+const MOST_GANG: u32 = 100_000;
+
+/// `NAMESPACE/NAME`.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct PodKey(pub Arc<str>);
+
+impl PodKey {
+    pub fn new(namespace: &str, name: &str) -> Self {
+        Self(Arc::from(format!("{namespace}/{name}")))
+    }
+
+    /// The key of an object.
+    pub fn of(pod: &Pod) -> Self {
+        Self::new(&pod.namespace().unwrap_or_default(), &pod.name_any())
+    }
+
+    pub fn namespace(&self) -> &str {
+        self.0.split_once('/').map_or("", |(namespace, _)| namespace)
+    }
+
+    pub fn name(&self) -> &str {
+        self.0.split_once('/').map_or(&*self.0, |(_, name)| name)
+    }
+}
+
+impl fmt::Display for PodKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// How far it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PodPhase {
+    Pending,
+    Running,
+    Succeeded,
+    Failed,
+}
+
+impl PodPhase {
+    /// It holds nothing any more.
+    pub fn is_over(self) -> bool {
+        matches!(self, Self::Succeeded | Self::Failed)
+    }
+}
+
+/// A pod.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PodFacts {
+    pub key: PodKey,
+    pub uid: String,
+    pub resource_version: String,
+    /// Where it is bound.
+    pub node: Option<String>,
+    /// Where another scheduler is making room for it.
+    pub nominated: Option<String>,
+    pub phase: PodPhase,
+    /// It was told to end.
+    pub ending: bool,
+    pub created: At,
+    pub requests: Requests,
+    /// What it says to us; absent: it is another scheduler's.
+    pub ours: Option<Ours>,
+}
+
+/// What a pod says that is ours to place.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ours {
+    pub queue: String,
+    pub priority: i32,
+    /// Somebody wants it not to be placed yet.
+    pub gated: bool,
+    pub gang: Option<Gang>,
+    pub ask: Arc<Ask>,
+    /// Who made it and what kind of run it is: how long such runs took before tells how long this one may take.
+    pub owner: String,
+    pub recipe: String,
+    pub preemptible: bool,
+    pub expected_ms: Option<u64>,
+    pub spread: Option<Spread>,
+    pub grace_seconds: u32,
+    /// Why it cannot be placed as it is written.
+    pub problem: Option<String>,
+}
+
+/// Pods that start together.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Gang {
+    pub name: String,
+    pub size: u32,
+}
+
+impl PodFacts {
+    /// What the object says.
+    pub fn of(pod: &Pod) -> Self {
+        let empty = PodSpec::default();
+        let spec = pod.spec.as_ref().unwrap_or(&empty);
+        let status = pod.status.as_ref();
+        let requests = requests::of(spec);
+        let created = pod.metadata.creation_timestamp.as_ref().map_or(0, |time| time.0.as_millisecond());
+        Self {
+            key: PodKey::of(pod),
+            uid: pod.uid().unwrap_or_default(),
+            resource_version: pod.resource_version().unwrap_or_default(),
+            node: spec.node_name.clone().filter(|node| !node.is_empty()),
+            nominated: status.and_then(|status| status.nominated_node_name.clone()).filter(|node| !node.is_empty()),
+            phase: phase(status.and_then(|status| status.phase.as_deref())),
+            ending: pod.metadata.deletion_timestamp.is_some(),
+            created: At(u64::try_from(created).unwrap_or(0)),
+            ours: (spec.scheduler_name.as_deref() == Some(labels::SCHEDULER)).then(|| Ours::of(pod, spec, requests)),
+            requests,
+        }
+    }
+
+    /// It is bound and has not ended.
+    pub fn holds(&self) -> bool {
+        self.node.is_some() && !self.phase.is_over()
+    }
+}
+
+fn phase(word: Option<&str>) -> PodPhase {
+    match word {
+        Some("Running") => PodPhase::Running,
+        Some("Succeeded") => PodPhase::Succeeded,
+        Some("Failed") => PodPhase::Failed,
+        _ => PodPhase::Pending,
+    }
+}
+
+impl Ours {
+    fn of(pod: &Pod, spec: &PodSpec, requests: Requests) -> Self {
+        let annotation = |name: &str| pod.metadata.annotations.as_ref().and_then(|all| all.get(name)).map(String::as_str);
+        let label = |name: &str| pod.metadata.labels.as_ref().and_then(|all| all.get(name)).cloned();
+        let controller = pod.metadata.owner_references.iter().flatten().find(|owner| owner.controller == Some(true));
+        let maker = controller.map_or_else(|| pod.name_any(), |owner| owner.name.clone());
+        let queue = label(labels::QUEUE).unwrap_or_default();
+        let mut problems = Vec::new();
+        if queue.is_empty() {
+            problems.push(format!("names no queue: add the label {}", labels::QUEUE));
+        }
+        problems.extend(unsupported(spec));
+        let gang = label(labels::GANG).and_then(|name| match size(annotation(labels::GANG_SIZE)) {
+            Ok(size) => Some(Gang { name, size }),
+            Err(problem) => {
+                problems.push(problem);
+                None
+            }
+        });
+        let preemptible = switch(labels::PREEMPTIBLE, annotation(labels::PREEMPTIBLE));
+        let expected = seconds(labels::EXPECTED_SECONDS, annotation(labels::EXPECTED_SECONDS));
+        problems.extend(preemptible.as_ref().err().cloned());
+        problems.extend(expected.as_ref().err().cloned());
+        Self {
+            queue,
+            priority: spec.priority.unwrap_or(0),
+            gated: spec.scheduling_gates.as_ref().is_some_and(|gates| !gates.is_empty()),
+            gang,
+            ask: Arc::new(ask(spec, requests, annotation(labels::GPU_CLASSES).unwrap_or_default())),
+            owner: pod.namespace().unwrap_or_default(),
+            recipe: kind_of(&maker).to_owned(),
+            preemptible: preemptible.unwrap_or(true),
+            expected_ms: expected.unwrap_or(None),
+            spread: spread(annotation(labels::REQUIRED_TOPOLOGY), annotation(labels::PREFERRED_TOPOLOGY)),
+            grace_seconds: spec
+                .termination_grace_period_seconds
+                .and_then(|seconds| u32::try_from(seconds).ok())
+                .unwrap_or(GRACE_SECONDS),
+            problem: (!problems.is_empty()).then(|| problems.join("; ")),
+        }
+    }
+}
+
+fn ask(spec: &PodSpec, requests: Requests, classes: &str) -> Ask {
+    let classes = classes.split(',').map(str::trim).filter(|class| !class.is_empty());
+    Ask {
+        amount: if requests.gpus == 0 { Amount::None } else { Amount::Whole(requests.gpus) },
+        classes: classes.map(|class| ClassWish::from(Class::from(class))).collect(),
+        cpu_milli: requests.cpu_milli,
+        memory_mib: requests.memory_mib,
+        selector: selection::selector(spec),
+        tolerations: selection::tolerations(spec),
+        affinity: selection::affinity(spec),
+    }
+}
+
+fn spread(required: Option<&str>, preferred: Option<&str>) -> Option<Spread> {
+    let wish = |level: &str, required: bool| Spread { level: level.to_owned(), required };
+    required.map(|level| wish(level, true)).or_else(|| preferred.map(|level| wish(level, false)))
+}
+
+fn size(text: Option<&str>) -> Result<u32, String> {
+    let name = labels::GANG_SIZE;
+    let text = text.ok_or_else(|| format!("is of a gang of unknown size: add the annotation {name} to each of its pods"))?;
+    let size = text.trim().parse().ok().filter(|size| (1..=MOST_GANG).contains(size));
+    size.ok_or_else(|| format!("annotation {name} is `{text}`: give a number from 1 to {MOST_GANG}"))
+}
+
+fn switch(name: &str, text: Option<&str>) -> Result<bool, String> {
+    match text {
+        None | Some("true") => Ok(true),
+        Some("false") => Ok(false),
+        Some(other) => Err(format!("annotation {name} is `{other}`: give true or false")),
+    }
+}
+
+fn seconds(name: &str, text: Option<&str>) -> Result<Option<u64>, String> {
+    let Some(text) = text else { return Ok(None) };
+    let seconds: Option<u32> = text.trim().parse().ok().filter(|seconds| *seconds > 0);
+    let seconds = seconds.ok_or_else(|| format!("annotation {name} is `{text}`: give whole seconds, at least 1"))?;
+    Ok(Some(u64::from(seconds) * 1000))
+}
+
+/// What kind of run a maker's pods are: its name without a number at its end.
+fn kind_of(maker: &str) -> &str {
+    let kind = maker.trim_end_matches(|c: char| c.is_ascii_digit()).trim_end_matches('-');
+    if kind.is_empty() { maker } else { kind }
+}
+
+/// What a pod asks for that is not looked at yet: it waits rather than runs where it must not.
+fn unsupported(spec: &PodSpec) -> Vec<String> {
+    let affinity = spec.affinity.as_ref();
+    let near = affinity.and_then(|affinity| affinity.pod_affinity.as_ref());
+    let far = affinity.and_then(|affinity| affinity.pod_anti_affinity.as_ref());
+    let near = near.is_some_and(|near| near.required_during_scheduling_ignored_during_execution.is_some());
+    let far = far.is_some_and(|far| far.required_during_scheduling_ignored_during_execution.is_some());
+    let mut constraints = spec.topology_spread_constraints.iter().flatten();
+    let mut volumes = spec.volumes.iter().flatten();
+    let containers = || spec.containers.iter().chain(spec.init_containers.iter().flatten());
+    let mut ports = containers().flat_map(|container| container.ports.iter().flatten());
+    let known = |name: &str| matches!(name, "cpu" | "memory" | "ephemeral-storage") || name == node::GPU;
+    let resources = containers().filter_map(|container| container.resources.as_ref());
+    let mut other =
+        resources.flat_map(|resources| resources.requests.iter().chain(&resources.limits)).flatten().map(|(name, _)| name);
+    let found = [
+        (near, "required pod affinity"),
+        (far, "required pod anti-affinity"),
+        (constraints.any(|constraint| constraint.when_unsatisfiable == "DoNotSchedule"), "a topology spread constraint"),
+        (volumes.any(|volume| volume.persistent_volume_claim.is_some() || volume.ephemeral.is_some()), "a PersistentVolumeClaim"),
+        (spec.resource_claims.as_ref().is_some_and(|claims| !claims.is_empty()), "a ResourceClaim"),
+        (!spec.host_network.unwrap_or(false) && ports.any(|port| port.host_port.is_some_and(|port| port > 0)), "a host port"),
+    ];
+    let mut all: Vec<String> = found.into_iter().filter(|(has, _)| *has).map(|(_, what)| what.to_owned()).collect();
+    all.extend(other.find(|name| !known(name)).map(|name| format!("the resource {name}")));
+    all.into_iter().map(|what| format!("asks for {what}, which Tidegate does not look at yet")).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn facts(change: impl FnOnce(&mut Value)) -> PodFacts {
+        let mut pod = json!({
+            "metadata": {
+                "namespace": "team", "name": "night-7", "uid": "u", "resourceVersion": "5", "creationTimestamp": "2026-11-29T00:00:01Z",
+                "labels": {"tidegate.dev/queue": "vision"}, "annotations": {},
+            },
+            "spec": {
+                "schedulerName": "tidegate",
+                "containers": [{"name": "c", "resources": {"requests": {"cpu": "1"}, "limits": {"nvidia.com/gpu": "2"}}}],
+            },
+        });
+        change(&mut pod);
+        PodFacts::of(&serde_json::from_value(pod).unwrap())
+    }
+
+    fn problem(change: impl FnOnce(&mut Value)) -> String {
+        facts(change).ours.unwrap().problem.unwrap_or_default()
+    }
+
+    #[test]
+    fn a_pod_of_ours_says_what_it_needs() {
+        let pod = facts(|_| {});
+        let ours = pod.ours.unwrap();
+        assert_eq!((ours.ask.amount, ours.ask.cpu_milli), (Amount::Whole(2), 1000));
+        assert_eq!((ours.queue.as_str(), ours.owner.as_str(), ours.recipe.as_str()), ("vision", "team", "night"));
+        assert_eq!((pod.phase, pod.created.0 % 10_000, ours.problem), (PodPhase::Pending, 1_000, None));
+    }
+
+    #[test]
+    fn others_pods_count_but_say_nothing_to_us() {
+        let pod = facts(|pod| pod["spec"]["schedulerName"] = json!("default-scheduler"));
+        assert!(pod.ours.is_none() && pod.requests.gpus == 2);
+    }
+
+    #[test]
+    fn a_gang_has_a_name_and_a_size() {
+        let pod = facts(|pod| {
+            pod["metadata"]["labels"]["tidegate.dev/gang"] = json!("g");
+            pod["metadata"]["annotations"]["tidegate.dev/gang-size"] = json!("4");
+        });
+        assert_eq!(pod.ours.unwrap().gang, Some(Gang { name: "g".into(), size: 4 }));
+        let none = problem(|pod| pod["metadata"]["labels"]["tidegate.dev/gang"] = json!("g"));
+        assert!(none.contains("gang of unknown size"), "{none}");
+        let silly = problem(|pod| {
+            pod["metadata"]["labels"]["tidegate.dev/gang"] = json!("g");
+            pod["metadata"]["annotations"]["tidegate.dev/gang-size"] = json!("many");
+        });
+        assert!(silly.contains("`many`") && silly.contains("from 1 to"), "{silly}");
+    }
+
+    #[test]
+    fn bad_annotations_are_named_with_the_remedy() {
+        let of = |name: &str, value: &str| problem(|pod| pod["metadata"]["annotations"][name] = json!(value));
+        assert!(of(labels::PREEMPTIBLE, "maybe").contains("give true or false"));
+        assert!(of(labels::EXPECTED_SECONDS, "0").contains("at least 1"));
+        let no_queue = problem(|pod| pod["metadata"]["labels"] = json!({}));
+        assert!(no_queue.contains("add the label tidegate.dev/queue"), "{no_queue}");
+    }
+
+    #[test]
+    fn what_is_not_looked_at_yet_is_said_and_not_ignored() {
+        let volume = problem(|pod| pod["spec"]["volumes"] = json!([{"name": "v", "persistentVolumeClaim": {"claimName": "p"}}]));
+        assert!(volume.contains("PersistentVolumeClaim"), "{volume}");
+        let port = problem(|pod| pod["spec"]["containers"][0]["ports"] = json!([{"containerPort": 80, "hostPort": 80}]));
+        assert!(port.contains("host port"), "{port}");
+        let other = problem(|pod| pod["spec"]["containers"][0]["resources"]["limits"]["rdma/hca"] = json!("1"));
+        assert!(other.contains("rdma/hca"), "{other}");
+    }
+
+    #[test]
+    fn a_pod_that_says_nothing_is_no_trouble() {
+        let pod = PodFacts::of(&Pod::default());
+        assert!(pod.ours.is_none() && !pod.holds());
+    }
+}

@@ -1,0 +1,149 @@
+//! The cluster as the engine must hear of it. Pure: objects in, events and writes out; no clock, no API, no task.
+//!
+//! ```text
+//!   Node, Pod, Queue ... ──observe──> events ──> Engine ──plan──> perform ──> writes ──> API
+//!                           ▲                                                  │
+//!                           └──────────── what became of them (written) ───────┘
+//! ```
+//!
+//! * Nodes' GPUs are counts: the engine gives away slots, and which device a slot is, the kubelet decides.
+//! * Pods of one gang, or one pod alone, are a *unit*: a job of the engine ([`unit`]).
+//! * What other schedulers place is capacity that is gone: CPU and memory are left out of the node's, GPUs are held by a job that
+//!   is never stopped.
+
+mod carry;
+mod nodes;
+mod settle;
+mod unit;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use tidegate_core::names::JobName;
+use tidegate_core::{Engine, Event};
+
+use crate::facts::{NodeFacts, PodFacts, PodKey};
+pub use carry::{Failure, Write};
+use nodes::Nodes;
+use unit::{Unit, UnitId};
+
+/// An object was seen, or is gone.
+#[derive(Clone, Debug)]
+pub enum Change<T, K> {
+    Is(T),
+    Gone(K),
+}
+
+/// A pod and where it counts.
+#[derive(Clone, Debug)]
+struct Entry {
+    facts: PodFacts,
+    unit: Option<UnitId>,
+    /// Why it does not run, as it was last told.
+    told: Option<String>,
+}
+
+/// See the module.
+#[derive(Clone, Debug, Default)]
+pub struct Index {
+    nodes: Nodes,
+    pods: BTreeMap<PodKey, Entry>,
+    units: BTreeMap<UnitId, Unit>,
+    jobs: BTreeMap<JobName, UnitId>,
+    /// Whose waiting pods are to be told why, round and round.
+    to_tell: BTreeSet<UnitId>,
+    /// Writes that came of what was seen: of a unit that is being stopped.
+    writes: Vec<Write>,
+}
+
+impl Index {
+    /// A node, or that it is gone.
+    pub fn node(&mut self, change: Change<NodeFacts, String>, engine: &Engine) -> Vec<Event> {
+        match change {
+            Change::Is(facts) => self.nodes.set(facts, engine),
+            Change::Gone(name) => self.nodes.gone(&name),
+        }
+    }
+
+    /// A pod, or that it is gone.
+    pub fn pod(&mut self, change: Change<PodFacts, PodKey>, engine: &Engine) -> Vec<Event> {
+        match change {
+            Change::Is(facts) => {
+                // Deleted and made again under the same name between two looks.
+                let replaced = self.pods.get(&facts.key).is_some_and(|known| known.facts.uid != facts.uid);
+                let mut events = if replaced { self.forget(&facts.key.clone(), engine) } else { Vec::new() };
+                events.extend(self.know(facts, engine));
+                events
+            }
+            Change::Gone(key) => self.forget(&key, engine),
+        }
+    }
+
+    /// What is to be written because of what was seen.
+    pub fn take_writes(&mut self) -> Vec<Write> {
+        std::mem::take(&mut self.writes)
+    }
+
+    /// Keys of all pods that are known: what a fresh list does not hold is gone.
+    pub fn pod_keys(&self) -> impl Iterator<Item = &PodKey> {
+        self.pods.keys()
+    }
+
+    /// Names of all nodes that are known and not gone.
+    pub fn node_names(&self) -> impl Iterator<Item = &str> {
+        self.nodes.names()
+    }
+
+    /// Pods that are known, how many of them are ours, and how many of those wait.
+    pub fn counts(&self) -> Counts {
+        let ours = || self.pods.values().filter(|entry| entry.facts.ours.is_some());
+        Counts {
+            pods: self.pods.len(),
+            ours: ours().count(),
+            waiting: ours().filter(|entry| entry.facts.node.is_none() && !entry.facts.phase.is_over()).count(),
+            units: self.units.len(),
+        }
+    }
+
+    fn know(&mut self, facts: PodFacts, engine: &Engine) -> Vec<Event> {
+        let key = facts.key.clone();
+        let known = self.pods.remove(&key);
+        let was = known.as_ref().and_then(|known| known.unit.clone());
+        let told = known.as_ref().and_then(|known| known.told.clone());
+        let mut events = self.nodes.count(known.as_ref().map(|known| &known.facts), Some(&facts));
+        let unit = was.filter(|unit| self.units.get(unit).is_some_and(|unit| unit.has(&key)));
+        // One that is over holds nothing, whoever sees it for the first time.
+        let unit = unit.or_else(|| UnitId::of(&facts).filter(|_| !facts.phase.is_over()));
+        let has_problem = facts.ours.as_ref().is_some_and(|ours| ours.problem.is_some()) && facts.node.is_none();
+        self.to_tell.extend(unit.clone().filter(|_| has_problem));
+        self.pods.insert(key.clone(), Entry { facts, unit: unit.clone(), told });
+        if let Some(id) = unit {
+            self.units.entry(id.clone()).or_insert_with(|| Unit::new(&id)).members.insert(key);
+            events.extend(self.settle(&id, engine));
+        }
+        events
+    }
+
+    fn forget(&mut self, key: &PodKey, engine: &Engine) -> Vec<Event> {
+        let Some(entry) = self.pods.remove(key) else { return Vec::new() };
+        let mut events = self.nodes.count(Some(&entry.facts), None);
+        if let Some(id) = entry.unit {
+            if let Some(unit) = self.units.get_mut(&id) {
+                unit.members.remove(key);
+            }
+            events.extend(self.settle(&id, engine));
+        }
+        events
+    }
+}
+
+/// See [`Index::counts`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Counts {
+    pub pods: usize,
+    pub ours: usize,
+    pub waiting: usize,
+    pub units: usize,
+}
+
+#[cfg(test)]
+mod tests;

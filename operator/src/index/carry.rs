@@ -1,0 +1,249 @@
+//! The engine's orders as writes, and what becomes of these.
+
+use std::collections::BTreeMap;
+
+use tidegate_core::names::JobName;
+use tidegate_core::plan::{Action, ActionId, ActionKind, Placed};
+use tidegate_core::time::At;
+use tidegate_core::{Event, JobExit, Outcome, explain};
+
+use super::unit::{self, Phase, Run, UnitId};
+use super::{Engine, Index};
+use crate::facts::{PodFacts, PodKey};
+
+/// Looks at waiting units for reasons to tell, in one go: each costs a pass over the nodes.
+const TOLD_AT_ONCE: usize = 64;
+
+/// One request to the API server. Each says whom it means by uid, so that a namesake is never meant.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Write {
+    /// Binds a pod to a node, if it is still what was seen.
+    Bind { pod: PodKey, uid: String, resource_version: String, node: String },
+    /// Asks a pod to end, if no budget forbids it.
+    Evict { pod: PodKey, uid: String, grace_seconds: u32 },
+    /// Says on the pod why it waits, where autoscalers look.
+    Refuse { pod: PodKey, uid: String, message: String },
+}
+
+/// Why a write did not do what it says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Failure {
+    /// There is no such pod any more.
+    Gone,
+    /// The pod is not what it was.
+    Conflict,
+    /// The API server will not do it, now or later.
+    Refused(String),
+}
+
+impl Write {
+    pub(super) fn evict(pod: &PodFacts) -> Self {
+        let grace_seconds = pod.ours.as_ref().map_or(0, |ours| ours.grace_seconds);
+        Self::Evict { pod: pod.key.clone(), uid: pod.uid.clone(), grace_seconds }
+    }
+
+    fn bind(pod: &PodFacts, node: &str) -> Self {
+        Self::Bind {
+            pod: pod.key.clone(),
+            uid: pod.uid.clone(),
+            resource_version: pod.resource_version.clone(),
+            node: node.to_owned(),
+        }
+    }
+
+    /// The pod that it is about.
+    pub fn pod(&self) -> &PodKey {
+        match self {
+            Self::Bind { pod, .. } | Self::Evict { pod, .. } | Self::Refuse { pod, .. } => pod,
+        }
+    }
+
+    /// Bounded word for metrics.
+    pub fn word(&self) -> &'static str {
+        match self {
+            Self::Bind { .. } => "bind",
+            Self::Evict { .. } => "evict",
+            Self::Refuse { .. } => "refuse",
+        }
+    }
+}
+
+impl Index {
+    /// Begins to carry out an action; what is to be written is in [`Index::take_writes`].
+    pub fn perform(&mut self, action: &Action, at: At) -> Vec<Event> {
+        match &action.kind {
+            ActionKind::StartJob { job, attempt, workers, .. } => self.start(action.id, job, *attempt, workers, at),
+            ActionKind::StopJob { job, attempt, .. } => self.stop(action.id, job, *attempt),
+            // There are no models here yet.
+            ActionKind::StartReplica { .. } | ActionKind::StopReplica { .. } => vec![close(action.id, Outcome::Dropped)],
+        }
+    }
+
+    fn start(&mut self, id: ActionId, job: &JobName, attempt: u32, workers: &[Placed], at: At) -> Vec<Event> {
+        let dropped = vec![close(id, Outcome::Dropped)];
+        let Some(of) = self.jobs.get(job).cloned() else { return dropped };
+        if self.units.get(&of).is_none_or(|unit| unit.phase != Phase::Waiting) {
+            return dropped;
+        }
+        let waiting = self.waiting(&of);
+        let asks = unit::asks(waiting.iter().copied());
+        let mut left = waiting.clone();
+        let mut chosen: Vec<(&PodFacts, Placed)> = Vec::new();
+        for worker in workers {
+            let fits = |pod: &&PodFacts| asks.get(usize::from(worker.group)) == Some(&unit::ask(pod));
+            let Some(at) = left.iter().position(fits) else { return dropped };
+            chosen.push((left.remove(at), worker.clone()));
+        }
+        let mut more = BTreeMap::<&str, u64>::new();
+        for (_, worker) in &chosen {
+            *more.entry(worker.node.0.as_str()).or_default() += 1;
+        }
+        if let Some((node, _)) = more.iter().find(|(node, more)| !self.nodes.takes(node, **more)) {
+            return vec![close(id, Outcome::Failed(format!("node {node} takes no more pods")))];
+        }
+        let writes: Vec<Write> = chosen.iter().map(|(pod, worker)| Write::bind(pod, &worker.node.0)).collect();
+        let placed: BTreeMap<PodKey, Placed> = chosen.into_iter().map(|(pod, worker)| (pod.key.clone(), worker)).collect();
+        self.writes.extend(writes);
+        placed.iter().for_each(|(pod, worker)| self.nodes.comes(pod, &worker.node.0));
+        let Some(unit) = self.units.get_mut(&of) else { return dropped };
+        let open = placed.keys().cloned().collect();
+        let run = Run { attempt, since: at, open, placed, action: Some(id), ..Run::default() };
+        let spec = unit.spec.as_ref().map(|spec| unit::as_placed(spec, &run.placed));
+        unit.phase = Phase::Running(run);
+        self.to_tell.remove(&of);
+        // It will not be made larger once it runs.
+        let grown = spec.filter(|spec| unit.spec.as_ref() != Some(spec));
+        if let Some(spec) = &grown {
+            unit.spec = Some(spec.clone());
+        }
+        grown.map(|spec| Event::JobSet { name: job.clone(), spec }).into_iter().collect()
+    }
+
+    fn stop(&mut self, id: ActionId, job: &JobName, attempt: u32) -> Vec<Event> {
+        let of = self.jobs.get(job).cloned();
+        if matches!(of, Some(UnitId::Foreign(_))) {
+            // Its node or devices are gone, or will be; it is not ours to end.
+            return vec![close(id, Outcome::Done)];
+        }
+        let run = of.as_ref().and_then(|of| self.units.get_mut(of)).and_then(unit::Unit::run_mut);
+        let Some(run) = run.filter(|run| run.attempt == attempt) else {
+            let exited = Event::JobExited { name: job.clone(), attempt, exit: JobExit::Stopped };
+            return vec![exited, close(id, Outcome::Done)];
+        };
+        run.stopping = true;
+        if let Some(of) = of {
+            self.evict(&of);
+        }
+        // Its end closes the action.
+        Vec::new()
+    }
+
+    /// What became of a write. A conflict is tried again with what is known by now, as often as it happens: somebody else
+    /// changes the pod, and either that ends or the pod does.
+    pub fn written(&mut self, write: &Write, result: Result<(), Failure>, engine: &Engine) -> Vec<Event> {
+        match write {
+            Write::Bind { pod, node, uid, .. } => self.bound(pod, uid, node, result, engine),
+            Write::Evict { .. } | Write::Refuse { .. } => Vec::new(),
+        }
+    }
+
+    fn bound(&mut self, pod: &PodKey, uid: &str, node: &str, result: Result<(), Failure>, engine: &Engine) -> Vec<Event> {
+        let Some(entry) = self.pods.get(pod).filter(|entry| entry.facts.uid == uid) else { return Vec::new() };
+        let Some(id) = entry.unit.clone() else { return Vec::new() };
+        if result == Err(Failure::Conflict) && entry.facts.node.is_none() && !entry.facts.ending {
+            self.writes.push(Write::bind(&entry.facts, node));
+            return Vec::new();
+        }
+        let here = result.is_ok() || entry.facts.node.as_deref() == Some(node);
+        let Some(run) = self.units.get_mut(&id).and_then(unit::Unit::run_mut) else { return Vec::new() };
+        if !run.open.remove(pod) {
+            return Vec::new();
+        }
+        if !here {
+            self.nodes.came(pod);
+            run.placed.remove(pod);
+            run.failed.push(match result {
+                Err(Failure::Refused(why)) => format!("{pod}: {why}"),
+                _ => format!("{pod}: it is gone, or somebody else has bound it"),
+            });
+        }
+        if run.open.is_empty() { self.concluded(&id, engine) } else { Vec::new() }
+    }
+
+    /// Every binding of a start has its answer.
+    fn concluded(&mut self, id: &UnitId, engine: &Engine) -> Vec<Event> {
+        let members = self.units.get(id).map(|unit| unit.members.iter().filter_map(|key| self.pods.get(key)));
+        let members: Vec<&PodFacts> = members.into_iter().flatten().map(|entry| &entry.facts).collect();
+        let size = unit::size(id, &members);
+        let Some(unit) = self.units.get_mut(id) else { return Vec::new() };
+        let Some(run) = unit.run_mut() else { return Vec::new() };
+        let (action, failed) = (run.action.take(), std::mem::take(&mut run.failed));
+        let done = |outcome| action.map(|action| close(action, outcome)).into_iter().collect::<Vec<_>>();
+        if failed.is_empty() {
+            let stopping = run.stopping;
+            if stopping {
+                self.evict(id);
+            }
+            return [done(Outcome::Done), self.settle(id, engine)].concat();
+        }
+        if run.placed.is_empty() {
+            unit.phase = Phase::Waiting;
+            return [done(Outcome::Failed(failed.join("; "))), self.settle(id, engine)].concat();
+        }
+        // A gang in part gives back what it has; one that is large enough goes on.
+        let short = run.placed.len() < size;
+        run.stopping |= short;
+        if run.stopping {
+            tracing::warn!(unit = %id, why = failed.join("; "), "a gang was bound in part: it ends");
+            self.evict(id);
+        }
+        [done(Outcome::Done), self.observed(id).into_iter().collect(), self.settle(id, engine)].concat()
+    }
+
+    /// Tells some of those that wait why, if it is news to them.
+    pub fn tell_waiting(&mut self, engine: &Engine) -> Vec<Write> {
+        let mut writes = Vec::new();
+        for _ in 0..TOLD_AT_ONCE.min(self.to_tell.len()) {
+            let Some(id) = self.to_tell.pop_first() else { break };
+            writes.extend(self.reasons(&id, engine));
+        }
+        writes
+    }
+
+    /// Everybody who waits is to be told why again, if it has changed.
+    pub fn ask_again(&mut self) {
+        let waits = |(_, unit): &(&UnitId, &unit::Unit)| unit.run().is_none();
+        self.to_tell.extend(self.units.iter().filter(waits).map(|(id, _)| id.clone()));
+    }
+
+    /// Whether somebody is still to be told.
+    pub fn has_to_tell(&self) -> bool {
+        !self.to_tell.is_empty()
+    }
+
+    fn reasons(&mut self, id: &UnitId, engine: &Engine) -> Vec<Write> {
+        let Some(unit) = self.units.get(id) else { return Vec::new() };
+        let waits = match unit.phase {
+            Phase::Waiting => explain::waiting(engine, &unit.job()),
+            Phase::Gathering => format!("{} of its gang are there", unit.members.len()),
+            Phase::Running(_) => return Vec::new(),
+        };
+        let members: Vec<PodKey> = unit.members.iter().cloned().collect();
+        let mut writes = Vec::new();
+        for key in members {
+            let Some(entry) = self.pods.get_mut(&key) else { continue };
+            let Some(ours) = entry.facts.ours.as_ref().filter(|ours| !ours.gated) else { continue };
+            let message = ours.problem.clone().unwrap_or_else(|| waits.clone());
+            if message.is_empty() || entry.facts.node.is_some() || entry.told.as_ref() == Some(&message) {
+                continue;
+            }
+            entry.told = Some(message.clone());
+            writes.push(Write::Refuse { pod: key, uid: entry.facts.uid.clone(), message });
+        }
+        writes
+    }
+}
+
+fn close(id: ActionId, outcome: Outcome) -> Event {
+    Event::Outcome { id, outcome }
+}

@@ -1,0 +1,232 @@
+//! What a unit's pods are now, told to the engine: whether it is complete, what runs of it, what has ended.
+
+use std::collections::BTreeMap;
+
+use tidegate_core::event::{Observed, ObservedRun};
+use tidegate_core::names::NodeName;
+use tidegate_core::plan::Placed;
+use tidegate_core::{Engine, Event, JobExit};
+
+use super::unit::{self, Phase, Run, UnitId};
+use super::{Index, Write};
+use crate::facts::{PodFacts, PodKey, PodPhase};
+
+impl Index {
+    /// Looks at a unit again after something of it has changed.
+    pub(super) fn settle(&mut self, id: &UnitId, engine: &Engine) -> Vec<Event> {
+        let mut events = Vec::new();
+        self.adopt(id, &mut events);
+        match self.units.get(id).map(|unit| &unit.phase) {
+            Some(Phase::Running(_)) => self.settle_run(id, engine, &mut events),
+            Some(Phase::Gathering | Phase::Waiting) => self.settle_waiting(id, &mut events),
+            None => {}
+        }
+        if self.units.get(id).is_some_and(|unit| unit.members.is_empty() && unit.phase == Phase::Gathering) {
+            self.units.remove(id);
+            self.to_tell.remove(id);
+        }
+        events
+    }
+
+    fn facts(&self, keys: impl Iterator<Item = PodKey>) -> Vec<&PodFacts> {
+        keys.filter_map(|key| self.pods.get(&key)).map(|entry| &entry.facts).collect()
+    }
+
+    fn members(&self, id: &UnitId) -> Vec<&PodFacts> {
+        let members = self.units.get(id).map(|unit| unit.members.iter().cloned().collect::<Vec<_>>());
+        self.facts(members.unwrap_or_default().into_iter())
+    }
+
+    /// Pods that can be placed now.
+    pub(super) fn waiting(&self, id: &UnitId) -> Vec<&PodFacts> {
+        let waits = |pod: &&PodFacts| {
+            let ready = pod.ours.as_ref().is_some_and(|ours| !ours.gated && ours.problem.is_none());
+            ready && pod.node.is_none() && !pod.ending && !pod.phase.is_over()
+        };
+        let run = self.units.get(id).and_then(|unit| unit.run());
+        let free = |pod: &&PodFacts| run.is_none_or(|run| !run.placed.contains_key(&pod.key));
+        unit::in_order(self.members(id).into_iter().filter(waits).filter(free))
+    }
+
+    /// Complete: its job waits. Not complete any more: there is no such job.
+    fn settle_waiting(&mut self, id: &UnitId, events: &mut Vec<Event>) {
+        let waiting = self.waiting(id);
+        let size = unit::size(id, &waiting);
+        let spec = (!waiting.is_empty() && waiting.len() >= size).then(|| unit::spec(&waiting, size));
+        let submitted = waiting.iter().map(|pod| pod.created).max().unwrap_or_default();
+        let Some(unit) = self.units.get_mut(id) else { return };
+        let name = unit.job();
+        match spec {
+            Some(spec) if unit.spec.as_ref() != Some(&spec) => {
+                events.push(Event::JobSet { name: name.clone(), spec: spec.clone() });
+                if unit.phase == Phase::Gathering {
+                    let observed = Observed { submitted, ..Observed::default() };
+                    events.push(Event::JobObserved { name: name.clone(), observed });
+                }
+                (unit.phase, unit.spec) = (Phase::Waiting, Some(spec));
+                self.jobs.insert(name, id.clone());
+                self.to_tell.insert(id.clone());
+            }
+            Some(_) => {}
+            None if unit.phase == Phase::Waiting => {
+                events.push(Event::JobRemoved(name.clone()));
+                unit.begin_anew();
+                self.jobs.remove(&name);
+            }
+            None => {}
+        }
+    }
+
+    /// Pods that are bound and that nobody of us has bound since we began: after a restart, or by another's hand.
+    fn adopt(&mut self, id: &UnitId, events: &mut Vec<Event>) {
+        let known = |unit: &super::Unit, key: &PodKey| unit.run().is_some_and(|run| run.placed.contains_key(key));
+        let Some(unit) = self.units.get(id) else { return };
+        let all = self.members(id);
+        let there = |pod: &PodFacts| pod.holds() || (matches!(id, UnitId::Foreign(_)) && !pod.phase.is_over());
+        let found: Vec<&PodFacts> = all.iter().copied().filter(|pod| there(pod) && !known(unit, &pod.key)).collect();
+        if found.is_empty() {
+            return;
+        }
+        let holding: Vec<&PodFacts> = all.iter().copied().filter(|pod| there(pod)).collect();
+        let size = unit::size(id, &all);
+        let spec = unit::spec(&holding, size);
+        let asks = unit::asks(holding.iter().copied());
+        let place = |pod: &&PodFacts| {
+            let group = asks.iter().position(|ask| *ask == unit::ask(pod)).and_then(|at| u16::try_from(at).ok());
+            let node = pod.node.clone().or_else(|| pod.nominated.clone()).unwrap_or_default();
+            let placed = Placed { group: group.unwrap_or_default(), node: NodeName(node), devices: Vec::new(), slices: 0 };
+            (pod.key.clone(), placed)
+        };
+        let placed: BTreeMap<PodKey, Placed> = holding.iter().map(place).collect();
+        let since = holding.iter().map(|pod| pod.created).min().unwrap_or_default();
+        let Some(unit) = self.units.get_mut(id) else { return };
+        let name = unit.job();
+        match &mut unit.phase {
+            Phase::Running(run) => run.placed = placed,
+            phase => *phase = Phase::Running(Run { attempt: 1, since, placed, ..Run::default() }),
+        }
+        let spec = unit.run().map_or_else(|| spec.clone(), |run| unit::as_placed(&spec, &run.placed));
+        events.push(Event::JobSet { name: name.clone(), spec: spec.clone() });
+        unit.spec = Some(spec);
+        self.jobs.insert(name, id.clone());
+        self.to_tell.remove(id);
+        events.extend(self.observed(id));
+    }
+
+    /// What runs of it, as an event.
+    pub(super) fn observed(&self, id: &UnitId) -> Option<Event> {
+        let unit = self.units.get(id)?;
+        let run = unit.run()?;
+        let submitted = self.members(id).iter().map(|pod| pod.created).max().unwrap_or(run.since);
+        let seen = ObservedRun { since: run.since, workers: run.placed.values().cloned().collect(), started: run.started };
+        let observed = Observed { submitted, attempts: run.attempt, failures: 0, run: Some(seen) };
+        Some(Event::JobObserved { name: unit.job(), observed })
+    }
+
+    /// What has ended of it, whether all of it runs, and who came too late for it.
+    fn settle_run(&mut self, id: &UnitId, engine: &Engine, events: &mut Vec<Event>) {
+        let ended = self.ended(id);
+        let Some(unit) = self.units.get_mut(id) else { return };
+        let name = unit.job();
+        let Some(run) = unit.run_mut() else { return };
+        for (key, well) in &ended {
+            run.placed.remove(key);
+            run.open.remove(key);
+            run.broken |= !well;
+        }
+        if run.placed.is_empty() && run.open.is_empty() {
+            return self.exited(id, engine, events);
+        }
+        if !ended.is_empty() {
+            let placed = run.placed.clone();
+            if let Some(spec) = &unit.spec {
+                let spec = unit::as_placed(spec, &placed);
+                unit.spec = Some(spec.clone());
+                events.push(Event::JobSet { name: name.clone(), spec });
+            }
+            events.extend(self.observed(id));
+        }
+        self.note_started(id, events);
+        self.release_late(id, engine, events);
+    }
+
+    /// Placed pods that hold nothing any more, and whether they were done.
+    fn ended(&self, id: &UnitId) -> Vec<(PodKey, bool)> {
+        let Some(run) = self.units.get(id).and_then(|unit| unit.run()) else { return Vec::new() };
+        let end = |key: &PodKey| match self.pods.get(key) {
+            None => Some(false),
+            Some(entry) => entry.facts.phase.is_over().then_some(entry.facts.phase == PodPhase::Succeeded),
+        };
+        run.placed.keys().filter_map(|key| Some((key.clone(), end(key)?))).collect()
+    }
+
+    /// The last pod of it has ended.
+    fn exited(&mut self, id: &UnitId, engine: &Engine, events: &mut Vec<Event>) {
+        let Some(unit) = self.units.get_mut(id) else { return };
+        let (name, Some(run)) = (unit.job(), unit.run()) else { return };
+        let exit = match run {
+            Run { stopping: true, .. } => JobExit::Stopped,
+            Run { broken: true, .. } => JobExit::Failed,
+            _ => JobExit::Succeeded,
+        };
+        events.push(Event::JobExited { name: name.clone(), attempt: run.attempt, exit });
+        events.push(Event::JobRemoved(name.clone()));
+        unit.begin_anew();
+        self.jobs.remove(&name);
+        let over = |pods: &BTreeMap<PodKey, super::Entry>, key: &PodKey| {
+            pods.get(key).is_none_or(|entry| entry.facts.phase.is_over() || entry.facts.ours.is_none())
+        };
+        let gone: Vec<PodKey> = unit.members.iter().filter(|key| over(&self.pods, key)).cloned().collect();
+        for key in gone {
+            unit.members.remove(&key);
+            if let Some(entry) = self.pods.get_mut(&key) {
+                entry.unit = None;
+            }
+        }
+        events.extend(self.settle(id, engine));
+    }
+
+    fn note_started(&mut self, id: &UnitId, events: &mut Vec<Event>) {
+        let size = unit::size(id, &self.members(id));
+        let Some(unit) = self.units.get(id) else { return };
+        let Some(run) = unit.run().filter(|run| !run.started && !run.stopping && run.open.is_empty()) else { return };
+        let runs = |key: &PodKey| self.pods.get(key).is_some_and(|entry| entry.facts.phase == PodPhase::Running);
+        let enough = run.placed.len() >= size;
+        if enough && run.placed.keys().all(runs) {
+            let event = Event::JobStarted { name: unit.job(), attempt: run.attempt };
+            if let Some(run) = self.units.get_mut(id).and_then(super::Unit::run_mut) {
+                run.started = true;
+            }
+            events.push(event);
+        }
+    }
+
+    /// Pods of a gang that has its size already are on their own: it is not stopped to take them in.
+    fn release_late(&mut self, id: &UnitId, engine: &Engine, events: &mut Vec<Event>) {
+        let size = unit::size(id, &self.members(id));
+        let complete = |run: &Run| run.open.is_empty() && !run.stopping && run.placed.len() >= size;
+        if !self.units.get(id).and_then(|unit| unit.run()).is_some_and(complete) {
+            return;
+        }
+        let late: Vec<PodKey> = self.waiting(id).iter().map(|pod| pod.key.clone()).collect();
+        for key in late {
+            let own = UnitId::Single(key.clone());
+            if let Some(unit) = self.units.get_mut(id) {
+                unit.members.remove(&key);
+            }
+            if let Some(entry) = self.pods.get_mut(&key) {
+                entry.unit = Some(own.clone());
+            }
+            self.units.entry(own.clone()).or_insert_with(|| super::Unit::new(&own)).members.insert(key);
+            events.extend(self.settle(&own, engine));
+        }
+    }
+
+    /// Tells every pod of a run to end.
+    pub(super) fn evict(&mut self, id: &UnitId) {
+        let Some(run) = self.units.get(id).and_then(|unit| unit.run()) else { return };
+        let pods = run.placed.keys().filter(|key| !run.open.contains(*key)).filter_map(|key| self.pods.get(key));
+        let writes: Vec<Write> = pods.filter(|entry| !entry.facts.ending).map(|entry| Write::evict(&entry.facts)).collect();
+        self.writes.extend(writes);
+    }
+}

@@ -1,0 +1,391 @@
+use serde_json::{Value, json};
+use tidegate_core::plan::Action;
+use tidegate_core::state::{Queue, Quota};
+use tidegate_core::time::At;
+
+use super::*;
+
+/// An engine with its cluster, where writes are carried out at once, or not.
+struct Rig {
+    engine: Engine,
+    index: Index,
+    now: At,
+    waiting: Vec<Action>,
+    versions: u64,
+}
+
+fn owns(nominal: u32) -> Queue {
+    Queue { quotas: Queue::devices(nominal, None).quotas, ..Queue::default() }
+}
+
+impl Rig {
+    fn new() -> Self {
+        Self { engine: Engine::default(), index: Index::default(), now: At(1_000), waiting: Vec::new(), versions: 0 }
+    }
+
+    fn with(nodes: &[(&str, u32)], queues: &[(&str, u32)]) -> Self {
+        let mut rig = Self::new();
+        for (name, gpus) in nodes {
+            rig.node(name, *gpus);
+        }
+        for (name, nominal) in queues {
+            rig.tell(vec![Event::QueueSet { name: (*name).into(), queue: owns(*nominal) }]);
+        }
+        rig
+    }
+
+    fn tell(&mut self, events: Vec<Event>) {
+        for event in events {
+            self.engine.apply(self.now, event);
+        }
+        self.engine.is_consistent().unwrap();
+    }
+
+    fn node(&mut self, name: &str, gpus: u32) {
+        let node = json!({
+            "metadata": {"name": name},
+            "status": {"allocatable": {"cpu": "16", "memory": "64Gi", "pods": "110", "nvidia.com/gpu": gpus.to_string()}},
+        });
+        let facts = NodeFacts::of(&serde_json::from_value(node).unwrap());
+        let events = self.index.node(Change::Is(facts), &self.engine);
+        self.tell(events);
+    }
+
+    /// A pod as the API server has it.
+    fn see(&mut self, name: &str, change: impl FnOnce(&mut Value)) {
+        self.versions += 1;
+        let mut pod = json!({
+            "metadata": {
+                "namespace": "team", "name": name, "uid": format!("uid-{name}"), "resourceVersion": self.versions.to_string(),
+                "creationTimestamp": "2026-11-29T00:00:00Z", "labels": {"tidegate.dev/queue": "a"}, "annotations": {},
+            },
+            "spec": {
+                "schedulerName": "tidegate",
+                "containers": [{"name": "c", "resources": {"requests": {"cpu": "1"}, "limits": {"nvidia.com/gpu": "1"}}}],
+            },
+            "status": {"phase": "Pending"},
+        });
+        change(&mut pod);
+        let facts = PodFacts::of(&serde_json::from_value(pod).unwrap());
+        let events = self.index.pod(Change::Is(facts), &self.engine);
+        self.tell(events);
+    }
+
+    fn gone(&mut self, name: &str) {
+        let events = self.index.pod(Change::Gone(PodKey::new("team", name)), &self.engine);
+        self.tell(events);
+    }
+
+    /// Decides and begins to carry out; what is to be written.
+    fn turn(&mut self) -> Vec<Write> {
+        self.now = self.now.plus(1_000);
+        for _ in 0..8 {
+            let plan = self.engine.decide(self.now);
+            let any = !plan.actions.is_empty();
+            self.waiting.extend(plan.actions);
+            while let Some(at) =
+                self.waiting.iter().position(|action| action.after.iter().all(|id| !self.engine.state().actions.contains_key(id)))
+            {
+                let action = self.waiting.remove(at);
+                let events = self.index.perform(&action, self.now);
+                self.tell(events);
+            }
+            if !any {
+                break;
+            }
+        }
+        self.index.take_writes()
+    }
+
+    fn done(&mut self, write: &Write, result: Result<(), Failure>) {
+        let events = self.index.written(write, result, &self.engine);
+        self.tell(events);
+    }
+
+    /// Carries out every binding; which pods are where now.
+    fn bind_all(&mut self, change: impl Fn(&mut Value)) -> Vec<(String, String)> {
+        let mut bound = Vec::new();
+        for write in self.turn() {
+            let Write::Bind { pod, node, .. } = &write else { panic!("{write:?}") };
+            let (name, node) = (pod.name().to_owned(), node.clone());
+            self.done(&write, Ok(()));
+            self.see(&name, |pod| {
+                change(pod);
+                pod["spec"]["nodeName"] = json!(node);
+                pod["status"]["phase"] = json!("Running");
+            });
+            bound.push((name, node));
+        }
+        bound.sort();
+        bound
+    }
+
+    fn running(&self) -> usize {
+        self.engine.state().jobs.values().filter(|job| job.run().is_some()).count()
+    }
+}
+
+fn queue(name: &'static str) -> impl Fn(&mut Value) {
+    move |pod| pod["metadata"]["labels"]["tidegate.dev/queue"] = json!(name)
+}
+
+fn gang(size: u32) -> impl Fn(&mut Value) {
+    move |pod| {
+        pod["metadata"]["labels"]["tidegate.dev/gang"] = json!("g");
+        pod["metadata"]["annotations"]["tidegate.dev/gang-size"] = json!(size.to_string());
+    }
+}
+
+fn foreign(pod: &mut Value) {
+    pod["spec"]["schedulerName"] = json!("default-scheduler");
+}
+
+#[test]
+fn a_pod_is_bound_once_to_a_node_that_has_its_gpu() {
+    let mut rig = Rig::with(&[("empty", 0), ("n1", 1)], &[("a", 2)]);
+    rig.see("p", |_| {});
+    rig.see("q", |_| {});
+    assert_eq!(rig.bind_all(|_| {}), [("p".to_owned(), "n1".to_owned())]);
+    assert!(rig.turn().is_empty(), "q waits, p is bound already");
+    rig.gone("p");
+    assert_eq!(rig.bind_all(|_| {}), [("q".to_owned(), "n1".to_owned())]);
+}
+
+#[test]
+fn a_gang_starts_whole_and_only_when_all_of_it_is_there() {
+    let mut rig = Rig::with(&[("n1", 2), ("n2", 2)], &[("a", 4)]);
+    for name in ["w-0", "w-1"] {
+        rig.see(name, gang(3));
+    }
+    assert!(rig.turn().is_empty(), "two of three");
+    rig.see("w-2", gang(3));
+    assert_eq!(rig.bind_all(gang(3)).len(), 3);
+    assert_eq!(rig.running(), 1);
+    assert!(rig.engine.state().jobs.values().all(|job| job.run().is_some_and(|run| run.observed)), "all were seen running");
+}
+
+#[test]
+fn a_gang_that_does_not_fit_waits_as_a_whole_and_is_told_why() {
+    let mut rig = Rig::with(&[("n1", 2)], &[("a", 4)]);
+    for name in ["w-0", "w-1", "w-2"] {
+        rig.see(name, gang(3));
+    }
+    assert!(rig.turn().is_empty());
+    let told = rig.index.tell_waiting(&rig.engine);
+    assert_eq!(told.len(), 3);
+    assert!(told.iter().all(|write| matches!(write, Write::Refuse { message, .. } if !message.is_empty())), "{told:?}");
+    rig.index.ask_again();
+    assert!(rig.index.tell_waiting(&rig.engine).is_empty(), "they know");
+}
+
+#[test]
+fn a_pod_that_comes_late_to_its_gang_is_placed_alone() {
+    let mut rig = Rig::with(&[("n1", 4)], &[("a", 4)]);
+    for name in ["w-0", "w-1"] {
+        rig.see(name, gang(2));
+    }
+    assert_eq!(rig.bind_all(gang(2)).len(), 2);
+    rig.see("w-2", gang(2));
+    assert_eq!(rig.bind_all(gang(2)), [("w-2".to_owned(), "n1".to_owned())]);
+    assert_eq!(rig.running(), 2);
+}
+
+#[test]
+fn after_a_restart_what_runs_is_known_and_nothing_is_bound_twice() {
+    let mut rig = Rig::with(&[("n1", 2)], &[("a", 2)]);
+    let runs = |pod: &mut Value| {
+        pod["spec"]["nodeName"] = json!("n1");
+        pod["status"]["phase"] = json!("Running");
+    };
+    for name in ["w-0", "w-1"] {
+        rig.see(name, |pod| {
+            gang(2)(pod);
+            runs(pod);
+        });
+    }
+    rig.see("p", |_| {});
+    assert!(rig.turn().is_empty(), "both GPUs are taken");
+    rig.see("w-0", |pod| {
+        gang(2)(pod);
+        runs(pod);
+        pod["status"]["phase"] = json!("Succeeded");
+    });
+    assert_eq!(rig.bind_all(|_| {}), [("p".to_owned(), "n1".to_owned())], "one of the gang was done: its GPU is free");
+}
+
+#[test]
+fn what_others_place_is_gone_for_us() {
+    let mut rig = Rig::with(&[("n1", 2)], &[("a", 4)]);
+    rig.see("theirs", |pod| {
+        foreign(pod);
+        pod["spec"]["nodeName"] = json!("n1");
+    });
+    rig.see("nominated", |pod| {
+        foreign(pod);
+        pod["status"]["nominatedNodeName"] = json!("n1");
+    });
+    rig.see("p", |_| {});
+    assert!(rig.turn().is_empty());
+    rig.gone("nominated");
+    assert_eq!(rig.bind_all(|_| {}).len(), 1);
+}
+
+#[test]
+fn cpu_of_others_counts() {
+    let mut rig = Rig::with(&[("n1", 2)], &[("a", 4)]);
+    rig.see("theirs", |pod| {
+        foreign(pod);
+        pod["spec"]["nodeName"] = json!("n1");
+        pod["spec"]["containers"][0]["resources"] = json!({"requests": {"cpu": "15500m"}});
+    });
+    rig.see("p", |_| {});
+    assert!(rig.turn().is_empty(), "half a core is left and it wants one");
+    rig.gone("theirs");
+    assert_eq!(rig.bind_all(|_| {}).len(), 1);
+}
+
+#[test]
+fn who_is_owed_a_gpu_gets_it_when_the_borrower_has_ended() {
+    let mut rig = Rig::with(&[("n1", 2)], &[("a", 1), ("b", 1)]);
+    rig.see("p-1", |_| {});
+    rig.see("p-2", |_| {});
+    assert_eq!(rig.bind_all(|_| {}).len(), 2, "a borrows what b does not use");
+    rig.see("mine", queue("b"));
+    let writes = rig.turn();
+    let [Write::Evict { pod, grace_seconds: 30, .. }] = writes.as_slice() else { panic!("{writes:?}") };
+    let victim = pod.name().to_owned();
+    assert!(rig.turn().is_empty(), "it is asked once, and still there");
+    rig.gone(&victim);
+    let writes = rig.turn();
+    let [Write::Bind { pod, .. }] = writes.as_slice() else { panic!("{writes:?}") };
+    assert_eq!(pod.name(), "mine");
+}
+
+#[test]
+fn a_binding_in_conflict_is_tried_again_with_what_is_known_by_now() {
+    let mut rig = Rig::with(&[("n1", 1)], &[("a", 1)]);
+    rig.see("p", |_| {});
+    let first = rig.turn().remove(0);
+    rig.see("p", |pod| pod["metadata"]["labels"]["more"] = json!("x"));
+    rig.done(&first, Err(Failure::Conflict));
+    let writes = rig.index.take_writes();
+    let (Write::Bind { resource_version: old, .. }, [Write::Bind { resource_version: new, .. }]) = (&first, writes.as_slice())
+    else {
+        panic!("{writes:?}")
+    };
+    assert_ne!(old, new);
+}
+
+#[test]
+fn a_gang_that_is_bound_in_part_gives_back_what_it_has() {
+    let mut rig = Rig::with(&[("n1", 2)], &[("a", 2)]);
+    for name in ["w-0", "w-1"] {
+        rig.see(name, gang(2));
+    }
+    let writes = rig.turn();
+    rig.done(&writes[0], Ok(()));
+    rig.done(&writes[1], Err(Failure::Refused("a webhook says no".into())));
+    let evicted = rig.index.take_writes();
+    assert!(matches!(evicted.as_slice(), [Write::Evict { pod, .. }] if pod == writes[0].pod()), "{evicted:?}");
+    rig.gone("w-0");
+    assert_eq!(rig.running(), 0);
+    rig.turn();
+    assert!(rig.engine.state().jobs.is_empty(), "one of two is left: no gang");
+}
+
+#[test]
+fn a_pod_whose_binding_is_refused_waits_and_is_tried_later() {
+    let mut rig = Rig::with(&[("n1", 1)], &[("a", 1)]);
+    rig.see("p", |_| {});
+    let write = rig.turn().remove(0);
+    rig.done(&write, Err(Failure::Refused("a webhook says no".into())));
+    rig.now = rig.now.plus(120_000);
+    assert_eq!(rig.turn().len(), 1);
+}
+
+#[test]
+fn a_pod_that_goes_while_it_is_bound_frees_its_place() {
+    let mut rig = Rig::with(&[("n1", 1)], &[("a", 1)]);
+    rig.see("p", |_| {});
+    let write = rig.turn().remove(0);
+    rig.gone("p");
+    rig.done(&write, Err(Failure::Gone));
+    rig.see("q", |_| {});
+    assert_eq!(rig.bind_all(|_| {}).len(), 1);
+}
+
+#[test]
+fn a_namesake_is_another_pod() {
+    let mut rig = Rig::with(&[("n1", 1)], &[("a", 1)]);
+    rig.see("p", |_| {});
+    let write = rig.turn().remove(0);
+    rig.see("p", |pod| pod["metadata"]["uid"] = json!("another"));
+    rig.done(&write, Err(Failure::Conflict));
+    let writes = rig.turn();
+    assert!(matches!(writes.as_slice(), [Write::Bind { uid, .. }] if uid == "another"), "{writes:?}");
+}
+
+#[test]
+fn of_gpus_that_go_the_free_ones_go_first() {
+    let mut rig = Rig::with(&[("n1", 3)], &[("a", 3)]);
+    rig.see("p", |_| {});
+    rig.bind_all(|_| {});
+    rig.node("n1", 1);
+    assert!(rig.turn().is_empty(), "p goes on");
+    rig.see("q", |_| {});
+    assert!(rig.turn().is_empty(), "there is no other");
+    rig.node("n1", 2);
+    assert_eq!(rig.bind_all(|_| {}).len(), 1);
+}
+
+#[test]
+fn a_node_that_takes_no_more_pods_gets_none() {
+    let mut rig = Rig::new();
+    let node = json!({"metadata": {"name": "n1"}, "status": {"allocatable": {"cpu": "16", "memory": "64Gi", "pods": "1", "nvidia.com/gpu": "4"}}});
+    let events = rig.index.node(Change::Is(NodeFacts::of(&serde_json::from_value(node).unwrap())), &rig.engine);
+    rig.tell(events);
+    rig.tell(vec![Event::QueueSet { name: "a".into(), queue: owns(4) }]);
+    rig.see("p", |_| {});
+    rig.see("q", |_| {});
+    assert_eq!(rig.bind_all(|_| {}).len(), 1);
+    assert!(rig.turn().is_empty());
+}
+
+#[test]
+fn a_pod_with_a_problem_is_told_and_holds_nobody_up() {
+    let mut rig = Rig::with(&[("n1", 1)], &[("a", 1)]);
+    rig.see("p", |pod| pod["metadata"]["labels"] = json!({}));
+    rig.see("q", |_| {});
+    assert_eq!(rig.bind_all(|_| {}), [("q".to_owned(), "n1".to_owned())]);
+    let told = rig.index.tell_waiting(&rig.engine);
+    assert!(
+        told.iter().any(|write| matches!(write, Write::Refuse { message, .. } if message.contains("names no queue"))),
+        "{told:?}"
+    );
+}
+
+#[test]
+fn pods_that_ended_are_forgotten() {
+    let mut rig = Rig::with(&[("n1", 1)], &[("a", 1)]);
+    for name in ["p", "q", "r"] {
+        rig.see(name, |_| {});
+        rig.bind_all(|_| {});
+        rig.see(name, |pod| {
+            pod["spec"]["nodeName"] = json!("n1");
+            pod["status"]["phase"] = json!("Succeeded");
+        });
+        rig.turn();
+    }
+    assert_eq!((rig.index.counts().units, rig.engine.state().jobs.len()), (0, 0));
+}
+
+#[test]
+fn quotas_may_be_of_other_things_than_gpus() {
+    let mut rig = Rig::with(&[("n1", 8)], &[]);
+    let cpu = Quota { nominal: 1_000, borrowing_limit: Some(0), lending_limit: None };
+    let quotas = [(tidegate_core::state::Resource::Cpu, cpu)].into();
+    rig.tell(vec![Event::QueueSet { name: "a".into(), queue: Queue { quotas, ..Queue::default() } }]);
+    rig.see("p", |_| {});
+    rig.see("q", |_| {});
+    assert_eq!(rig.bind_all(|_| {}).len(), 1, "each wants one core, and one is what the queue may use");
+}

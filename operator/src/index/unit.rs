@@ -1,0 +1,201 @@
+//! Pods that are one job of the engine: a gang, one pod alone, or a pod of another scheduler that holds GPUs.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::sync::Arc;
+
+use tidegate_core::ask::Ask;
+use tidegate_core::names::{JobName, Namespace, QueueName};
+use tidegate_core::plan::{ActionId, Placed};
+use tidegate_core::state::{Group, JobSpec};
+use tidegate_core::time::At;
+
+use crate::facts::pod::Ours;
+use crate::facts::{PodFacts, PodKey};
+
+/// The queue of those that are not ours: there is none of this name, so that nobody's quota pays for them.
+const NOBODYS: &str = "(others)";
+
+/// Which pods belong together.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(super) enum UnitId {
+    Gang {
+        namespace: String,
+        name: String,
+    },
+    Single(PodKey),
+    /// Placed by another scheduler.
+    Foreign(PodKey),
+}
+
+impl UnitId {
+    /// Whose unit a pod is; `None` for others' pods without GPUs, and for those that nobody has placed yet.
+    pub fn of(pod: &PodFacts) -> Option<Self> {
+        let Some(ours) = &pod.ours else {
+            let placed = pod.holds() || (pod.nominated.is_some() && !pod.phase.is_over());
+            return (pod.requests.gpus > 0 && placed).then(|| Self::Foreign(pod.key.clone()));
+        };
+        Some(match &ours.gang {
+            Some(gang) => Self::Gang { namespace: pod.key.namespace().to_owned(), name: gang.name.clone() },
+            None => Self::Single(pod.key.clone()),
+        })
+    }
+}
+
+impl fmt::Display for UnitId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Gang { namespace, name } => write!(f, "gang/{namespace}/{name}"),
+            Self::Single(pod) => write!(f, "pod/{pod}"),
+            Self::Foreign(pod) => write!(f, "foreign/{pod}"),
+        }
+    }
+}
+
+/// Where a unit stands.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Phase {
+    /// Not all of its pods are there yet; the engine does not know it.
+    Gathering,
+    /// It waits for its turn.
+    Waiting,
+    Running(Run),
+}
+
+/// A start that was ordered, or was found.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Run {
+    pub attempt: u32,
+    pub since: At,
+    pub placed: BTreeMap<PodKey, Placed>,
+    /// Bindings without an answer, and the action that they carry out.
+    pub open: BTreeSet<PodKey>,
+    pub action: Option<ActionId>,
+    /// Pods that could not be bound, and why.
+    pub failed: Vec<String>,
+    /// Some pod of it has failed, or went away before it was done.
+    pub broken: bool,
+    pub started: bool,
+    /// It was told to end.
+    pub stopping: bool,
+}
+
+/// See the module.
+#[derive(Clone, Debug)]
+pub(super) struct Unit {
+    pub members: BTreeSet<PodKey>,
+    pub phase: Phase,
+    pub spec: Option<JobSpec>,
+    base: String,
+    /// Rises when the same pods are a job again: what has ended in the engine is never told to go on.
+    life: u32,
+}
+
+impl Unit {
+    pub fn new(id: &UnitId) -> Self {
+        Self { members: BTreeSet::new(), phase: Phase::Gathering, spec: None, base: id.to_string(), life: 0 }
+    }
+
+    /// Its name in the engine.
+    pub fn job(&self) -> JobName {
+        JobName(if self.life == 0 { self.base.clone() } else { format!("{}#{}", self.base, self.life) })
+    }
+
+    /// It is another job from now on.
+    pub fn begin_anew(&mut self) {
+        self.life += 1;
+        (self.phase, self.spec) = (Phase::Gathering, None);
+    }
+
+    pub fn has(&self, pod: &PodKey) -> bool {
+        self.members.contains(pod)
+    }
+
+    pub fn run(&self) -> Option<&Run> {
+        match &self.phase {
+            Phase::Running(run) => Some(run),
+            Phase::Gathering | Phase::Waiting => None,
+        }
+    }
+
+    pub fn run_mut(&mut self) -> Option<&mut Run> {
+        match &mut self.phase {
+            Phase::Running(run) => Some(run),
+            Phase::Gathering | Phase::Waiting => None,
+        }
+    }
+}
+
+/// Numbers in names count: `w-2` before `w-10`.
+pub(super) fn in_order<'a>(pods: impl Iterator<Item = &'a PodFacts>) -> Vec<&'a PodFacts> {
+    let mut all: Vec<&PodFacts> = pods.collect();
+    all.sort_by(|a, b| (a.key.name().len(), a.key.name()).cmp(&(b.key.name().len(), b.key.name())));
+    all
+}
+
+/// What the pods ask for, all kinds of them; the group of a pod is the place of its ask.
+pub(super) fn asks<'a>(pods: impl Iterator<Item = &'a PodFacts>) -> Vec<Arc<Ask>> {
+    pods.map(ask).collect::<BTreeSet<_>>().into_iter().collect()
+}
+
+/// What a pod asks for; of others', what they hold.
+pub(super) fn ask(pod: &PodFacts) -> Arc<Ask> {
+    match &pod.ours {
+        Some(ours) => ours.ask.clone(),
+        None => Arc::new(Ask {
+            cpu_milli: pod.requests.cpu_milli,
+            memory_mib: pod.requests.memory_mib,
+            ..Ask::whole(pod.requests.gpus)
+        }),
+    }
+}
+
+/// How many of a unit must start together.
+pub(super) fn size(id: &UnitId, pods: &[&PodFacts]) -> usize {
+    if !matches!(id, UnitId::Gang { .. }) {
+        return 1;
+    }
+    let sizes = pods.iter().filter_map(|pod| pod.ours.as_ref()?.gang.as_ref()).map(|gang| gang.size as usize);
+    sizes.max().unwrap_or(1)
+}
+
+/// The job of these pods. At least `size` of them start; pods of several kinds start all together.
+pub(super) fn spec(pods: &[&PodFacts], size: usize) -> JobSpec {
+    let asks = asks(pods.iter().copied());
+    let count = |wanted: &Arc<Ask>| u32::try_from(pods.iter().filter(|pod| ask(pod) == *wanted).count()).unwrap_or(u32::MAX);
+    let one_kind = asks.len() == 1;
+    let ours: Vec<&Ours> = pods.iter().filter_map(|pod| pod.ours.as_ref()).collect();
+    let first = ours.first();
+    let groups = asks.iter().map(|ask| {
+        let max = count(ask);
+        let min = if one_kind { u32::try_from(size).unwrap_or(max).min(max) } else { max };
+        let spread = first.and_then(|ours| ours.spread.clone()).filter(|_| one_kind);
+        Group { name: String::new(), min, max, ask: Ask::clone(ask), spread }
+    });
+    let namespace = pods.first().map_or("", |pod| pod.key.namespace());
+    JobSpec {
+        queue: QueueName::from(first.map_or(NOBODYS, |ours| ours.queue.as_str())),
+        namespace: Namespace::from(namespace),
+        priority: ours.iter().map(|ours| ours.priority).max().unwrap_or(i32::MAX),
+        owner: first.map(|ours| ours.owner.clone()).unwrap_or_default(),
+        recipe: first.map(|ours| ours.recipe.clone()).unwrap_or_default(),
+        groups: groups.collect(),
+        spread: first.and_then(|ours| ours.spread.clone()).filter(|_| !one_kind),
+        preemptible: !ours.is_empty() && ours.iter().all(|ours| ours.preemptible),
+        expected_ms: ours.iter().filter_map(|ours| ours.expected_ms).max(),
+        // A pod that failed is its maker's to replace.
+        backoff_limit: u32::MAX,
+        ..JobSpec::workers(NOBODYS, 1, 1, Ask::default())
+    }
+}
+
+/// The same job when it has so many workers of each group and wants no more: what runs never restarts to grow.
+pub(super) fn as_placed(spec: &JobSpec, placed: &BTreeMap<PodKey, Placed>) -> JobSpec {
+    let mut spec = spec.clone();
+    for (number, group) in (0_u16..).zip(&mut spec.groups) {
+        let count = placed.values().filter(|worker| worker.group == number).count();
+        group.max = u32::try_from(count).unwrap_or(u32::MAX);
+        group.min = group.min.min(group.max);
+    }
+    spec
+}

@@ -1,0 +1,146 @@
+//! The Kubernetes world: the engine schedules a real cluster.
+//!
+//! ```text
+//!   API server ── watch ──> facts ──> World: index + Engine ── writer ──> API server
+//!        ▲                                 ▲
+//!        └── lease: who may act            └── http: snapshot, plans, explain
+//! ```
+//!
+//! * [`facts`]: what is kept of each object. [`index`]: facts to the engine's events, its plans to writes. Both pure.
+//! * [`watch`], [`writer`], [`lease`]: the API server, and nothing else.
+//! * [`world`]: one task that owns engine and index.
+//!
+//! **Promise.** The API's objects are the truth. The operator may be killed at any moment: the next one lists afresh, counts what
+//! is bound, and binds nothing twice. Two of them never write at one moment ([`lease`]).
+
+mod args;
+pub mod facts;
+mod http;
+pub mod index;
+pub mod lease;
+mod metrics;
+mod watch;
+mod world;
+mod writer;
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use kube::Client;
+use tidegate_runtime::admin::Readiness;
+use tidegate_runtime::exit::Error;
+use tidegate_runtime::listener;
+use tokio::net::TcpListener;
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+pub use args::{Args, Mode, Settings};
+use lease::Contender;
+use metrics::Metrics;
+use world::{Ask, World};
+use writer::Writer;
+
+/// News between watches and world: beyond it the watches wait.
+const NEWS: usize = 8_192;
+/// Questions of people that wait; more are told so.
+const ASKS: usize = 16;
+
+/// Schedules until `shutdown`. One that loses its lease ends with an error, so that it begins anew as one that stands by.
+///
+/// # Errors
+/// Exit 64 for what a restart cannot mend: flags, a port in use, no cluster named.
+pub async fn run(args: Args, shutdown: CancellationToken) -> Result<(), Error> {
+    let settings = args.validate(&unique())?;
+    let listener = listener::passed_or_new(settings.listen).await?;
+    let client = Client::try_default()
+        .await
+        .map_err(|e| Error::Usage(format!("no cluster is configured: {e}; run it in a pod, or set KUBECONFIG")))?;
+    let metrics = Metrics::new().map_err(|e| Error::failed("register the metrics", e))?;
+    let (readiness, tasks) = (Readiness::default(), TaskTracker::new());
+    let (ask, mut asks) = mpsc::channel(ASKS);
+    let routes = http::routes(metrics.registry.clone(), readiness.clone(), client.clone(), ask);
+    tasks.spawn(serve(listener, routes, shutdown.clone()));
+    readiness.set(true);
+    let done = match settings.mode {
+        Mode::Observe => {
+            let fence = lease::Fence::default();
+            live(&client, settings.mode, fence, &metrics, &mut asks, &shutdown).await;
+            Ok(())
+        }
+        Mode::Act => lead(&client, &settings, &metrics, &mut asks, &shutdown).await,
+    };
+    readiness.set(false);
+    shutdown.cancel();
+    tasks.close();
+    tasks.wait().await;
+    done
+}
+
+/// Waits for the lease, acts while it is held, and gives it up.
+async fn lead(
+    client: &Client,
+    settings: &Settings,
+    metrics: &Metrics,
+    asks: &mut mpsc::Receiver<Ask>,
+    shutdown: &CancellationToken,
+) -> Result<(), Error> {
+    let mut contender = Contender::new(client.clone(), settings.lease.clone());
+    // Whoever asks before is told at once that this one stands by.
+    let stand_by = async { while asks.recv().await.is_some() {} };
+    tokio::select! {
+        () = shutdown.cancelled() => return Ok(()),
+        () = stand_by => return Ok(()),
+        () = contender.acquire() => {}
+    }
+    metrics.leads.set(1);
+    let acting = shutdown.child_token();
+    let fence = contender.fence.clone();
+    let world = live(client, settings.mode, fence, metrics, asks, &acting);
+    let mut world = std::pin::pin!(world);
+    let lost = tokio::select! {
+        () = &mut world => None,
+        lost = contender.keep() => Some(lost),
+    };
+    metrics.leads.set(0);
+    if let Some(lost) = lost {
+        acting.cancel();
+        world.await;
+        return Err(Error::failed("keep the lease", lost));
+    }
+    contender.release().await;
+    Ok(())
+}
+
+/// Watches and runs the world until `shutdown`.
+async fn live(
+    client: &Client,
+    mode: Mode,
+    fence: lease::Fence,
+    metrics: &Metrics,
+    asks: &mut mpsc::Receiver<Ask>,
+    shutdown: &CancellationToken,
+) {
+    let (to, mut seen) = mpsc::channel(NEWS);
+    let (watches, quit) = (TaskTracker::new(), shutdown.child_token());
+    watch::start(client, &to, metrics, &watches, &quit);
+    drop(to);
+    let writer = Writer::new(client.clone(), fence, metrics.clone());
+    World::new(mode, writer, metrics.clone()).run(&mut seen, asks, shutdown).await;
+    quit.cancel();
+    watches.close();
+    watches.wait().await;
+}
+
+async fn serve(listener: TcpListener, routes: axum::Router, shutdown: CancellationToken) {
+    let served = axum::serve(listener, routes).with_graceful_shutdown(shutdown.clone().cancelled_owned()).await;
+    if let Err(error) = served {
+        tracing::error!(%error, "HTTP is served no longer");
+        shutdown.cancel();
+    }
+}
+
+/// What no other process has: where and when this one began.
+fn unique() -> String {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    format!("{}-{}", std::process::id(), since.as_micros())
+}

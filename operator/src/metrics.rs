@@ -1,0 +1,78 @@
+//! What the operator counts. Every name is in `docs/metrics.md`.
+
+use prometheus::{IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry};
+use tidegate_core::plan::Action;
+
+use crate::index::{Counts, Write};
+use crate::watch::Kind;
+
+/// The operator's metrics.
+#[derive(Clone, Debug)]
+pub struct Metrics {
+    pub registry: Registry,
+    decisions: IntCounterVec,
+    writes: IntCounterVec,
+    watch_failures: IntCounterVec,
+    pods: IntGaugeVec,
+    open_writes: IntGauge,
+    pub leads: IntGauge,
+    pub synced: IntGauge,
+}
+
+impl Metrics {
+    /// Registers all of them.
+    pub fn new() -> Result<Self, prometheus::Error> {
+        let counters = |name: &str, help: &str, labels: &[&str]| IntCounterVec::new(Opts::new(name, help), labels);
+        let metrics = Self {
+            registry: Registry::new(),
+            decisions: counters(
+                "tidegate_operator_decisions_total",
+                "Actions decided, by action and reason.",
+                &["action", "reason"],
+            )?,
+            writes: counters(
+                "tidegate_operator_writes_total",
+                "Requests that change something, by kind and answer; `again`: it is tried again.",
+                &["write", "answer"],
+            )?,
+            watch_failures: counters("tidegate_operator_watch_failures_total", "Watches that broke off, by kind.", &["kind"])?,
+            pods: IntGaugeVec::new(
+                Opts::new("tidegate_operator_pods", "Pods that are known: all, those that are ours, those of ours that wait."),
+                &["which"],
+            )?,
+            open_writes: IntGauge::new("tidegate_operator_open_writes", "Requests that wait or are under way.")?,
+            leads: IntGauge::new("tidegate_operator_leads", "1 while this process may act.")?,
+            synced: IntGauge::new("tidegate_operator_synced", "1 once every kind was listed.")?,
+        };
+        let all: [Box<dyn prometheus::core::Collector>; 7] = [
+            Box::new(metrics.decisions.clone()),
+            Box::new(metrics.writes.clone()),
+            Box::new(metrics.watch_failures.clone()),
+            Box::new(metrics.pods.clone()),
+            Box::new(metrics.open_writes.clone()),
+            Box::new(metrics.leads.clone()),
+            Box::new(metrics.synced.clone()),
+        ];
+        all.into_iter().try_for_each(|collector| metrics.registry.register(collector))?;
+        Ok(metrics)
+    }
+
+    pub fn decided(&self, action: &Action) {
+        self.decisions.with_label_values(&[action.kind.word(), action.reason.category()]).inc();
+    }
+
+    pub fn wrote(&self, write: &Write, answer: &str) {
+        self.writes.with_label_values(&[write.word(), answer]).inc();
+    }
+
+    pub fn watch_failed(&self, kind: Kind) {
+        self.watch_failures.with_label_values(&[kind.word()]).inc();
+    }
+
+    pub fn observe(&self, counts: Counts, open_writes: usize) {
+        for (which, count) in [("all", counts.pods), ("ours", counts.ours), ("waiting", counts.waiting)] {
+            self.pods.with_label_values(&[which]).set(i64::try_from(count).unwrap_or(i64::MAX));
+        }
+        self.open_writes.set(i64::try_from(open_writes).unwrap_or(i64::MAX));
+    }
+}

@@ -1,0 +1,314 @@
+//! The owner of the engine: one task that hears what the watches see, decides, and has it written.
+//!
+//! The API's objects are the truth. Nothing is kept that they do not say: a leader that is gone in the middle of a gang's
+//! bindings is followed by one that lists afresh and finds what was bound.
+
+mod ask;
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use tidegate_api::convert;
+use tidegate_core::names::{Namespace, QueueName};
+use tidegate_core::plan::Action;
+use tidegate_core::policy::Policy;
+use tidegate_core::time::At;
+use tidegate_core::{Engine, Event};
+use tokio::sync::mpsc;
+use tokio::time::{MissedTickBehavior, interval, sleep};
+use tokio_util::sync::CancellationToken;
+
+use crate::args::Mode;
+use crate::facts::PodKey;
+use crate::index::{Change, Index};
+use crate::metrics::Metrics;
+use crate::watch::{Kind, Object, Seen};
+use crate::writer::{Writer, Written};
+pub use ask::{Ask, Planned};
+
+/// How often the world looks around without being told.
+const TICK: Duration = Duration::from_secs(1);
+/// Ticks between two looks at all that wait for news to tell them.
+const ASK_AGAIN_TICKS: u32 = 15;
+/// What is taken in before a decision: a burst is one decision, and nothing waits long.
+const BURST: usize = 4_096;
+/// Decisions in a row before what was seen meanwhile is taken in.
+const ROUNDS: usize = 8;
+/// A decision on a copy costs the copy.
+const OBSERVE_EVERY_MS: u64 = 1_000;
+/// Plans that are shown to people.
+const SHOWN: usize = 500;
+
+/// See the module.
+pub struct World {
+    mode: Mode,
+    engine: Engine,
+    index: Index,
+    writer: Writer,
+    metrics: Metrics,
+    /// Kinds that were not listed yet, and what was seen until all are.
+    missing: BTreeSet<Kind>,
+    early: Vec<Seen>,
+    /// Pools that make sense, by name; the first counts.
+    pools: BTreeMap<String, Policy>,
+    queues: BTreeSet<String>,
+    namespaces: BTreeSet<String>,
+    /// Actions whose `after` is not done yet.
+    waiting: Vec<Action>,
+    shown: VecDeque<Arc<Planned>>,
+    ticks: u32,
+    /// When it was last decided what is only observed.
+    observed: At,
+}
+
+/// Milliseconds since the Unix epoch.
+fn now() -> At {
+    At(SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| u64::try_from(since.as_millis()).unwrap_or(u64::MAX)))
+}
+
+impl World {
+    pub fn new(mode: Mode, writer: Writer, metrics: Metrics) -> Self {
+        Self {
+            mode,
+            engine: Engine::default(),
+            index: Index::default(),
+            writer,
+            metrics,
+            missing: Kind::ALL.into(),
+            early: Vec::new(),
+            pools: BTreeMap::new(),
+            queues: BTreeSet::new(),
+            namespaces: BTreeSet::new(),
+            waiting: Vec::new(),
+            shown: VecDeque::new(),
+            ticks: 0,
+            observed: At::default(),
+        }
+    }
+
+    /// Hears, decides and writes until `shutdown`; then no write is under way.
+    pub async fn run(&mut self, seen: &mut mpsc::Receiver<Seen>, asks: &mut mpsc::Receiver<Ask>, shutdown: &CancellationToken) {
+        let mut tick = interval(TICK);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            let wake = self.engine.state().wake_at.map_or(TICK, |at| Duration::from_millis(at.since(now()).max(1)));
+            tokio::select! {
+                () = shutdown.cancelled() => break,
+                Some(news) = seen.recv() => self.hear(news),
+                written = self.writer.next() => self.written(&written),
+                Some(ask) = asks.recv() => self.answer(ask),
+                _ = tick.tick() => self.look_around(),
+                () = sleep(wake.min(TICK)) => {}
+            }
+            for _ in 0..BURST {
+                let Ok(news) = seen.try_recv() else { break };
+                self.hear(news);
+            }
+            self.turn();
+        }
+        self.writer.finish().await;
+    }
+
+    fn tell(&mut self, events: Vec<Event>) {
+        let at = now();
+        for event in events {
+            self.engine.apply(at, event);
+        }
+    }
+
+    /// Takes in news; until every kind was listed they only collect.
+    fn hear(&mut self, news: Seen) {
+        if self.missing.is_empty() {
+            return self.take_in(news);
+        }
+        if let Seen::Listed(kind, _) = &news {
+            self.missing.remove(kind);
+        }
+        self.early.push(news);
+        if self.missing.is_empty() {
+            let mut early = std::mem::take(&mut self.early);
+            early.sort_by_key(kind_of);
+            early.into_iter().for_each(|news| self.take_in(news));
+            self.metrics.synced.set(1);
+            tracing::info!(counts = ?self.index.counts(), nodes = self.engine.state().nodes.len(), "every kind was listed");
+        }
+    }
+
+    fn take_in(&mut self, news: Seen) {
+        match news {
+            Seen::Is(object) => self.object(object),
+            Seen::Gone(kind, key) => self.gone(kind, &key),
+            Seen::Listed(kind, all) => {
+                for key in self.known(kind).into_iter().filter(|key| !all.contains(key)) {
+                    self.gone(kind, &key);
+                }
+            }
+        }
+        for write in self.index.take_writes() {
+            self.write(write);
+        }
+    }
+
+    fn object(&mut self, object: Object) {
+        let events = match object {
+            Object::Pool(name, Ok(spec)) => {
+                self.pools.insert(name, convert::policy(&spec));
+                self.policy()
+            }
+            Object::Queue(name, Ok(spec)) => {
+                self.queues.insert(name.clone());
+                vec![Event::QueueSet { name: QueueName(name), queue: convert::queue(&spec) }]
+            }
+            Object::Pool(name, Err(problem)) => {
+                tracing::warn!(kind = "Pool", name, problem, "cannot be read; what it said before counts");
+                Vec::new()
+            }
+            Object::Queue(name, Err(problem)) => {
+                tracing::warn!(kind = "Queue", name, problem, "cannot be read; what it said before counts");
+                Vec::new()
+            }
+            Object::Namespace(name, labels) => {
+                self.namespaces.insert(name.clone());
+                vec![Event::NamespaceSeen { name: Namespace(name), labels }]
+            }
+            Object::Node(facts) => self.index.node(Change::Is(facts), &self.engine),
+            Object::Pod(facts) => self.index.pod(Change::Is(facts), &self.engine),
+        };
+        self.tell(events);
+    }
+
+    fn gone(&mut self, kind: Kind, key: &str) {
+        let events = match kind {
+            Kind::Pool => {
+                self.pools.remove(key);
+                self.policy()
+            }
+            Kind::Queue => {
+                self.queues.remove(key);
+                vec![Event::QueueRemoved(QueueName::from(key))]
+            }
+            Kind::Namespace => {
+                self.namespaces.remove(key);
+                vec![Event::NamespaceGone(Namespace::from(key))]
+            }
+            Kind::Node => self.index.node(Change::Gone(key.to_owned()), &self.engine),
+            Kind::Pod => self.index.pod(Change::Gone(PodKey(key.into())), &self.engine),
+        };
+        self.tell(events);
+    }
+
+    /// What is known of a kind.
+    fn known(&self, kind: Kind) -> Vec<String> {
+        match kind {
+            Kind::Pool => self.pools.keys().cloned().collect(),
+            Kind::Queue => self.queues.iter().cloned().collect(),
+            Kind::Namespace => self.namespaces.iter().cloned().collect(),
+            Kind::Node => self.index.node_names().map(str::to_owned).collect(),
+            Kind::Pod => self.index.pod_keys().map(ToString::to_string).collect(),
+        }
+    }
+
+    fn policy(&self) -> Vec<Event> {
+        let policy = self.pools.values().next().cloned().unwrap_or_default();
+        if self.engine.state().policy == policy { Vec::new() } else { vec![Event::PolicySet(policy)] }
+    }
+
+    fn written(&mut self, (write, result): &Written) {
+        let events = self.index.written(write, result.clone(), &self.engine);
+        self.tell(events);
+        for write in self.index.take_writes() {
+            self.write(write);
+        }
+    }
+
+    fn write(&mut self, write: crate::index::Write) {
+        if self.mode == Mode::Act {
+            self.writer.push(write);
+        }
+    }
+
+    /// Decides and carries out, while that changes something.
+    fn turn(&mut self) {
+        if !self.missing.is_empty() {
+            return;
+        }
+        if self.mode == Mode::Observe {
+            return self.observe();
+        }
+        for _ in 0..ROUNDS {
+            let plan = self.engine.decide(now());
+            let any = !plan.actions.is_empty();
+            for action in plan.actions {
+                self.note(&action);
+                self.waiting.push(action);
+            }
+            if !self.carry_out() && !any {
+                break;
+            }
+        }
+    }
+
+    /// What would be done now, on a copy: the engine itself hears of what happens alone.
+    fn observe(&mut self) {
+        let at = now();
+        if !self.engine.is_due(at) || at.since(self.observed) < OBSERVE_EVERY_MS {
+            return;
+        }
+        self.observed = at;
+        let mut trial = self.engine.clone();
+        let plan = trial.decide(now());
+        let fresh: Vec<Action> = plan.actions.into_iter().filter(|action| !self.is_shown(action)).collect();
+        fresh.iter().for_each(|action| self.note(action));
+    }
+
+    fn carry_out(&mut self) -> bool {
+        let mut any = false;
+        while let Some(action) = self.take_ready() {
+            any = true;
+            let events = self.index.perform(&action, now());
+            self.tell(events);
+            for write in self.index.take_writes() {
+                self.write(write);
+            }
+        }
+        any
+    }
+
+    fn take_ready(&mut self) -> Option<Action> {
+        let open = &self.engine.state().actions;
+        let at = self.waiting.iter().position(|action| action.after.iter().all(|id| !open.contains_key(id)))?;
+        Some(self.waiting.remove(at))
+    }
+
+    fn note(&mut self, action: &Action) {
+        tracing::info!(action = action.kind.word(), subject = action.kind.subject(), reason = %action.reason, "decided");
+        self.metrics.decided(action);
+        self.show(Planned::of(action, now()));
+    }
+
+    /// What nobody tells: reasons for those that wait, gauges.
+    fn look_around(&mut self) {
+        self.ticks = self.ticks.wrapping_add(1);
+        if self.ticks.is_multiple_of(ASK_AGAIN_TICKS) {
+            self.index.ask_again();
+        }
+        if self.missing.is_empty() && self.mode == Mode::Act {
+            for write in self.index.tell_waiting(&self.engine) {
+                self.write(write);
+            }
+        }
+        self.metrics.observe(self.index.counts(), self.writer.open());
+    }
+}
+
+fn kind_of(news: &Seen) -> Kind {
+    match news {
+        Seen::Is(Object::Pool(..)) => Kind::Pool,
+        Seen::Is(Object::Queue(..)) => Kind::Queue,
+        Seen::Is(Object::Namespace(..)) => Kind::Namespace,
+        Seen::Is(Object::Node(_)) => Kind::Node,
+        Seen::Is(Object::Pod(_)) => Kind::Pod,
+        Seen::Gone(kind, _) | Seen::Listed(kind, _) => *kind,
+    }
+}

@@ -1,0 +1,84 @@
+//! What people and other parts ask of the world.
+
+use std::sync::Arc;
+
+use serde::Serialize;
+use serde_json::{Value, json};
+use tidegate_core::explain;
+use tidegate_core::names::JobName;
+use tidegate_core::plan::{Action, ActionKind};
+use tidegate_core::time::At;
+use tokio::sync::oneshot;
+
+use super::{SHOWN, World, now};
+
+/// A question, and where the answer goes.
+#[derive(Debug)]
+pub enum Ask {
+    /// The engine's state, as `tidegate simulate` and `what-if` read it.
+    Snapshot(oneshot::Sender<Result<String, String>>),
+    /// What was decided, the newest last.
+    Plans(oneshot::Sender<Vec<Arc<Planned>>>),
+    /// Why a job stands as it does; `None`: there is none of this name.
+    Explain(String, oneshot::Sender<Option<Value>>),
+}
+
+/// One decision, for people.
+#[derive(Serialize, Clone, Debug, PartialEq, Eq)]
+pub struct Planned {
+    pub at_ms: u64,
+    pub action: &'static str,
+    pub subject: String,
+    /// Nodes, one for each worker.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub nodes: Vec<String>,
+    pub reason: String,
+    pub category: &'static str,
+}
+
+impl Planned {
+    pub fn of(action: &Action, at: At) -> Self {
+        let nodes = match &action.kind {
+            ActionKind::StartJob { workers, .. } => workers.iter().map(|worker| worker.node.0.clone()).collect(),
+            ActionKind::StartReplica { place, .. } => vec![place.node.0.clone()],
+            ActionKind::StopJob { .. } | ActionKind::StopReplica { .. } => Vec::new(),
+        };
+        Self {
+            at_ms: at.0,
+            action: action.kind.word(),
+            subject: action.kind.subject(),
+            nodes,
+            reason: action.reason.to_string(),
+            category: action.reason.category(),
+        }
+    }
+}
+
+impl World {
+    /// Whoever asked may have gone: then nobody hears the answer.
+    pub(super) fn answer(&mut self, ask: Ask) {
+        match ask {
+            Ask::Snapshot(to) => drop(to.send(self.engine.snapshot().map_err(|e| e.to_string()))),
+            Ask::Plans(to) => drop(to.send(self.shown.iter().cloned().collect())),
+            Ask::Explain(name, to) => {
+                let found = explain::job(&self.engine, &JobName(name), now());
+                let told = found
+                    .map(|found| json!({"status": found.status, "because": found.because, "wouldChange": found.would_change}));
+                drop(to.send(told));
+            }
+        }
+    }
+
+    pub(super) fn show(&mut self, planned: Planned) {
+        self.shown.push_back(Arc::new(planned));
+        if self.shown.len() > SHOWN {
+            self.shown.pop_front();
+        }
+    }
+
+    /// Whether the same was decided before and is still shown: what is only observed is decided again and again.
+    pub(super) fn is_shown(&self, action: &Action) -> bool {
+        let planned = Planned::of(action, At::default());
+        self.shown.iter().any(|shown| Planned { at_ms: 0, ..Planned::clone(shown) } == planned)
+    }
+}
