@@ -14,41 +14,37 @@ mod configuration;
 mod container;
 mod image;
 mod leftovers;
-mod namespaces;
+pub mod namespaces;
+pub mod parts;
 
-use std::fs::{self, File};
+use std::fs;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use serde::Deserialize;
-use tempfile::TempDir;
 
 use crate::harness::until;
 use crate::outside::installed;
 use cgroups::Cgroups;
 pub use container::Container;
-use namespaces::Namespaces;
+use parts::{Parts, READY_WITHIN};
 
-/// Each part, on a machine that is busy with other tests.
-const READY_WITHIN: Duration = Duration::from_mins(1);
 /// How a node's folder begins.
 const FOLDER: &str = "tidegate-node-";
-/// How much of each log a failed test shows.
-const LOG_LINES: usize = 40;
+/// Where containerd listens, in the node's folder.
+const CONTAINERD_SOCKET: &str = "run/containerd/containerd.sock";
 /// Where a pod's processes say whose they are.
 const NODE: &str = "TIDEGATE_TEST_NODE";
 const POD: &str = "TIDEGATE_TEST_POD";
 
 /// A running node; dropped, it ends with all that ran on it.
 pub struct Node {
-    // Ended in this order: processes, then their cgroups, then their files.
-    namespaces: Namespaces,
-    children: Vec<Child>,
+    // Ended in this order: processes and their files, then their cgroups.
+    parts: Parts,
     cgroups: Cgroups,
-    folder: TempDir,
     programs: PathBuf,
 }
 
@@ -70,15 +66,10 @@ impl Node {
     pub async fn start(gpus: &[String]) -> Result<Self> {
         let programs = installed("TIDEGATE_TEST_CONTROLPLANE")?;
         let busybox = installed("TIDEGATE_TEST_BUSYBOX")?;
-        for left in leftovers::find(&std::env::temp_dir(), FOLDER) {
-            drop(fs::remove_dir_all(left));
-        }
-        let folder = tempfile::Builder::new().prefix(&leftovers::prefix(FOLDER)).tempdir()?;
         let cgroups = Cgroups::create()?;
-        let namespaces = Namespaces::open(folder.path()).await?;
-        let mut node = Self { namespaces, children: Vec::new(), cgroups, folder, programs };
-        let ready = node.parts(&busybox, gpus).await;
-        ready.with_context(|| node.said())?;
+        let mut node = Self { parts: Parts::open(FOLDER).await?, cgroups, programs };
+        let ready = node.start_all(&busybox, gpus).await;
+        ready.with_context(|| node.parts.said())?;
         Ok(node)
     }
 
@@ -145,7 +136,7 @@ impl Node {
         self.cgroups.name()
     }
 
-    async fn parts(&mut self, busybox: &Path, gpus: &[String]) -> Result<()> {
+    async fn start_all(&mut self, busybox: &Path, gpus: &[String]) -> Result<()> {
         self.containerd(busybox).await?;
         self.kubelet().await?;
         self.device_plugin(gpus)
@@ -154,12 +145,14 @@ impl Node {
     async fn containerd(&mut self, busybox: &Path) -> Result<()> {
         let file = self.at("containerd.toml");
         fs::write(&file, configuration::CONTAINERD)?;
-        let mut command = self.namespaces.command(&self.programs.join("containerd"));
+        let mut command = self.parts.command(&self.programs.join("containerd"));
         // It looks for its shim and for runc on the path.
         let path = std::env::var("PATH").unwrap_or_default();
         command.env("PATH", format!("{}:{path}:/usr/sbin:/sbin", self.programs.display()));
         command.arg("--config").arg(&file);
-        self.start_part("containerd", command, |node| Ok(node.ctr(&["version"]).output()?.status.success())).await?;
+        let (address, program) = (self.at(CONTAINERD_SOCKET), self.programs.join("ctr"));
+        let answers = |_: &Parts| Ok(ctr(&program, &address, &["version"]).output()?.status.success());
+        self.parts.start("containerd", command, answers).await?;
 
         let archive = self.at("image.tar");
         fs::write(&archive, image::archive(configuration::IMAGE, busybox)?)?;
@@ -172,78 +165,39 @@ impl Node {
         fs::create_dir(self.at("pods"))?;
         let file = self.at("kubelet.yaml");
         fs::write(&file, configuration::kubelet(&self.at("pods"), self.cgroups.name()))?;
-        let mut command = self.namespaces.command(&self.programs.join("kubelet"));
+        let mut command = self.parts.command(&self.programs.join("kubelet"));
         command.arg("--config").arg(&file).args(["--hostname-override", Self::NAME]);
         let sockets = [self.at("lib/kubelet/device-plugins/kubelet.sock"), self.pod_resources()];
-        let all_listen = |_: &Self| Ok(sockets.iter().all(|socket| UnixStream::connect(socket).is_ok()));
-        self.start_part("kubelet", command, all_listen).await
+        let all_listen = |_: &Parts| Ok(sockets.iter().all(|socket| UnixStream::connect(socket).is_ok()));
+        self.parts.start("kubelet", command, all_listen).await
     }
 
     fn device_plugin(&mut self, gpus: &[String]) -> Result<()> {
-        let mut command = self.namespaces.command(&self.programs.join("deviceplugin"));
+        let mut command = self.parts.command(&self.programs.join("deviceplugin"));
         command.arg("-folder").arg(self.at("lib/kubelet/device-plugins"));
         command.args(["-devices", &gpus.join(",")]).arg("-unhealthy").arg(self.at("unhealthy"));
-        self.spawn("deviceplugin", command)
-    }
-
-    /// Starts a part and waits until it is ready, or has ended.
-    async fn start_part(&mut self, name: &str, command: Command, is_ready: impl Fn(&Self) -> Result<bool>) -> Result<()> {
-        self.spawn(name, command)?;
-        let ended = until(name, READY_WITHIN, || {
-            let ended = self.children.last_mut().and_then(|child| child.try_wait().ok().flatten());
-            let ready = is_ready(self);
-            async move { Ok(if ended.is_some() { Some(ended) } else { ready?.then_some(None) }) }
-        });
-        let ended = ended.await?;
-        ensure!(ended.is_none(), "{name} ended before it was ready");
-        Ok(())
-    }
-
-    /// Starts a part whose output goes to a file of its name.
-    fn spawn(&mut self, name: &str, mut command: Command) -> Result<()> {
-        let log = File::create(self.at(&format!("{name}.log")))?;
-        command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
-        self.children.push(command.spawn().with_context(|| format!("start {name}"))?);
-        Ok(())
+        self.parts.spawn("deviceplugin", command)
     }
 
     fn ctr(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new(self.programs.join("ctr"));
-        command.arg("--address").arg(self.at("run/containerd/containerd.sock"));
-        command.args(["--connect-timeout", "5s", "--timeout", "30s", "--namespace", "k8s.io"]).args(arguments);
-        command
+        ctr(&self.programs.join("ctr"), &self.at(CONTAINERD_SOCKET), arguments)
     }
 
     fn at(&self, name: &str) -> PathBuf {
-        self.folder.path().join(name)
+        self.parts.at(name)
     }
 
     fn manifest(&self, pod: &str) -> PathBuf {
         self.at("pods").join(format!("{pod}.yaml"))
     }
-
-    /// The ends of all logs.
-    fn said(&self) -> String {
-        let end = |name: &&str| {
-            let text = fs::read_to_string(self.at(&format!("{name}.log"))).unwrap_or_default();
-            let lines: Vec<&str> = text.lines().collect();
-            format!("--- {name}\n{}\n", lines[lines.len().saturating_sub(LOG_LINES)..].join("\n"))
-        };
-        ["containerd", "kubelet", "deviceplugin"].iter().map(end).collect()
-    }
 }
 
-impl Drop for Node {
-    fn drop(&mut self) {
-        if std::thread::panicking() {
-            eprintln!("{}", self.said());
-        }
-        self.namespaces.end();
-        for child in &mut self.children {
-            drop(child.kill());
-            drop(child.wait());
-        }
-    }
+/// containerd's own client.
+fn ctr(program: &Path, socket: &Path, arguments: &[&str]) -> Command {
+    let mut command = Command::new(program);
+    command.arg("--address").arg(socket);
+    command.args(["--connect-timeout", "5s", "--timeout", "30s", "--namespace", "k8s.io"]).args(arguments);
+    command
 }
 
 /// Looks until it is so, or for so long.

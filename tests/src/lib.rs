@@ -2,6 +2,7 @@
 
 pub mod bench;
 pub mod browser;
+pub mod control_plane;
 pub mod harness;
 pub mod kubelet;
 pub mod manifests;

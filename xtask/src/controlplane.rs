@@ -14,7 +14,8 @@ use crate::{cache, command};
 const GO: &str = "/usr/local/go/bin/go";
 /// Drivers of disks that would need C libraries.
 const CONTAINERD_TAGS: &str = "no_btrfs,no_devmapper,no_zfs";
-/// Builds the kubelet, the device plug-in and containerd with its shim and `ctr`. Their folder.
+
+/// Builds the API server, etcd, the kubelet, the device plug-in and containerd with its shim and `ctr`. Their folder.
 pub fn build(cache: &Path) -> Result<PathBuf> {
     let go = command::find(&["go"]).or_else(|| Some(PathBuf::from(GO)).filter(|go| go.is_file()));
     let go = go.context("go is not on PATH; install Go 1.26 or newer: https://go.dev/dl")?;
@@ -24,7 +25,9 @@ pub fn build(cache: &Path) -> Result<PathBuf> {
 
     let linked = format!("-s -w {}", kubernetes_version(&go, &sources)?);
     let mut kubernetes = compile(&go, &sources, &programs);
-    command::run(kubernetes.args(["-ldflags", &linked, "./kubelet", "./deviceplugin"]))?;
+    command::run(kubernetes.args(["-ldflags", &linked, "./kubelet", "./deviceplugin", "./kube-apiserver"]))?;
+    let mut etcd = compile(&go, &sources.join("etcd"), &programs.join("etcd"));
+    command::run(etcd.args(["-ldflags", "-s -w", "."]))?;
     let mut containerd = compile(&go, &sources.join("containerd"), &programs);
     command::run(containerd.args(["-ldflags", "-s -w", "-tags", CONTAINERD_TAGS, "tool"]))?;
     Ok(programs)

@@ -3,7 +3,7 @@
 //! ```text
 //! cargo xtask test            all that needs no cluster: prerequisites, build, Rust tests, Python tests, scenarios
 //! cargo xtask test --quick    the Rust and Python tests that need no outside program beside cargo and python3
-//! cargo xtask test --cluster  the tests on a real kubelet, which is built first; needs Go and root
+//! cargo xtask test --cluster  the tests on a real API server and kubelet, which are built first; needs Go and root
 //! cargo xtask test --all      `test`, then `test --cluster`, with one count
 //! cargo xtask scenario NAME   `tide` or `crash`; --json prints exactly one JSON object
 //! cargo xtask bench NAME      `agent`, `batching` or `engine`; --json likewise

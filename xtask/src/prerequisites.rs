@@ -60,7 +60,8 @@ fn cluster(folder: &Path) -> Vec<Wanted> {
     // Without them nothing could run, so nothing is built for minutes either.
     let programs = namespaces().and_then(|()| controlplane::build(folder));
     vec![
-        ("TIDEGATE_TEST_CONTROLPLANE", "the kubelet and containerd", programs),
+        ("TIDEGATE_TEST_CONTROLPLANE", "the API server, the kubelet and what they need", programs),
+        ("TIDEGATE_TEST_OPENSSL", "openssl", program(&["openssl"], "openssl")),
         ("TIDEGATE_TEST_RUNC", "runc", program(&["runc"], "runc")),
         ("TIDEGATE_TEST_BUSYBOX", "busybox", program(&["busybox"], "busybox-static")),
         ("TIDEGATE_TEST_IP", "ip", program(&["ip"], "iproute2")),

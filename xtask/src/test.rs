@@ -41,7 +41,7 @@ impl Steps {
     }
 
     fn all(&mut self, tier: Tier, environment: &[(&'static str, PathBuf)]) {
-        let name = if tier == Tier::Cluster { "Rust tests on a real kubelet" } else { "Rust tests" };
+        let name = if tier == Tier::Cluster { "Rust tests on a real cluster" } else { "Rust tests" };
         self.take(name, tally::run(rust_tests(tier).envs(environment.iter().cloned()), tally::of_runner));
         if tier != Tier::Cluster {
             self.take("training scripts' tests", python_tests::run());
@@ -82,7 +82,7 @@ fn rust_tests(tier: Tier) -> Command {
     match tier {
         Tier::Quick => &mut cargo,
         Tier::Usual => cargo.args(["--features", "tidegate-tests/outside"]),
-        Tier::Cluster => cargo.args(["--features", "tidegate-tests/cluster", "--test", "kubelet"]),
+        Tier::Cluster => cargo.args(["--features", "tidegate-tests/cluster", "--test", "kubelet", "--test", "operator"]),
     };
     cargo
 }

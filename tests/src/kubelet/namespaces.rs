@@ -8,6 +8,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use nix::sched::{CloneFlags, setns};
 
 use super::block_until;
 use crate::harness::until;
@@ -69,6 +70,19 @@ impl Namespaces {
         command.args([format!("--net={of}/net"), format!("--mount={of}/mnt"), format!("--pid={of}/pid_for_children")]);
         command.arg(program);
         command
+    }
+
+    /// A program in their network alone: it may be stopped and killed by its own process id.
+    pub fn on_network(&self, program: &Path) -> Command {
+        let mut command = Command::new("nsenter");
+        command.arg(format!("--net=/proc/{}/ns/net", self.outer.id())).arg(program);
+        command
+    }
+
+    /// From now on what this thread opens is on their network.
+    pub fn enter_network(&self) -> Result<()> {
+        let network = File::open(format!("/proc/{}/ns/net", self.outer.id()))?;
+        setns(network, CloneFlags::CLONE_NEWNET).context("enter the network of a test")
     }
 
     /// Ends every process in them, and returns when all have ended.

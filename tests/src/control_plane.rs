@@ -1,0 +1,256 @@
+//! A real API server with its etcd, and operators beside it. There is no kubelet and no controller: nodes and pods are objects,
+//! and a test says what a kubelet would say of them.
+//!
+//! Everything is on a network of its own, which the test's thread enters too: no port collides, nothing leaves the machine.
+
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use k8s_openapi::api::core::v1::{Namespace, Node, Pod};
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
+use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams, PostParams};
+use kube::config::{KubeConfigOptions, Kubeconfig};
+use kube::{Client, Config, ResourceExt};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use serde_json::{Value, json};
+use tidegate_api::kinds::{self, Queue};
+
+use crate::harness::{binary, until};
+use crate::kubelet::parts::{Parts, READY_WITHIN};
+use crate::outside::installed;
+
+const FOLDER: &str = "tidegate-plane-";
+/// Where everything is in that network.
+const API_SERVER: &str = "https://127.0.0.1:6443";
+const ETCD: &str = "http://127.0.0.1:2379";
+/// Tokens that the API server knows: who may do everything, and who may do nothing.
+pub const ADMIN: &str = "admin-token";
+pub const NOBODY: &str = "nobody-token";
+/// What a person waits for, on a machine that is busy with other tests.
+pub const SOON: Duration = Duration::from_mins(1);
+/// The namespace of the pods.
+pub const TEAM: &str = "team";
+
+/// A running API server; dropped, it ends with all that was started beside it.
+pub struct ControlPlane {
+    parts: Parts,
+    pub client: Client,
+}
+
+impl ControlPlane {
+    /// Starts it and waits until it serves our kinds. The calling thread is on its network from then on.
+    pub async fn start() -> Result<Self> {
+        let programs = installed("TIDEGATE_TEST_CONTROLPLANE")?;
+        let mut parts = Parts::open(FOLDER).await?;
+        parts.namespaces.enter_network()?;
+        let client = Self::serve(&mut parts, &programs).await;
+        let client = client.with_context(|| parts.said())?;
+        let plane = Self { parts, client };
+        plane.prepare().await?;
+        Ok(plane)
+    }
+
+    async fn serve(parts: &mut Parts, programs: &Path) -> Result<Client> {
+        let mut etcd = parts.command(&programs.join("etcd"));
+        etcd.arg("--data-dir").arg(parts.at("etcd")).args(["--unsafe-no-fsync", "--log-level", "warn"]);
+        etcd.args(["--listen-client-urls", ETCD, "--advertise-client-urls", ETCD, "--listen-peer-urls", "http://127.0.0.1:2380"]);
+        parts.spawn("etcd", etcd)?;
+
+        let tokens = format!("{ADMIN},admin,admin,\"system:masters\"\n{NOBODY},nobody,nobody\n");
+        fs::write(parts.at("tokens.csv"), tokens)?;
+        let key = parts.at("service-accounts.pem").display().to_string();
+        let made = Command::new(installed("TIDEGATE_TEST_OPENSSL")?).args(["genrsa", "-out", &key, "2048"]).output()?;
+        ensure!(made.status.success(), "openssl genrsa: {}", String::from_utf8_lossy(&made.stderr));
+        let mut server = parts.command(&programs.join("kube-apiserver"));
+        server.args([
+            "--bind-address=127.0.0.1",
+            "--secure-port=6443",
+            "--advertise-address=10.99.0.1",
+            "--endpoint-reconciler-type=none",
+        ]);
+        server.args([format!("--etcd-servers={ETCD}"), "--service-cluster-ip-range=10.0.0.0/24".to_owned()]);
+        server.arg(format!("--cert-dir={}", parts.at("certs").display()));
+        server.arg(format!("--token-auth-file={}", parts.at("tokens.csv").display()));
+        server.args([format!("--service-account-key-file={key}"), format!("--service-account-signing-key-file={key}")]);
+        server.args(["--service-account-issuer=https://kubernetes.default.svc", "--authorization-mode=RBAC"]);
+        // No controller makes service accounts here.
+        server.args(["--disable-admission-plugins=ServiceAccount", "--v=1"]);
+        parts.spawn("kube-apiserver", server)?;
+
+        fs::write(parts.at("kubeconfig"), kubeconfig(ADMIN))?;
+        let file = Kubeconfig::read_from(parts.at("kubeconfig"))?;
+        let config = Config::from_custom_kubeconfig(file, &KubeConfigOptions::default()).await?;
+        let client = Client::try_from(config)?;
+        until("the API server", READY_WITHIN, || async { Ok(client.apiserver_version().await.ok()) }).await?;
+        Ok(client)
+    }
+
+    /// Our kinds, and a namespace.
+    async fn prepare(&self) -> Result<()> {
+        let definitions: Api<CustomResourceDefinition> = Api::all(self.client.clone());
+        for definition in kinds::definitions() {
+            definitions.create(&PostParams::default(), &definition).await?;
+        }
+        let queues: Api<Queue> = Api::all(self.client.clone());
+        until("our kinds", READY_WITHIN, || async { Ok(queues.list(&ListParams::default()).await.ok()) }).await?;
+        let namespaces: Api<Namespace> = Api::all(self.client.clone());
+        let team: Namespace = serde_json::from_value(json!({"metadata": {"name": TEAM}}))?;
+        until("the namespace", READY_WITHIN, || async { Ok(namespaces.create(&PostParams::default(), &team).await.ok()) })
+            .await?;
+        Ok(())
+    }
+
+    /// Pods of the team.
+    pub fn pods(&self) -> Api<Pod> {
+        Api::namespaced(self.client.clone(), TEAM)
+    }
+
+    /// A node that is ready, with so many GPUs.
+    pub async fn node(&self, name: &str, gpus: u32) -> Result<()> {
+        let nodes: Api<Node> = Api::all(self.client.clone());
+        let node: Node = serde_json::from_value(json!({"metadata": {"name": name}}))?;
+        nodes.create(&PostParams::default(), &node).await?;
+        let amounts = json!({"cpu": "64", "memory": "256Gi", "pods": "110", "nvidia.com/gpu": gpus.to_string()});
+        let status =
+            json!({"status": {"capacity": amounts, "allocatable": amounts, "conditions": [{"type": "Ready", "status": "True"}]}});
+        nodes.patch_status(name, &PatchParams::default(), &Patch::Merge(status)).await?;
+        // As the node controller does once it is ready.
+        let ready = json!({"spec": {"taints": null}});
+        nodes.patch(name, &PatchParams::default(), &Patch::Merge(ready)).await?;
+        Ok(())
+    }
+
+    /// A queue with so many GPUs of its own, which borrows what others leave.
+    pub async fn queue(&self, name: &str, nominal: u32) -> Result<()> {
+        let queues: Api<Queue> = Api::all(self.client.clone());
+        let queue: Queue = serde_json::from_value(json!({
+            "apiVersion": "tidegate.dev/v1alpha1", "kind": "Queue", "metadata": {"name": name}, "spec": {"nominal": nominal},
+        }))?;
+        queues.create(&PostParams::default(), &queue).await?;
+        Ok(())
+    }
+
+    /// A pod of one GPU.
+    pub async fn pod(&self, name: &str, queue: &str, change: impl FnOnce(&mut Value)) -> Result<()> {
+        let mut pod = json!({
+            "metadata": {"name": name, "labels": {"tidegate.dev/queue": queue}, "annotations": {}},
+            "spec": {
+                "schedulerName": "tidegate", "terminationGracePeriodSeconds": 1,
+                "containers": [{"name": "main", "image": "none", "resources": {"limits": {"nvidia.com/gpu": "1"}}}],
+            },
+        });
+        change(&mut pod);
+        self.pods().create(&PostParams::default(), &serde_json::from_value(pod)?).await?;
+        Ok(())
+    }
+
+    /// What a kubelet says of a pod.
+    pub async fn says(&self, pod: &str, phase: &str) -> Result<()> {
+        let status = json!({"status": {"phase": phase}});
+        self.pods().patch_status(pod, &PatchParams::default(), &Patch::Merge(status)).await?;
+        Ok(())
+    }
+
+    /// A pod is gone, as when a kubelet has ended it.
+    pub async fn end(&self, pod: &str) -> Result<()> {
+        let now = DeleteParams { grace_period_seconds: Some(0), ..DeleteParams::default() };
+        self.pods().delete(pod, &now).await?;
+        Ok(())
+    }
+
+    /// All pods of the team.
+    pub async fn list(&self) -> Result<Vec<Pod>> {
+        Ok(self.pods().list(&ListParams::default()).await?.items)
+    }
+
+    /// Pods that are bound, by name, with their nodes.
+    pub async fn bound(&self) -> Result<Vec<(String, String)>> {
+        let node = |pod: &Pod| pod.spec.as_ref().and_then(|spec| spec.node_name.clone());
+        let mut bound: Vec<_> = self.list().await?.iter().filter_map(|pod| Some((pod.name_any(), node(pod)?))).collect();
+        bound.sort();
+        Ok(bound)
+    }
+
+    /// Waits until so many pods are bound; these.
+    pub async fn until_bound(&self, count: usize) -> Result<Vec<(String, String)>> {
+        let look = || async { Ok(Some(self.bound().await?).filter(|bound| bound.len() >= count)) };
+        until(&format!("{count} pods to be bound"), SOON, look).await.with_context(|| self.parts.said())
+    }
+
+    /// Starts an operator of this name, which answers on that port.
+    pub fn operator(&mut self, name: &str, port: u16, flags: &[&str]) -> Result<()> {
+        let mut command = self.parts.namespaces.on_network(&binary()?);
+        command
+            .args(["operator", "--listen", &format!("127.0.0.1:{port}"), "--identity", name, "--lease-seconds", "8"])
+            .args(flags);
+        command.env("KUBECONFIG", self.parts.at("kubeconfig")).env("RUST_LOG", "info");
+        self.parts.spawn(name, command)
+    }
+
+    /// Sends an operator a signal.
+    pub fn signal(&mut self, name: &str, signal: Signal) -> Result<()> {
+        let pid = Pid::from_raw(i32::try_from(self.parts.child(name)?.id())?);
+        Ok(kill(pid, signal)?)
+    }
+
+    /// Waits until an operator has ended; its exit code.
+    pub async fn ended(&mut self, name: &str) -> Result<Option<i32>> {
+        let parts = std::cell::RefCell::new(&mut self.parts);
+        let status = until("an operator to end", SOON, || async { Ok(parts.borrow_mut().child(name)?.try_wait()?) }).await?;
+        Ok(status.code())
+    }
+
+    /// What a part has said.
+    pub fn log(&self, name: &str) -> String {
+        self.parts.log(name)
+    }
+
+    /// What an operator answers: the status and the text.
+    pub async fn ask(&self, port: u16, path: &str, token: Option<&str>) -> Result<(u16, String)> {
+        let client = reqwest::Client::builder().no_proxy().timeout(SOON).build()?;
+        let request = client.get(format!("http://127.0.0.1:{port}{path}"));
+        let request = token.into_iter().fold(request, reqwest::RequestBuilder::bearer_auth);
+        let answer = request.send().await?;
+        Ok((answer.status().as_u16(), answer.text().await?))
+    }
+
+    /// No node gives away more GPUs than it has, whoever bound the pods.
+    pub async fn check_nodes(&self, gpus: u32) -> Result<()> {
+        let mut held = std::collections::BTreeMap::<String, u32>::new();
+        for (_, node) in self.bound().await? {
+            *held.entry(node).or_default() += 1;
+        }
+        for (node, count) in held {
+            ensure!(count <= gpus, "{node} gives {count} GPUs of {gpus}");
+        }
+        Ok(())
+    }
+}
+
+/// For a client of the API server, whose certificate is its own.
+fn kubeconfig(token: &str) -> String {
+    format!(
+        "apiVersion: v1
+kind: Config
+clusters:
+- name: test
+  cluster:
+    server: {API_SERVER}
+    insecure-skip-tls-verify: true
+users:
+- name: admin
+  user:
+    token: {token}
+contexts:
+- name: test
+  context:
+    cluster: test
+    user: admin
+current-context: test
+"
+    )
+}
