@@ -56,7 +56,7 @@ pub enum Object {
     Queue(String, Result<QueueSpec, String>),
     Namespace(String, Labels),
     Node(NodeFacts),
-    Pod(PodFacts),
+    Pod(Box<PodFacts>),
 }
 
 /// News of one kind.
@@ -83,7 +83,7 @@ pub fn start(client: &Client, to: &mpsc::Sender<Seen>, metrics: &Metrics, tasks:
         Object::Namespace(object.name_any(), object.metadata.labels.unwrap_or_default())
     });
     let nodes = watch.clone().run(Api::<Node>::all(all.clone()), Kind::Node, |object: Node| Object::Node(NodeFacts::of(&object)));
-    let pods = watch.run(Api::<Pod>::all(all), Kind::Pod, |object: Pod| Object::Pod(PodFacts::of(&object)));
+    let pods = watch.run(Api::<Pod>::all(all), Kind::Pod, |object: Pod| Object::Pod(Box::new(PodFacts::of(&object))));
     tasks.spawn(quit.clone().run_until_cancelled_owned(pools));
     tasks.spawn(quit.clone().run_until_cancelled_owned(queues));
     tasks.spawn(quit.clone().run_until_cancelled_owned(namespaces));

@@ -129,7 +129,9 @@ impl World {
         if self.missing.is_empty() {
             let mut early = std::mem::take(&mut self.early);
             early.sort_by_key(kind_of);
-            early.into_iter().for_each(|news| self.take_in(news));
+            for news in early {
+                self.take_in(news);
+            }
             self.metrics.synced.set(1);
             tracing::info!(counts = ?self.index.counts(), nodes = self.engine.state().nodes.len(), "every kind was listed");
         }
@@ -173,7 +175,7 @@ impl World {
                 vec![Event::NamespaceSeen { name: Namespace(name), labels }]
             }
             Object::Node(facts) => self.index.node(Change::Is(facts), &self.engine),
-            Object::Pod(facts) => self.index.pod(Change::Is(facts), &self.engine),
+            Object::Pod(facts) => self.index.pod(Change::Is(*facts), &self.engine),
         };
         self.tell(events);
     }
@@ -259,7 +261,9 @@ impl World {
         let mut trial = self.engine.clone();
         let plan = trial.decide(now());
         let fresh: Vec<Action> = plan.actions.into_iter().filter(|action| !self.is_shown(action)).collect();
-        fresh.iter().for_each(|action| self.note(action));
+        for action in &fresh {
+            self.note(action);
+        }
     }
 
     fn carry_out(&mut self) -> bool {

@@ -100,18 +100,16 @@ async fn insist(client: Client, fence: Fence, metrics: Metrics, write: Write) ->
                 metrics.wrote(&write, "done");
                 return (write, Ok(()));
             }
-            Err(error) => match error.as_ref().and_then(lasting) {
-                Some(failure) => {
+            Err(error) => {
+                if let Some(failure) = error.as_ref().and_then(lasting) {
                     metrics.wrote(&write, word(&failure));
                     tracing::info!(write = write.word(), pod = %write.pod(), ?failure, "not done");
                     return (write, Err(failure));
                 }
-                None => {
-                    metrics.wrote(&write, "again");
-                    let error = error.map_or_else(|| "no answer".to_owned(), |error| error.to_string());
-                    tracing::debug!(write = write.word(), pod = %write.pod(), error, "trying again");
-                }
-            },
+                metrics.wrote(&write, "again");
+                let error = error.map_or_else(|| "no answer".to_owned(), |error| error.to_string());
+                tracing::debug!(write = write.word(), pod = %write.pod(), error, "trying again");
+            }
         }
         sleep(pause).await;
         pause = (pause * 2).min(LAST_PAUSE);

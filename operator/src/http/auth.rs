@@ -1,4 +1,4 @@
-//! Who asks, by TokenReview, and whether they may, by SubjectAccessReview: `get` on the path, as a `nonResourceURL` of a role.
+//! Who asks, by `TokenReview`, and whether they may, by `SubjectAccessReview`: `get` on the path, as a `nonResourceURL` of a role.
 
 use std::collections::BTreeMap;
 use std::time::Duration;

@@ -104,7 +104,9 @@ impl Index {
         let writes: Vec<Write> = chosen.iter().map(|(pod, worker)| Write::bind(pod, &worker.node.0)).collect();
         let placed: BTreeMap<PodKey, Placed> = chosen.into_iter().map(|(pod, worker)| (pod.key.clone(), worker)).collect();
         self.writes.extend(writes);
-        placed.iter().for_each(|(pod, worker)| self.nodes.comes(pod, &worker.node.0));
+        for (pod, worker) in &placed {
+            self.nodes.comes(pod, &worker.node.0);
+        }
         let Some(unit) = self.units.get_mut(&of) else { return dropped };
         let open = placed.keys().cloned().collect();
         let run = Run { attempt, since: at, open, placed, action: Some(id), ..Run::default() };

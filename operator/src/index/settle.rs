@@ -67,13 +67,12 @@ impl Index {
                 self.jobs.insert(name, id.clone());
                 self.to_tell.insert(id.clone());
             }
-            Some(_) => {}
             None if unit.phase == Phase::Waiting => {
                 events.push(Event::JobRemoved(name.clone()));
                 unit.begin_anew();
                 self.jobs.remove(&name);
             }
-            None => {}
+            Some(_) | None => {}
         }
     }
 
