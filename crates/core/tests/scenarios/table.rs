@@ -168,7 +168,7 @@ pub fn job(line: &Line) -> JobLine {
                 each(&mut spec, &|ask| ask.affinity.preferred.push(wish.clone()));
             }
             "since" | "checkpoint" => drop(said.insert(key.to_owned(), value.to_owned())),
-            label => each(&mut spec, &|ask| drop(ask.selector.insert(label.to_owned(), vec![Toleration::of(value)]))),
+            label => each(&mut spec, &|ask| drop(ask.selector.insert(label.to_owned(), vec![value.to_owned()]))),
         }
     }
     JobLine { name: name.clone(), spec, said, places: places.to_vec() }
