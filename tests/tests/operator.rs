@@ -140,8 +140,8 @@ async fn what_is_observed_is_published_and_nothing_is_changed() {
         let (status, text) = plane.ask(PORT, "/plans", Some(ADMIN)).await?;
         Ok((status == 200 && text.contains("job/pod/team/w-0")).then_some(text))
     };
-    let plans = until("the plan to be published", SOON, look).await.unwrap();
-    assert!(plans.contains("\"n1\"") && plans.contains("start_job"), "{plans}");
+    let published = until("the plan to be published", SOON, look).await.unwrap();
+    assert!(published.contains("\"n1\"") && published.contains("start_job"), "{published}");
     assert!(plane.bound().await.unwrap().is_empty());
     let (status, text) = plane.ask(PORT, "/plans", None).await.unwrap();
     assert!(status == 401 && text.contains("Bearer"), "{status} {text}");
