@@ -100,6 +100,7 @@ mod tests {
 
     use super::*;
 
+    #[expect(clippy::needless_pass_by_value, reason = "tests write JSON in place")]
     fn node(spec: Value, labels: Value) -> NodeFacts {
         let node = json!({
             "metadata": {"name": "n1", "labels": labels}, "spec": spec,
