@@ -10,16 +10,18 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use k8s_openapi::api::core::v1::{Namespace, Node, Pod};
+use k8s_openapi::api::rbac::v1::{ClusterRole, ClusterRoleBinding};
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams, PostParams};
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Client, Config, ResourceExt};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use tidegate_api::kinds::{self, Queue};
 
-use crate::harness::{binary, until};
+use crate::harness::{binary, until, workspace};
 use crate::kubelet::parts::{Parts, READY_WITHIN};
 use crate::outside::installed;
 
@@ -30,6 +32,8 @@ const ETCD: &str = "http://127.0.0.1:2379";
 /// Tokens that the API server knows: who may do everything, and who may do nothing.
 pub const ADMIN: &str = "admin-token";
 pub const NOBODY: &str = "nobody-token";
+/// Of operators, who may do what `examples/kubernetes/rbac.yaml` says.
+const OPERATOR: &str = "operator-token";
 /// What a person waits for, on a machine that is busy with other tests.
 pub const SOON: Duration = Duration::from_mins(1);
 /// The namespace of the pods.
@@ -60,7 +64,7 @@ impl ControlPlane {
         etcd.args(["--listen-client-urls", ETCD, "--advertise-client-urls", ETCD, "--listen-peer-urls", "http://127.0.0.1:2380"]);
         parts.spawn("etcd", etcd)?;
 
-        let tokens = format!("{ADMIN},admin,admin,\"system:masters\"\n{NOBODY},nobody,nobody\n");
+        let tokens = format!("{ADMIN},admin,admin,\"system:masters\"\n{NOBODY},nobody,nobody\n{OPERATOR},operator,operator\n");
         fs::write(parts.at("tokens.csv"), tokens)?;
         let key = parts.at("service-accounts.pem").display().to_string();
         let made = Command::new(installed("TIDEGATE_TEST_OPENSSL")?).args(["genrsa", "-out", &key, "2048"]).output()?;
@@ -81,8 +85,8 @@ impl ControlPlane {
         server.args(["--disable-admission-plugins=ServiceAccount", "--v=1"]);
         parts.spawn("kube-apiserver", server)?;
 
-        fs::write(parts.at("kubeconfig"), kubeconfig(ADMIN))?;
-        let file = Kubeconfig::read_from(parts.at("kubeconfig"))?;
+        fs::write(parts.at("kubeconfig"), kubeconfig(OPERATOR))?;
+        let file = Kubeconfig::from_yaml(&kubeconfig(ADMIN))?;
         let config = Config::from_custom_kubeconfig(file, &KubeConfigOptions::default()).await?;
         let client = Client::try_from(config)?;
         until("the API server", READY_WITHIN, || async { Ok(client.apiserver_version().await.ok()) }).await?;
@@ -101,6 +105,25 @@ impl ControlPlane {
         let team: Namespace = serde_json::from_value(json!({"metadata": {"name": TEAM}}))?;
         until("the namespace", READY_WITHIN, || async { Ok(namespaces.create(&PostParams::default(), &team).await.ok()) })
             .await?;
+        let roles: Api<ClusterRole> = Api::all(self.client.clone());
+        for role in example("rbac.yaml")? {
+            roles.create(&PostParams::default(), &role).await?;
+        }
+        let binding: ClusterRoleBinding = serde_json::from_value(json!({
+            "metadata": {"name": "operator"},
+            "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "tidegate-operator"},
+            "subjects": [{"apiGroup": "rbac.authorization.k8s.io", "kind": "User", "name": "operator"}],
+        }))?;
+        Api::<ClusterRoleBinding>::all(self.client.clone()).create(&PostParams::default(), &binding).await?;
+        Ok(())
+    }
+
+    /// The queues of the example: `research` and `product`, four GPUs each.
+    pub async fn example_queues(&self) -> Result<()> {
+        let queues: Api<Queue> = Api::all(self.client.clone());
+        for queue in example("queues.yaml")? {
+            queues.create(&PostParams::default(), &queue).await?;
+        }
         Ok(())
     }
 
@@ -229,6 +252,12 @@ impl ControlPlane {
         }
         Ok(())
     }
+}
+
+/// The objects of a file in `examples/kubernetes`.
+fn example<K: DeserializeOwned>(file: &str) -> Result<Vec<K>> {
+    let text = fs::read_to_string(workspace().join("examples/kubernetes").join(file))?;
+    serde_yaml::Deserializer::from_str(&text).map(|document| Ok(K::deserialize(document)?)).collect()
 }
 
 /// For a client of the API server, whose certificate is its own.

@@ -133,9 +133,10 @@ async fn a_leader_that_sleeps_through_its_lease_writes_no_more() {
 
 #[tokio::test]
 async fn what_is_observed_is_published_and_nothing_is_changed() {
-    let mut plane = plane(&[("n1", 2)], &[("a", 2)]).await;
+    let mut plane = plane(&[("n1", 2)], &[]).await;
+    plane.example_queues().await.unwrap();
     plane.operator("operator", PORT, &["--mode", "observe"]).unwrap();
-    plane.pod("w-0", "a", |_| {}).await.unwrap();
+    plane.pod("w-0", "research", |_| {}).await.unwrap();
     let look = || async {
         let (status, text) = plane.ask(PORT, "/plans", Some(ADMIN)).await?;
         Ok((status == 200 && text.contains("job/pod/team/w-0")).then_some(text))
