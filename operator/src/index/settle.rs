@@ -78,11 +78,15 @@ impl Index {
 
     /// Pods that are bound and that nobody of us has bound since we began: after a restart, or by another's hand.
     fn adopt(&mut self, id: &UnitId, events: &mut Vec<Event>) {
-        let known = |unit: &super::Unit, key: &PodKey| unit.run().is_some_and(|run| run.placed.contains_key(key));
+        // One that was nominated may be bound elsewhere in the end.
+        let known = |unit: &super::Unit, pod: &PodFacts| {
+            let placed = unit.run().and_then(|run| run.placed.get(&pod.key));
+            placed.is_some_and(|placed| pod.node.as_ref().is_none_or(|node| *node == placed.node.0))
+        };
         let Some(unit) = self.units.get(id) else { return };
         let all = self.members(id);
-        let there = |pod: &PodFacts| pod.holds() || (matches!(id, UnitId::Foreign(_)) && !pod.phase.is_over());
-        let found: Vec<&PodFacts> = all.iter().copied().filter(|pod| there(pod) && !known(unit, &pod.key)).collect();
+        let there = |pod: &PodFacts| pod.holds() || UnitId::of(pod).is_some_and(|of| of == *id && pod.ours.is_none());
+        let found: Vec<&PodFacts> = all.iter().copied().filter(|pod| there(pod) && !known(unit, pod)).collect();
         if found.is_empty() {
             return;
         }
@@ -154,6 +158,8 @@ impl Index {
         let Some(run) = self.units.get(id).and_then(|unit| unit.run()) else { return Vec::new() };
         let end = |key: &PodKey| match self.pods.get(key) {
             None => Some(false),
+            // Nominated no longer, and not bound either.
+            Some(entry) if entry.facts.ours.is_none() && UnitId::of(&entry.facts).is_none() => Some(false),
             Some(entry) => entry.facts.phase.is_over().then_some(entry.facts.phase == PodPhase::Succeeded),
         };
         run.placed.keys().filter_map(|key| Some((key.clone(), end(key)?))).collect()

@@ -226,8 +226,24 @@ fn what_others_place_is_gone_for_us() {
     });
     rig.see("p", |_| {});
     assert!(rig.turn().is_empty());
-    rig.gone("nominated");
+    // Its room was made elsewhere.
+    rig.see("nominated", foreign);
     assert_eq!(rig.bind_all(|_| {}).len(), 1);
+}
+
+#[test]
+fn who_was_nominated_counts_where_it_is_bound_in_the_end() {
+    let mut rig = Rig::with(&[("n1", 1), ("n2", 1)], &[("a", 4)]);
+    rig.see("theirs", |pod| {
+        foreign(pod);
+        pod["status"]["nominatedNodeName"] = json!("n1");
+    });
+    rig.see("theirs", |pod| {
+        foreign(pod);
+        pod["spec"]["nodeName"] = json!("n2");
+    });
+    rig.see("p", |_| {});
+    assert_eq!(rig.bind_all(|_| {}), [("p".to_owned(), "n1".to_owned())]);
 }
 
 #[test]
