@@ -96,20 +96,18 @@ proptest! {
         for op in &ops {
             world.step(op);
         }
-        let held = objects::held(world.state(), &world);
+        let held = objects::held_really(&world);
         for named in [true, false] {
             let mut engine = objects::from_objects(&world, named);
             checks::engine(&engine);
-            let found = objects::held(engine.state(), &world);
+            let found = objects::held(engine.state());
             if named {
                 prop_assert_eq!(&found, &held);
             }
-            let devices = checks::promised(engine.state(), true);
-            real::check_devices(engine.state(), &devices, "after objects were told");
+            objects::check(engine.state());
             engine.decide(world.now);
             checks::engine(&engine);
-            let devices = checks::promised(engine.state(), true);
-            real::check_devices(engine.state(), &devices, "decided after objects were told");
+            objects::check(engine.state());
         }
     }
 }

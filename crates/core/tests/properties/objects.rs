@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use tidegate_core::claims;
 use tidegate_core::event::{Observed, ObservedRun};
 use tidegate_core::holdings::{Holder, Holdings};
 use tidegate_core::names::{DeviceId, JobName};
@@ -63,20 +64,47 @@ fn running(world: &World) -> Vec<(JobName, Run)> {
     world.real.jobs.iter().filter_map(run).collect()
 }
 
-/// What the jobs that really run hold, by device.
+/// Who holds how much of a device, and which of its slices.
 type Held = BTreeMap<DeviceId, Vec<(Holder, u64, u8)>>;
 
-pub fn held(state: &State, world: &World) -> Held {
-    let running: Vec<Holder> = running(world).into_iter().map(|(name, _)| Holder::Job(name)).collect();
+/// What the jobs that really run hold; what is kept for their next attempt is not.
+pub fn held_really(world: &World) -> Held {
+    let state = world.state();
+    let mut held = Held::new();
+    for (name, run) in running(world) {
+        let Some(job) = state.jobs.get(&name) else { continue };
+        for seat in &run.seats {
+            let ask = &job.spec.groups[usize::from(seat.group)].ask;
+            for device in state.devices_of(seat) {
+                let claim = (Holder::Job(name.clone()), u64::from(ask.milli_on(device)), seat.slices);
+                held.entry(device.id.clone()).or_default().push(claim);
+            }
+        }
+    }
+    held.values_mut().for_each(|claims| claims.sort());
+    held
+}
+
+/// What an engine counts.
+pub fn held(state: &State) -> Held {
     let of = |claims: Vec<tidegate_core::holdings::Claim>| {
-        let mut held: Vec<_> = claims
-            .into_iter()
-            .filter(|claim| running.contains(&claim.holder))
-            .map(|claim| (claim.holder, claim.milli, claim.slices))
-            .collect();
+        let mut held: Vec<_> = claims.into_iter().map(|claim| (claim.holder, claim.milli, claim.slices)).collect();
         held.sort();
         held
     };
     let held = Holdings::of(state).devices.into_iter().map(|(device, claims)| (device, of(claims)));
     held.filter(|(_, held)| !held.is_empty()).collect()
+}
+
+/// No device is given twice. Without names a whole device may be asked for that shares were counted on: then the worker has none.
+pub fn check(state: &State) {
+    let mut held: BTreeMap<DeviceId, u64> = BTreeMap::new();
+    claims::each(state, |claim| {
+        for device in state.devices_of(claim.seat).filter(|_| claim.releasing.is_none()) {
+            *held.entry(device.id.clone()).or_default() += u64::from(claim.ask.milli_on(device));
+        }
+    });
+    for (device, milli) in held {
+        assert!(milli <= 1000, "{device} gives {milli} thousandths");
+    }
 }
