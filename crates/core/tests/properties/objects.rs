@@ -81,7 +81,9 @@ pub fn held_really(world: &World) -> Held {
             }
         }
     }
-    held.values_mut().for_each(|claims| claims.sort());
+    for claims in held.values_mut() {
+        claims.sort();
+    }
     held
 }
 
