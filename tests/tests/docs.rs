@@ -31,6 +31,7 @@ fn every_metric_of_the_code_is_documented_and_no_other() {
     for (part, prefix) in [
         ("local", "tidegate_world_"),
         ("router", "tidegate_router_"),
+        ("operator", "tidegate_operator_"),
         ("node-agent", "tidegate_node_agent_"),
         ("node-agent", "DCGM_FI_"),
     ] {
