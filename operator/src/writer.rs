@@ -42,7 +42,7 @@ impl Writer {
         Self { client, fence, metrics, urgent: VecDeque::new(), later: VecDeque::new(), running: JoinSet::new() }
     }
 
-    /// Queues a write. At most one of each kind and pod is under way.
+    /// Queues a write.
     pub fn push(&mut self, write: Write) {
         match write {
             Write::Refuse { .. } => self.later.push_back(write),

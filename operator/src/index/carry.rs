@@ -173,10 +173,8 @@ impl Index {
     }
 
     /// Every binding of a start has its answer.
-    fn concluded(&mut self, id: &UnitId, engine: &Engine) -> Vec<Event> {
-        let members = self.units.get(id).map(|unit| unit.members.iter().filter_map(|key| self.pods.get(key)));
-        let members: Vec<&PodFacts> = members.into_iter().flatten().map(|entry| &entry.facts).collect();
-        let size = unit::size(id, &members);
+    pub(super) fn concluded(&mut self, id: &UnitId, engine: &Engine) -> Vec<Event> {
+        let size = unit::size(id, &self.members(id));
         let Some(unit) = self.units.get_mut(id) else { return Vec::new() };
         let Some(run) = unit.run_mut() else { return Vec::new() };
         let (action, failed) = (run.action.take(), std::mem::take(&mut run.failed));
@@ -216,11 +214,6 @@ impl Index {
     pub fn ask_again(&mut self) {
         let waits = |(_, unit): &(&UnitId, &unit::Unit)| unit.run().is_none();
         self.to_tell.extend(self.units.iter().filter(waits).map(|(id, _)| id.clone()));
-    }
-
-    /// Whether somebody is still to be told.
-    pub fn has_to_tell(&self) -> bool {
-        !self.to_tell.is_empty()
     }
 
     fn reasons(&mut self, id: &UnitId, engine: &Engine) -> Vec<Write> {

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use tidegate_core::event::{Observed, ObservedRun};
 use tidegate_core::names::NodeName;
 use tidegate_core::plan::Placed;
-use tidegate_core::{Engine, Event, JobExit};
+use tidegate_core::{Engine, Event, JobExit, Outcome};
 
 use super::unit::{self, Phase, Run, UnitId};
 use super::{Index, Write};
@@ -32,7 +32,7 @@ impl Index {
         keys.filter_map(|key| self.pods.get(&key)).map(|entry| &entry.facts).collect()
     }
 
-    fn members(&self, id: &UnitId) -> Vec<&PodFacts> {
+    pub(super) fn members(&self, id: &UnitId) -> Vec<&PodFacts> {
         let members = self.units.get(id).map(|unit| unit.members.iter().cloned().collect::<Vec<_>>());
         self.facts(members.unwrap_or_default().into_iter())
     }
@@ -134,11 +134,17 @@ impl Index {
         let Some(run) = unit.run_mut() else { return };
         for (key, well) in &ended {
             run.placed.remove(key);
-            run.open.remove(key);
             run.broken |= !well;
+            if run.open.remove(key) {
+                run.failed.push(format!("{key}: it went away while it was bound"));
+            }
         }
         if run.placed.is_empty() && run.open.is_empty() {
             return self.exited(id, engine, events);
+        }
+        if !run.failed.is_empty() && run.open.is_empty() {
+            events.extend(self.concluded(id, engine));
+            return;
         }
         if !ended.is_empty() {
             let placed = run.placed.clone();
@@ -174,6 +180,7 @@ impl Index {
             Run { broken: true, .. } => JobExit::Failed,
             _ => JobExit::Succeeded,
         };
+        events.extend(run.action.map(|id| Event::Outcome { id, outcome: Outcome::Done }));
         events.push(Event::JobExited { name: name.clone(), attempt: run.attempt, exit });
         events.push(Event::JobRemoved(name.clone()));
         unit.begin_anew();

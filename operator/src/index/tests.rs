@@ -310,6 +310,22 @@ fn a_gang_that_is_bound_in_part_gives_back_what_it_has() {
 }
 
 #[test]
+fn a_gang_of_which_a_pod_goes_while_it_is_bound_gives_back_what_it_has() {
+    let mut rig = Rig::with(&[("n1", 2)], &[("a", 2)]);
+    for name in ["w-0", "w-1"] {
+        rig.see(name, gang(2));
+    }
+    let writes = rig.turn();
+    rig.done(&writes[0], Ok(()));
+    rig.gone("w-1");
+    let evicted = rig.index.take_writes();
+    assert!(matches!(evicted.as_slice(), [Write::Evict { pod, .. }] if pod.name() == "w-0"), "{evicted:?}");
+    rig.done(&writes[1], Err(Failure::Gone));
+    rig.gone("w-0");
+    assert!(rig.engine.state().actions.is_empty());
+}
+
+#[test]
 fn a_pod_whose_binding_is_refused_waits_and_is_tried_later() {
     let mut rig = Rig::with(&[("n1", 1)], &[("a", 1)]);
     rig.see("p", |_| {});
@@ -326,6 +342,7 @@ fn a_pod_that_goes_while_it_is_bound_frees_its_place() {
     let write = rig.turn().remove(0);
     rig.gone("p");
     rig.done(&write, Err(Failure::Gone));
+    assert!(rig.engine.state().actions.is_empty(), "its start is no longer under way");
     rig.see("q", |_| {});
     assert_eq!(rig.bind_all(|_| {}).len(), 1);
 }
