@@ -20,12 +20,12 @@ mod impossible;
 mod jobs;
 mod models;
 mod observed;
-mod precedence;
 mod predict;
 mod repair;
 mod reserve;
 mod rights;
 mod round;
+mod rules;
 mod shares;
 mod wakes;
 mod wishes;
@@ -136,7 +136,7 @@ impl Engine {
 
     /// Why a queue takes no work of a namespace; `None`: it does.
     pub fn refuses_namespace(&self, queue: &QueueName, namespace: &Namespace) -> Option<String> {
-        admission::refuses(&self.state, &self.desk.books.tree, queue, namespace)
+        admission::refuses(&self.state, &self.desk, queue, namespace)
     }
 
     /// Whether quota, or fairness, gives a waiting job the right to take from work of another queue.

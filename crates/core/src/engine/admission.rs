@@ -2,12 +2,15 @@
 //! Work that runs already stays when a namespace or a queue changes.
 
 use crate::names::{Namespace, QueueName};
-use crate::quota::Tree;
 use crate::state::State;
 
+use super::desk::Desk;
+
 /// Why work of a namespace may not be submitted to a queue; `None`: it may.
-pub(super) fn refuses(state: &State, tree: &Tree, queue: &QueueName, namespace: &Namespace) -> Option<String> {
-    let mut path = tree.path(tree.node(queue)?).filter_map(|node| tree.queue(node)).map(|queue| &queue.name);
+pub(super) fn refuses(state: &State, desk: &Desk, queue: &QueueName, namespace: &Namespace) -> Option<String> {
+    let tree = &desk.books.tree;
+    let node = tree.node(queue).filter(|node| desk.rules.selects_namespaces(*node))?;
+    let mut path = tree.path(node).filter_map(|node| tree.queue(node)).map(|queue| &queue.name);
     path.find_map(|name| {
         let selector = state.queues.get(name)?.namespaces.as_ref()?;
         let Some(labels) = state.namespaces.get(namespace) else {

@@ -12,6 +12,7 @@ use crate::state::{End, Job, JobSpec, MOST_LABELS, MOST_NAMESPACES, Model, Model
 
 use super::desk::{Desk, given_up};
 use super::predict;
+use super::rules::Rules;
 
 /// First pause after a failure; it doubles with each more.
 const BACKOFF_MS: u64 = 1_000;
@@ -210,6 +211,7 @@ impl Facts<'_> {
 
     fn queues_changed(&mut self) {
         self.desk.books.set_queues(self.state);
+        self.desk.rules = Rules::of(self.state, &self.desk.books.tree);
         self.desk.books.enter_usage(self.state);
         self.desk.relink();
         self.desk.outlook.changed();

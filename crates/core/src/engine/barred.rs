@@ -13,7 +13,7 @@ impl Round<'_> {
     /// Why a job is not even tried, as far as is known.
     pub(super) fn shut_out(&self, ix: u32) -> Option<Block> {
         let spec = &self.state.jobs.at(ix)?.spec;
-        let refused = admission::refuses(self.state, &self.desk.books.tree, &spec.queue, &spec.namespace);
+        let refused = admission::refuses(self.state, self.desk, &spec.queue, &spec.namespace);
         let never = || impossible::malformed(spec).or_else(|| self.desk.known_impossible(self.desk.kind_of(ix)?).cloned());
         refused.map(Block::Namespace).or_else(|| never().map(Block::Impossible))
     }

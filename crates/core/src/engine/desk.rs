@@ -20,6 +20,7 @@ use super::fairness::Fair;
 use super::gang::Refusal;
 use super::impossible::{Impossible, Outlook};
 use super::predict;
+use super::rules::Rules;
 use super::wakes::{Facts, Wakes};
 
 /// Why a kind of job was not let in.
@@ -108,6 +109,8 @@ struct Listed {
 pub(super) struct Desk {
     pub books: Books,
     pub queues: Vec<Lists>,
+    /// What queues say beside their quotas.
+    pub rules: Rules,
     queue_ids: BTreeMap<QueueName, u32>,
     listed: Vec<Option<Listed>>,
     kinds: BTreeMap<Arc<JobSpec>, u32>,
@@ -150,7 +153,9 @@ impl Desk {
     /// The desk of a state, from nothing.
     pub fn of(state: &State) -> Self {
         let consolidates = state.policy.consolidate;
-        let mut desk = Self { books: Books::of(state), consolidates, ..Self::default() };
+        let books = Books::of(state);
+        let rules = Rules::of(state, &books.tree);
+        let mut desk = Self { books, rules, consolidates, ..Self::default() };
         desk.wakes.mark_all();
         for (ix, _, _) in state.jobs.slots() {
             desk.list(state, ix);
@@ -522,7 +527,7 @@ impl Desk {
         let mut shares = Share::default();
         let Some(node) = self.queues.get(queue as usize).and_then(|lists| lists.node) else { return shares };
         let level = |node: NodeIx| {
-            let over = predict::is_over_budget(state, tree, node);
+            let over = predict::is_over_budget(state, self, node);
             let borrows = (0..tree.resources()).any(|resource| tree.borrowing(node, resource));
             let ratio = |resource: u16, all: i64| tree.usage(node, resource).saturating_mul(1_000_000) / all.max(1);
             let most = ratio(GPU, capacity[0]).max(ratio(CPU, capacity[1])).max(ratio(MEMORY, capacity[2]));
@@ -599,6 +604,9 @@ impl Desk {
         }
         let holders =
             |desk: &Self| -> BTreeSet<u32> { desk.queues.iter().flat_map(|lists| lists.holders.iter().copied()).collect() };
+        if self.rules != fresh.rules {
+            return Err(format!("rules of queues: kept {:?}, should be {:?}", self.rules, fresh.rules));
+        }
         if holders(self) != holders(&fresh) || self.resuming != fresh.resuming || self.timers != fresh.timers {
             return Err("holders, resuming jobs or timers differ".to_owned());
         }

@@ -8,6 +8,7 @@
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use crate::books::Amounts;
 use crate::claim;
@@ -18,7 +19,6 @@ use crate::time::At;
 
 use super::desk::Lists;
 use super::gang::Gang;
-use super::precedence;
 use super::rights::{self, Right};
 use super::round::{Round, firm, loosen_replica, shift_from};
 
@@ -29,7 +29,7 @@ pub(super) struct Want {
     /// The job's slot; absent for a model.
     pub job: Option<u32>,
     pub queue: NodeIx,
-    pub spec: JobSpec,
+    pub spec: Arc<JobSpec>,
 }
 
 impl Want {
@@ -306,9 +306,10 @@ impl Round<'_> {
         let mut units: Vec<Unit> = self.desk.surplus.iter().filter_map(|ix| self.unit_of_surplus(want, *ix)).collect();
         let mut later: Option<At> = None;
         let due = want.job.is_some_and(|by| self.is_reserved(by));
+        let others = self.desk.fair.is_some() || rights::is_owed(&self.desk.books, want.queue, &need);
         for lists in &self.desk.queues {
             let Some(node) = lists.node else { continue };
-            let across = if node == want.queue { None } else { self.across(want.queue, node, &need) };
+            let across = if node == want.queue || !others { None } else { self.across(want.queue, node, &need) };
             // Most queues owe nothing: their jobs are not looked at one by one.
             if !due && across.is_none() && (node != want.queue || !self.may_give_inside(want, lists)) {
                 continue;
@@ -345,10 +346,8 @@ impl Round<'_> {
                 None => self.desk.model_retry = Some(self.desk.model_retry.map_or(at, |known| known.min(at))),
             }
         }
-        let tree = &self.desk.books.tree;
-        units.sort_by_cached_key(|unit| {
-            (unit.rank.0.min(SHRINK), precedence::of_victim(self.state, tree, want, unit.right), unit.rank, unit.give)
-        });
+        let rules = &self.desk.rules;
+        units.sort_by_cached_key(|unit| (unit.rank.0.min(SHRINK), rules.of_victim(want, unit.right), unit.rank, unit.give));
         units.truncate(MAX_UNITS);
         units
     }

@@ -4,6 +4,7 @@
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
+use std::sync::Arc;
 
 use crate::names::{JobName, QueueName};
 use crate::plan::{ActionKind, Claimant, Reason};
@@ -13,8 +14,8 @@ use crate::time::At;
 use super::desk::{Block, Share, Turn};
 use super::displace::{Denied, Want};
 use super::gang::Refusal;
-use super::precedence::{self, Precedence};
 use super::round::Round;
+use super::rules::Precedence;
 use super::{elastic, predict, round};
 
 /// A gang that was chosen in this round. Its seats are kept in its own state.
@@ -115,13 +116,13 @@ fn standing(round: &mut Round, queue: u32, turn: Turn, kind: u32) -> Standing {
     let share = round.desk.share(round.state, queue);
     let node = round.desk.queues.get(queue as usize).and_then(|lists| lists.node);
     let (books, need) = (&round.desk.books, round.desk.need(kind));
-    let over = |node| predict::is_over_budget(round.state, &books.tree, node);
+    let over = |node| predict::is_over_budget(round.state, round.desk, node);
     let own = node.is_some_and(|node| books.fits_own(node, need).is_ok() && !over(node));
     // Turns of one queue are not those of another: a date here, a claim there.
     let age = round.state.jobs.at(turn.2).map_or(0, |job| job.submitted.0);
     // What is guaranteed does not depend on a queue's own priority; what nobody has a quota of is not guaranteed.
     let guaranteed = own && need.iter().any(|(resource, _)| books.counts(*resource));
-    let precedence = node.filter(|_| !guaranteed).map(|node| precedence::of(round.state, &books.tree, node));
+    let precedence = node.filter(|_| !guaranteed).map(|node| round.desk.rules.precedence(node));
     (!own, Reverse(precedence.unwrap_or_default()), turn.0, share, age, turn.2)
 }
 
@@ -272,7 +273,9 @@ impl Round<'_> {
         }
         let node = self.desk.books.tree.node(queue).filter(|_| self.state.queues.contains_key(queue));
         let node = node.ok_or_else(|| missing(format!("queue {queue} does not exist")))?;
-        Ok(Want { by: Claimant::Job(name.clone()), job: Some(ix), queue: node, spec: job.spec.clone() })
+        let kind = self.desk.kind_of(ix).and_then(|kind| self.desk.spec(kind));
+        let spec = kind.unwrap_or_else(|| Arc::new(job.spec.clone()));
+        Ok(Want { by: Claimant::Job(name.clone()), job: Some(ix), queue: node, spec })
     }
 
     /// Places the minimum of a job: on what is free, before reservations, or by taking from others. All or nothing.
@@ -324,7 +327,7 @@ impl Round<'_> {
         }
         // Who was displaced at this very moment does not displace others: nobody goes in a circle.
         let displaced = self.state.jobs.at(ix).is_some_and(|job| job.disruptions.last() == Some(&self.state.now));
-        if predict::is_over_budget(self.state, &self.desk.books.tree, want.queue) {
+        if predict::is_over_budget(self.state, self.desk, want.queue) {
             return Err(refusal);
         }
         if displaced {

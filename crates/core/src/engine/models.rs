@@ -2,6 +2,7 @@
 //! its device.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use crate::ask::Ask;
 use crate::names::{ModelName, ReplicaId};
@@ -146,7 +147,7 @@ fn place(round: &mut Round, name: &ModelName) {
         return;
     }
     let ask = model.ask(now, policy);
-    let refused = admission::refuses(round.state, &round.desk.books.tree, &model.spec.queue, &model.spec.namespace);
+    let refused = admission::refuses(round.state, round.desk, &model.spec.queue, &model.spec.namespace);
     if refused.is_some() || ask.affinity.check().is_err() {
         return;
     }
@@ -178,7 +179,7 @@ fn place(round: &mut Round, name: &ModelName) {
 fn seat_for(round: &mut Round, name: &ModelName, model: &Model, ask: &Ask, needed: bool) -> Option<Seat> {
     let queue = round.desk.books.tree.node(&model.spec.queue)?;
     let spec = JobSpec { priority: model.spec.priority, ..JobSpec::workers(model.spec.queue.clone(), 1, 1, ask.clone()) };
-    let want = Want { by: Claimant::Model(name.clone()), job: None, queue, spec };
+    let want = Want { by: Claimant::Model(name.clone()), job: None, queue, spec: Arc::new(spec) };
     let allowed = round.desk.books.quota_allows(want.gang()).is_ok();
     if allowed && let Ok(seats) = round.desk.books.place_gang(want.gang()) {
         return seats.first().copied();

@@ -58,7 +58,11 @@ impl State {
 }
 
 /// Whether a queue, or one above it, has used more than its budget: it waits for others, and takes from nobody.
-pub(super) fn is_over_budget(state: &State, tree: &Tree, node: NodeIx) -> bool {
+pub(super) fn is_over_budget(state: &State, desk: &Desk, node: NodeIx) -> bool {
+    if !desk.rules.has_budget(node) {
+        return false;
+    }
+    let tree = &desk.books.tree;
     let spent = |name: &QueueName| {
         let budget = state.queues.get(name).and_then(|queue| queue.budget_ms);
         budget.is_some_and(|budget| state.usage.decayed_ms.get(name).copied().unwrap_or(0) > budget)
@@ -69,11 +73,8 @@ pub(super) fn is_over_budget(state: &State, tree: &Tree, node: NodeIx) -> bool {
 /// When a queue in which somebody waits may be within its budget again: the past fades in steps. Whether it is over it now does
 /// not matter, since that comes with time alone.
 pub(super) fn next_within_budget(state: &State, desk: &Desk) -> Option<At> {
-    let tree = &desk.books.tree;
-    let has_budget = |name: &QueueName| state.queues.get(name).is_some_and(|queue| queue.budget_ms.is_some());
-    let counted = |node: NodeIx| tree.path(node).filter_map(|node| tree.queue(node)).any(|queue| has_budget(&queue.name));
-    let waits = state.queues.values().any(|queue| queue.budget_ms.is_some())
-        && desk.queues.iter().any(|lists| !lists.waiting.is_empty() && lists.node.is_some_and(counted));
+    let counted = |node: NodeIx| desk.rules.has_budget(node);
+    let waits = desk.queues.iter().any(|lists| !lists.waiting.is_empty() && lists.node.is_some_and(counted));
     waits.then(|| state.next_fade())
 }
 

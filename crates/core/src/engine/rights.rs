@@ -46,6 +46,23 @@ pub(super) fn sides(tree: &Tree, claimant: NodeIx, victim: NodeIx) -> Option<(No
     Some((below(claimant, common)?, below(victim, common)?))
 }
 
+/// Whether there may be a queue from which `claimant` may take: some side of it stays within what is guaranteed to it.
+pub(super) fn is_owed(books: &Books, claimant: NodeIx, need: &[(ResourceIx, i64)]) -> bool {
+    let sides = books.tree.path(claimant).filter(|node| *node != books.tree.root());
+    sides
+        .into_iter()
+        .any(|side| stays_within(books, side, need) && need.iter().any(|(resource, _)| books.is_shared(side, *resource)))
+}
+
+/// Whether a side with so much more stays within what is guaranteed to it, of what its siblings or itself were given any of.
+fn stays_within(books: &Books, side: NodeIx, need: &[(ResourceIx, i64)]) -> bool {
+    let tree = &books.tree;
+    need.iter().all(|(resource, amount)| {
+        tree.usage(side, *resource).saturating_add(*amount) <= tree.guaranteed(side, *resource)
+            || !books.is_shared(side, *resource)
+    })
+}
+
 /// Whether `claimant` may take from some work of queue `victim`, which is another one.
 pub(super) fn across(books: &Books, claimant: NodeIx, victim: NodeIx, need: &[(ResourceIx, i64)]) -> Option<Right> {
     let tree = &books.tree;
@@ -55,15 +72,11 @@ pub(super) fn across(books: &Books, claimant: NodeIx, victim: NodeIx, need: &[(R
         return None;
     }
     let (mine, theirs) = sides(tree, claimant, victim)?;
-    let owed = need.iter().all(|(resource, amount)| {
-        tree.usage(mine, *resource).saturating_add(*amount) <= tree.guaranteed(mine, *resource)
-            || !books.is_shared(theirs, *resource)
-    });
     // Of what nobody was given quota, nobody has more than is theirs.
     let over = need.iter().any(|(resource, _)| {
         books.is_shared(theirs, *resource) && upto(books, victim, theirs).all(|node| lends(node, *resource))
     });
-    (owed && over).then_some(Right::Quota { queue: victim, side: theirs })
+    (stays_within(books, mine, need) && over).then_some(Right::Quota { queue: victim, side: theirs })
 }
 
 /// A queue and those above it, up to `side`.
