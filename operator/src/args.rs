@@ -25,6 +25,9 @@ pub struct Args {
     /// How long another operator waits after the leader's last sign of life, in seconds.
     #[arg(long, env = "TIDEGATE_OPERATOR_LEASE_SECONDS", default_value_t = 15, value_name = "SECONDS")]
     pub lease_seconds: u64,
+    /// Under what URL workers reach this operator, to report their progress: its service, say. Absent: they are told of none.
+    #[arg(long, env = "TIDEGATE_OPERATOR_PROGRESS_URL", value_name = "URL")]
+    pub progress_url: Option<String>,
     /// By what name this process holds the lease, for people: its pod's name, say. A number is added.
     #[arg(long, env = "TIDEGATE_OPERATOR_IDENTITY", default_value = "operator", value_name = "NAME")]
     pub identity: String,
@@ -48,12 +51,13 @@ pub struct Settings {
     pub listen: SocketAddr,
     pub mode: Mode,
     pub lease: lease::Settings,
+    pub progress_url: Option<String>,
 }
 
 impl Args {
     /// Checks what clap cannot. `unique` is what no other process has.
     pub fn validate(self, unique: &str) -> Result<Settings, Error> {
-        let Self { listen, mode, lease_namespace, lease_name, lease_seconds, identity } = self;
+        let Self { listen, mode, lease_namespace, lease_name, lease_seconds, progress_url, identity } = self;
         if !LEASE_SECONDS.contains(&lease_seconds) {
             let (least, most) = (LEASE_SECONDS.start(), LEASE_SECONDS.end());
             return Err(Error::Usage(format!("--lease-seconds {lease_seconds}: give a number from {least} to {most}")));
@@ -63,13 +67,16 @@ impl Args {
                 return Err(Error::Usage(format!("{flag}: is empty; give a name")));
             }
         }
+        if let Some(url) = progress_url.as_ref().filter(|url| !url.starts_with("http://") && !url.starts_with("https://")) {
+            return Err(Error::Usage(format!("--progress-url {url}: give a URL that begins with http:// or https://")));
+        }
         let lease = lease::Settings {
             namespace: lease_namespace,
             name: lease_name,
             identity: format!("{identity}_{unique}"),
             ttl: Duration::from_secs(lease_seconds),
         };
-        Ok(Settings { listen, mode, lease })
+        Ok(Settings { listen, mode, lease, progress_url })
     }
 }
 
@@ -100,6 +107,7 @@ mod tests {
     fn bad_flags_are_named_with_the_remedy() {
         assert!(told(&["--lease-seconds", "2"]).unwrap_err().contains("from 8 to 600"));
         assert!(told(&["--lease-name", ""]).unwrap_err().contains("--lease-name"));
+        assert!(told(&["--progress-url", "operator:8080"]).unwrap_err().contains("http://"));
         assert!(told(&["--mode", "dream"]).unwrap_err().contains("observe"));
     }
 }

@@ -6,6 +6,8 @@ pub mod pod;
 mod quantity;
 mod requests;
 mod selection;
+pub mod training;
 
 pub use node::NodeFacts;
 pub use pod::{Gang, PodFacts, PodKey, PodPhase};
+pub use training::TrainingFacts;

@@ -4,18 +4,22 @@ mod auth;
 
 use std::sync::Arc;
 
-use axum::extract::{Query, Request, State};
+use axum::extract::{Path, Query, Request, State};
 use axum::http::{StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
-use axum::{Json, Router, routing::get};
+use axum::routing::{get, post};
+use axum::{Json, Router};
 use kube::Client;
 use prometheus::Registry;
 use serde::Deserialize;
 use serde_json::json;
+use tidegate_api::contract::{self, Told};
 use tidegate_runtime::admin::{self, Readiness};
 use tokio::sync::{mpsc, oneshot};
 
+use crate::facts::PodKey;
+use crate::index::{Refused, Report};
 use crate::world::{Ask, Planned};
 
 /// Everything that is served. `asks` leads to the world, if this process has one by now.
@@ -24,9 +28,11 @@ pub fn routes(registry: Registry, readiness: Readiness, client: Client, asks: mp
         .route("/snapshot", get(snapshot))
         .route("/plans", get(plans))
         .route("/explain", get(explain))
-        .with_state(asks)
+        .with_state(asks.clone())
         .layer(middleware::from_fn_with_state(Arc::new(auth::Gate::new(client)), guard));
-    admin::routes(registry, readiness).merge(asking)
+    // Workers have a token of their own.
+    let reporting = Router::new().route("/progress/{namespace}/{job}/{attempt}", post(progress)).with_state(asks);
+    admin::routes(registry, readiness).merge(asking).merge(reporting)
 }
 
 async fn guard(State(gate): State<Arc<auth::Gate>>, request: Request, next: Next) -> Response {
@@ -76,4 +82,38 @@ async fn explain(State(asks): State<mpsc::Sender<Ask>>, Query(query): Query<Expl
             .into_response(),
         Err(response) => response,
     }
+}
+
+#[derive(Deserialize)]
+struct Token {
+    #[serde(default)]
+    token: String,
+}
+
+/// `docs/training-contract.md` says what workers make of the answers.
+async fn progress(
+    State(asks): State<mpsc::Sender<Ask>>,
+    Path((namespace, job, attempt)): Path<(String, String, u32)>,
+    Query(Token { token }): Query<Token>,
+    body: String,
+) -> Response {
+    let lines = match contract::parse_progress(&body) {
+        Ok(lines) => lines,
+        Err(problem) => return (StatusCode::BAD_REQUEST, format!("{problem}\n")).into_response(),
+    };
+    let report = Report { job: PodKey::new(&namespace, &job), attempt, token, lines };
+    let refused = match ask(&asks, |to| Ask::Progress(report, to)).await {
+        Ok(Ok(Some(choice))) => return Json(Told { choice }).into_response(),
+        Ok(Ok(None)) => return StatusCode::NO_CONTENT.into_response(),
+        Ok(Err(refused)) => refused,
+        Err(response) => return response,
+    };
+    let (status, why) = match refused {
+        Refused::Unknown => (StatusCode::NOT_FOUND, format!("there is no training job {namespace}/{job}")),
+        Refused::Token => (StatusCode::FORBIDDEN, "the token is not this job's; use TIDEGATE_PROGRESS_URL as it is".to_owned()),
+        Refused::Stale => {
+            (StatusCode::CONFLICT, format!("attempt {attempt} of {namespace}/{job} is over; this process should end"))
+        }
+    };
+    (status, format!("{why}\n")).into_response()
 }

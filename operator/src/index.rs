@@ -14,6 +14,7 @@
 mod carry;
 mod nodes;
 mod settle;
+mod training;
 mod unit;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -24,6 +25,8 @@ use tidegate_core::{Engine, Event};
 use crate::facts::{NodeFacts, PodFacts, PodKey};
 pub use carry::{Failure, Write};
 use nodes::Nodes;
+use training::Training;
+pub use training::{Refused, Report};
 use unit::{Unit, UnitId};
 
 /// An object was seen, or is gone.
@@ -51,11 +54,23 @@ pub struct Index {
     jobs: BTreeMap<JobName, UnitId>,
     /// Whose waiting pods are to be told why, round and round.
     to_tell: BTreeSet<UnitId>,
+    trainings: BTreeMap<PodKey, Training>,
+    /// Training jobs whose status may read otherwise now.
+    status_due: BTreeSet<PodKey>,
+    /// Every kind was listed.
+    begun: bool,
+    /// Where workers post their progress; absent: nowhere.
+    progress_url: Option<String>,
     /// Writes that came of what was seen: of a unit that is being stopped.
     writes: Vec<Write>,
 }
 
 impl Index {
+    /// An empty one, whose training jobs post their progress there.
+    pub fn new(progress_url: Option<String>) -> Self {
+        Self { progress_url, ..Self::default() }
+    }
+
     /// A node, or that it is gone.
     pub fn node(&mut self, change: Change<NodeFacts, String>, engine: &Engine) -> Vec<Event> {
         match change {
@@ -65,16 +80,16 @@ impl Index {
     }
 
     /// A pod, or that it is gone.
-    pub fn pod(&mut self, change: Change<PodFacts, PodKey>, engine: &Engine) -> Vec<Event> {
+    pub fn pod(&mut self, change: Change<PodFacts, PodKey>) -> Vec<Event> {
         match change {
             Change::Is(facts) => {
                 // Deleted and made again under the same name between two looks.
                 let replaced = self.pods.get(&facts.key).is_some_and(|known| known.facts.uid != facts.uid);
-                let mut events = if replaced { self.forget(&facts.key.clone(), engine) } else { Vec::new() };
-                events.extend(self.know(facts, engine));
+                let mut events = if replaced { self.forget(&facts.key.clone()) } else { Vec::new() };
+                events.extend(self.know(facts));
                 events
             }
-            Change::Gone(key) => self.forget(&key, engine),
+            Change::Gone(key) => self.forget(&key),
         }
     }
 
@@ -104,7 +119,7 @@ impl Index {
         }
     }
 
-    fn know(&mut self, facts: PodFacts, engine: &Engine) -> Vec<Event> {
+    fn know(&mut self, facts: PodFacts) -> Vec<Event> {
         let key = facts.key.clone();
         let known = self.pods.remove(&key);
         let was = known.as_ref().and_then(|known| known.unit.clone());
@@ -115,22 +130,35 @@ impl Index {
         let unit = unit.or_else(|| UnitId::of(&facts).filter(|_| !facts.phase.is_over()));
         let has_problem = facts.ours.as_ref().is_some_and(|ours| ours.problem.is_some()) && facts.node.is_none();
         self.to_tell.extend(unit.clone().filter(|_| has_problem));
-        self.pods.insert(key.clone(), Entry { facts, unit: unit.clone(), told });
+        let worker = facts.worker.clone().filter(|_| unit.is_none());
+        self.pods.insert(key.clone(), Entry { facts, unit: None, told });
         if let Some(id) = unit {
-            self.units.entry(id.clone()).or_insert_with(|| Unit::new(&id)).members.insert(key);
-            events.extend(self.settle(&id, engine));
+            events.extend(self.enter(&key, id));
+        } else if let Some(of) = worker {
+            events.extend(self.worker_seen(&key, &of));
         }
         events
     }
 
-    fn forget(&mut self, key: &PodKey, engine: &Engine) -> Vec<Event> {
+    /// The pod is one of a unit.
+    fn enter(&mut self, key: &PodKey, id: UnitId) -> Vec<Event> {
+        if let Some(entry) = self.pods.get_mut(key) {
+            entry.unit = Some(id.clone());
+        }
+        self.units.entry(id.clone()).or_insert_with(|| Unit::new(&id)).members.insert(key.clone());
+        self.settle(&id)
+    }
+
+    fn forget(&mut self, key: &PodKey) -> Vec<Event> {
         let Some(entry) = self.pods.remove(key) else { return Vec::new() };
         let mut events = self.nodes.count(Some(&entry.facts), None);
         if let Some(id) = entry.unit {
             if let Some(unit) = self.units.get_mut(&id) {
                 unit.members.remove(key);
             }
-            events.extend(self.settle(&id, engine));
+            events.extend(self.settle(&id));
+        } else if let Some(of) = &entry.facts.worker {
+            events.extend(self.worker_gone(key, of));
         }
         events
     }

@@ -64,7 +64,7 @@ pub async fn run(args: Args, shutdown: CancellationToken) -> Result<(), Error> {
     let done = match settings.mode {
         Mode::Observe => {
             let fence = lease::Fence::default();
-            live(&client, settings.mode, fence, &metrics, &mut asks, &shutdown).await;
+            live(&client, &settings, fence, &metrics, &mut asks, &shutdown).await;
             Ok(())
         }
         Mode::Act => lead(&client, &settings, &metrics, &mut asks, &shutdown).await,
@@ -95,7 +95,7 @@ async fn lead(
     metrics.leads.set(1);
     let acting = shutdown.child_token();
     let fence = contender.fence.clone();
-    let world = live(client, settings.mode, fence, metrics, asks, &acting);
+    let world = live(client, settings, fence, metrics, asks, &acting);
     let mut world = std::pin::pin!(world);
     let lost = tokio::select! {
         () = &mut world => None,
@@ -114,7 +114,7 @@ async fn lead(
 /// Watches and runs the world until `shutdown`.
 async fn live(
     client: &Client,
-    mode: Mode,
+    settings: &Settings,
     fence: lease::Fence,
     metrics: &Metrics,
     asks: &mut mpsc::Receiver<Ask>,
@@ -125,7 +125,7 @@ async fn live(
     watch::start(client, &to, metrics, &watches, &quit);
     drop(to);
     let writer = Writer::new(client.clone(), fence, metrics.clone());
-    World::new(mode, writer, metrics.clone()).run(&mut seen, asks, shutdown).await;
+    World::new(settings.mode, settings.progress_url.clone(), writer, metrics.clone()).run(&mut seen, asks, shutdown).await;
     quit.cancel();
     watches.close();
     watches.wait().await;

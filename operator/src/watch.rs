@@ -14,13 +14,13 @@ use kube::runtime::WatchStreamExt;
 use kube::runtime::watcher::{self, watcher};
 use kube::{Client, Resource, ResourceExt};
 use serde::de::DeserializeOwned;
-use tidegate_api::kinds::{Pool, PoolSpec, Queue, QueueSpec};
+use tidegate_api::kinds::{Pool, PoolSpec, Queue, QueueSpec, TrainingJob};
 use tidegate_core::labels::Labels;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::facts::{NodeFacts, PodFacts, PodKey};
+use crate::facts::{NodeFacts, PodFacts, PodKey, TrainingFacts};
 use crate::metrics::Metrics;
 
 /// What is watched, in the order in which the first lists are told: what others rest on comes first.
@@ -30,11 +30,12 @@ pub enum Kind {
     Queue,
     Namespace,
     Node,
+    TrainingJob,
     Pod,
 }
 
 impl Kind {
-    pub const ALL: [Self; 5] = [Self::Pool, Self::Queue, Self::Namespace, Self::Node, Self::Pod];
+    pub const ALL: [Self; 6] = [Self::Pool, Self::Queue, Self::Namespace, Self::Node, Self::TrainingJob, Self::Pod];
 
     /// Bounded word for metrics.
     pub fn word(self) -> &'static str {
@@ -43,6 +44,7 @@ impl Kind {
             Self::Queue => "queue",
             Self::Namespace => "namespace",
             Self::Node => "node",
+            Self::TrainingJob => "training_job",
             Self::Pod => "pod",
         }
     }
@@ -56,6 +58,7 @@ pub enum Object {
     Queue(String, Result<QueueSpec, String>),
     Namespace(String, Labels),
     Node(NodeFacts),
+    Training(Box<TrainingFacts>),
     Pod(Box<PodFacts>),
 }
 
@@ -83,11 +86,16 @@ pub fn start(client: &Client, to: &mpsc::Sender<Seen>, metrics: &Metrics, tasks:
         Object::Namespace(object.name_any(), object.metadata.labels.unwrap_or_default())
     });
     let nodes = watch.clone().run(Api::<Node>::all(all.clone()), Kind::Node, |object: Node| Object::Node(NodeFacts::of(&object)));
+    let trainings =
+        watch.clone().run(ours(ApiResource::erase::<TrainingJob>(&())), Kind::TrainingJob, |object: DynamicObject| {
+            Object::Training(Box::new(TrainingFacts::of(&object)))
+        });
     let pods = watch.run(Api::<Pod>::all(all), Kind::Pod, |object: Pod| Object::Pod(Box::new(PodFacts::of(&object))));
     tasks.spawn(quit.clone().run_until_cancelled_owned(pools));
     tasks.spawn(quit.clone().run_until_cancelled_owned(queues));
     tasks.spawn(quit.clone().run_until_cancelled_owned(namespaces));
     tasks.spawn(quit.clone().run_until_cancelled_owned(nodes));
+    tasks.spawn(quit.clone().run_until_cancelled_owned(trainings));
     tasks.spawn(quit.run_until_cancelled_owned(pods));
 }
 

@@ -9,6 +9,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use k8s_openapi::jiff::Timestamp;
 use tidegate_api::convert;
 use tidegate_core::names::{Namespace, QueueName};
 use tidegate_core::plan::Action;
@@ -68,11 +69,11 @@ fn now() -> At {
 }
 
 impl World {
-    pub fn new(mode: Mode, writer: Writer, metrics: Metrics) -> Self {
+    pub fn new(mode: Mode, progress_url: Option<String>, writer: Writer, metrics: Metrics) -> Self {
         Self {
             mode,
             engine: Engine::default(),
-            index: Index::default(),
+            index: Index::new(progress_url),
             writer,
             metrics,
             missing: Kind::ALL.into(),
@@ -132,6 +133,9 @@ impl World {
             for news in early {
                 self.take_in(news);
             }
+            let events = self.index.begin();
+            self.tell(events);
+            self.write_all();
             self.metrics.synced.set(1);
             tracing::info!(counts = ?self.index.counts(), nodes = self.engine.state().nodes.len(), "every kind was listed");
         }
@@ -147,9 +151,7 @@ impl World {
                 }
             }
         }
-        for write in self.index.take_writes() {
-            self.write(write);
-        }
+        self.write_all();
     }
 
     fn object(&mut self, object: Object) {
@@ -175,7 +177,8 @@ impl World {
                 vec![Event::NamespaceSeen { name: Namespace(name), labels }]
             }
             Object::Node(facts) => self.index.node(Change::Is(facts), &self.engine),
-            Object::Pod(facts) => self.index.pod(Change::Is(*facts), &self.engine),
+            Object::Training(facts) => self.index.training(Change::Is(*facts)),
+            Object::Pod(facts) => self.index.pod(Change::Is(*facts)),
         };
         self.tell(events);
     }
@@ -195,7 +198,8 @@ impl World {
                 vec![Event::NamespaceGone(Namespace::from(key))]
             }
             Kind::Node => self.index.node(Change::Gone(key.to_owned()), &self.engine),
-            Kind::Pod => self.index.pod(Change::Gone(PodKey(key.into())), &self.engine),
+            Kind::TrainingJob => self.index.training(Change::Gone(PodKey(key.into()))),
+            Kind::Pod => self.index.pod(Change::Gone(PodKey(key.into()))),
         };
         self.tell(events);
     }
@@ -207,6 +211,7 @@ impl World {
             Kind::Queue => self.queues.iter().cloned().collect(),
             Kind::Namespace => self.namespaces.iter().cloned().collect(),
             Kind::Node => self.index.node_names().map(str::to_owned).collect(),
+            Kind::TrainingJob => self.index.training_keys().map(ToString::to_string).collect(),
             Kind::Pod => self.index.pod_keys().map(ToString::to_string).collect(),
         }
     }
@@ -217,8 +222,12 @@ impl World {
     }
 
     fn written(&mut self, (write, result): &Written) {
-        let events = self.index.written(write, result.clone(), &self.engine);
+        let events = self.index.written(write, result.clone());
         self.tell(events);
+        self.write_all();
+    }
+
+    fn write_all(&mut self) {
         for write in self.index.take_writes() {
             self.write(write);
         }
@@ -249,6 +258,10 @@ impl World {
                 break;
             }
         }
+        let now = Timestamp::now().to_string();
+        for write in self.index.statuses(&self.engine, &now) {
+            self.write(write);
+        }
     }
 
     /// What would be done now, on a copy: the engine itself hears of what happens alone.
@@ -272,9 +285,7 @@ impl World {
             any = true;
             let events = self.index.perform(&action, now());
             self.tell(events);
-            for write in self.index.take_writes() {
-                self.write(write);
-            }
+            self.write_all();
         }
         any
     }
@@ -312,6 +323,7 @@ fn kind_of(news: &Seen) -> Kind {
         Seen::Is(Object::Queue(..)) => Kind::Queue,
         Seen::Is(Object::Namespace(..)) => Kind::Namespace,
         Seen::Is(Object::Node(_)) => Kind::Node,
+        Seen::Is(Object::Training(_)) => Kind::TrainingJob,
         Seen::Is(Object::Pod(_)) => Kind::Pod,
         Seen::Gone(kind, _) | Seen::Listed(kind, _) => *kind,
     }

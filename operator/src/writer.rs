@@ -3,11 +3,12 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::core::v1::{Pod, Service};
 use k8s_openapi::jiff::Timestamp;
 use kube::Client;
 use kube::api::{Api, DeleteParams, EvictParams, Patch, PatchParams, PostParams, Preconditions};
 use serde_json::{Value, json};
+use tidegate_api::kinds::TrainingJob;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
@@ -44,10 +45,8 @@ impl Writer {
 
     /// Queues a write.
     pub fn push(&mut self, write: Write) {
-        match write {
-            Write::Refuse { .. } => self.later.push_back(write),
-            Write::Bind { .. } | Write::Evict { .. } => self.urgent.push_back(write),
-        }
+        let queue = if write.informs() { &mut self.later } else { &mut self.urgent };
+        queue.push_back(write);
         self.fill();
     }
 
@@ -87,14 +86,13 @@ impl Writer {
 
 /// Tries until there is an answer that stands.
 async fn insist(client: Client, fence: Fence, metrics: Metrics, write: Write) -> Written {
-    let pods: Api<Pod> = Api::namespaced(client, write.pod().namespace());
     let mut pause = FIRST_PAUSE;
     loop {
         if !fence.allows() {
             sleep(FENCED_PAUSE).await;
             continue;
         }
-        let answer = timeout(REQUEST_WITHIN, carry_out(&pods, &write)).await;
+        let answer = timeout(REQUEST_WITHIN, carry_out(&client, &write)).await;
         match answer.map_err(|_| None).and_then(|answer| answer.map_err(Some)) {
             Ok(()) => {
                 metrics.wrote(&write, "done");
@@ -103,12 +101,12 @@ async fn insist(client: Client, fence: Fence, metrics: Metrics, write: Write) ->
             Err(error) => {
                 if let Some(failure) = error.as_ref().and_then(lasting) {
                     metrics.wrote(&write, word(&failure));
-                    tracing::info!(write = write.word(), pod = %write.pod(), ?failure, "not done");
+                    tracing::info!(write = write.word(), object = %write.subject(), ?failure, "not done");
                     return (write, Err(failure));
                 }
                 metrics.wrote(&write, "again");
                 let error = error.map_or_else(|| "no answer".to_owned(), |error| error.to_string());
-                tracing::debug!(write = write.word(), pod = %write.pod(), error, "trying again");
+                tracing::debug!(write = write.word(), object = %write.subject(), error, "trying again");
             }
         }
         sleep(pause).await;
@@ -137,8 +135,33 @@ fn lasting(error: &kube::Error) -> Option<Failure> {
     }
 }
 
-async fn carry_out(pods: &Api<Pod>, write: &Write) -> Result<(), kube::Error> {
+/// What a request that was sent twice made is there: its name is its own.
+fn made<T>(answer: Result<T, kube::Error>) -> Result<(), kube::Error> {
+    match answer {
+        Err(kube::Error::Api(status)) if status.code == 409 && status.reason == "AlreadyExists" => Ok(()),
+        answer => answer.map(drop),
+    }
+}
+
+async fn carry_out(client: &Client, write: &Write) -> Result<(), kube::Error> {
+    let namespace = write.subject().namespace();
+    let pods: Api<Pod> = Api::namespaced(client.clone(), namespace);
     match write {
+        Write::MakePod { manifest, .. } => made(pods.create(&PostParams::default(), manifest).await),
+        Write::MakeService { manifest, .. } => {
+            made(Api::<Service>::namespaced(client.clone(), namespace).create(&PostParams::default(), manifest).await)
+        }
+        Write::EndPod { pod, uid, now } => {
+            let preconditions = uid.clone().map(|uid| Preconditions { uid: Some(uid), resource_version: None });
+            let grace_period_seconds = now.then_some(0);
+            let delete = DeleteParams { grace_period_seconds, preconditions, ..DeleteParams::default() };
+            pods.delete(pod.name(), &delete).await.map(drop)
+        }
+        Write::Status { job, uid, status } => {
+            let jobs: Api<TrainingJob> = Api::namespaced(client.clone(), namespace);
+            let patch = json!({"metadata": {"uid": uid}, "status": status});
+            jobs.patch_status(job.name(), &PatchParams::default(), &Patch::Merge(patch)).await.map(drop)
+        }
         Write::Bind { pod, uid, resource_version, node } => {
             let binding = json!({
                 "apiVersion": "v1", "kind": "Binding",

@@ -1,7 +1,11 @@
 //! Names of the training contract, the same on one box and on Kubernetes. `docs/training-contract.md`
 //! says what each means.
 
-use serde::{Deserialize, Serialize};
+mod environment;
+mod progress;
+
+pub use environment::Attempt;
+pub use progress::{CheckpointDone, Progress, Told, parse_progress};
 
 /// Index of this worker, from 0.
 pub const RANK: &str = "RANK";
@@ -36,44 +40,3 @@ pub const GROUP: &str = "TIDEGATE_GROUP";
 pub const GROUP_RANK: &str = "TIDEGATE_GROUP_RANK";
 /// Number of workers of its group in this attempt.
 pub const GROUP_SIZE: &str = "TIDEGATE_GROUP_SIZE";
-
-/// One line of a progress report.
-#[derive(Serialize, Deserialize, Clone, Debug, PartialEq)]
-#[serde(deny_unknown_fields)]
-pub struct Progress {
-    /// Steps done.
-    pub step: u64,
-    /// Named figures, for instance `loss`.
-    #[serde(default, skip_serializing_if = "std::collections::BTreeMap::is_empty")]
-    pub metrics: std::collections::BTreeMap<String, f64>,
-    /// How far it is, from 0 to 1 of all its work.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub done: Option<f64>,
-    /// Set when a checkpoint is complete.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub checkpoint: Option<CheckpointDone>,
-}
-
-impl Progress {
-    /// How far it is in millionths, if it says so.
-    pub fn done_ppm(&self) -> Option<u32> {
-        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "clamped to 0 to 10^6")]
-        let ppm = |done: f64| (done.clamp(0.0, 1.0) * 1e6).round() as u32;
-        self.done.map(ppm)
-    }
-}
-
-/// The answer to a progress report of a job that offers a choice.
-#[derive(Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Told {
-    /// What is best for its present size now: it may change over without a restart.
-    pub choice: u32,
-}
-
-/// A checkpoint that a restart can continue from.
-#[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
-#[serde(deny_unknown_fields)]
-pub struct CheckpointDone {
-    /// The step that it holds.
-    pub step: u64,
-}

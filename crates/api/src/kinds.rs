@@ -3,6 +3,7 @@
 //! Rules that a single field's type cannot say are CEL, so that Kubernetes refuses at admission
 //! what `tidegate up` refuses when it reads the file, with the same sentence.
 
+mod condition;
 mod gpu;
 mod gpu_node;
 mod labels;
@@ -12,13 +13,14 @@ mod queue;
 mod training_job;
 mod workers;
 
+pub use condition::Condition;
 pub use gpu::{ClassSpeed, GpuAsk, MigProfile};
 pub use gpu_node::{GpuFinding, GpuHealth, GpuNode, GpuNodeSpec, GpuNodeStatus, GpuStatus, MigStatus};
 pub use labels::{LabelOperator, LabelRequirement, NamespaceSelector, NodeAffinity, NodeSelector, NodeTerm, PreferredTerm};
 pub use model::{Batching, Embedding, Model, ModelMemory, ModelSpec, Pace, ReplicaRange, Source};
 pub use pool::{Pool, PoolSpec};
 pub use queue::{Discipline, Queue, QueueSpec, ResourceQuota};
-pub use training_job::{CheckpointSpec, EnvVar, TrainingJob, TrainingJobSpec, WorkerTemplate};
+pub use training_job::{CheckpointSpec, EnvVar, TrainingJob, TrainingJobSpec, TrainingJobStatus, TrainingPhase, WorkerTemplate};
 pub use workers::{SpeedupPoint, SpreadWish, WorkerGroup, WorkerRange};
 
 /// API group of every kind.

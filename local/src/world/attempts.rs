@@ -3,13 +3,13 @@
 use std::net::TcpListener;
 use std::time::Duration;
 
-use tidegate_api::contract::Progress;
+use tidegate_api::contract::{self, Progress};
 use tidegate_core::names::JobName;
 use tidegate_core::plan::Placed;
 use tidegate_core::state::Job;
 use tidegate_core::{Event, JobExit};
 
-use super::environment::Gang;
+use super::environment::environment;
 use super::{ProgressRefusal, World, now_ms};
 use crate::devices::Device;
 use crate::unit::{Exit, Restart, UnitId, UnitSpec};
@@ -58,20 +58,22 @@ impl World {
         let token = format!("{:032x}", rand::random::<u128>());
         let checkpoints = self.places.data.join("checkpoints").join(&job.0);
         std::fs::create_dir_all(&checkpoints).map_err(|e| format!("make {}: {e}", checkpoints.display()))?;
-        let gang = Gang {
-            job,
-            attempt: number,
+        let port = free_port().map_err(|e| format!("no free port for MASTER_PORT: {e}"))?;
+        let progress_url = format!("{}/progress/{job}/{number}?token={token}", self.places.url);
+        let gang = contract::Attempt {
+            job: &job.0,
+            number,
             workers,
             groups: self.engine.state().jobs.get(job).map(|job| job.spec.groups.as_slice()).unwrap_or_default(),
             choice,
-            master_port: free_port().map_err(|e| format!("no free port for MASTER_PORT: {e}"))?,
-            checkpoints: &checkpoints,
-            progress_url: format!("{}/progress/{job}/{number}?token={token}", self.places.url),
+            master: ("127.0.0.1", port),
+            checkpoints: checkpoints.to_str(),
+            progress_url: Some(&progress_url),
         };
         let mut attempt = Attempt { number, ranks: Vec::new(), token, stop_since_ms: None, told_started: false };
         let mut failure = None;
-        for (rank, place) in workers.iter().enumerate() {
-            let spec = self.worker(&gang, &attempt.token, rank, place)?;
+        for rank in 0..workers.len() {
+            let spec = self.worker(job, &gang, &attempt.token, rank)?;
             let unit = spec.id.clone();
             match self.units.start(&spec, None) {
                 Ok(()) => attempt.ranks.push(Rank { unit, started: false, exit: None }),
@@ -98,16 +100,16 @@ impl World {
         place.devices.iter().map(device).collect()
     }
 
-    fn worker(&self, gang: &Gang, token: &str, rank: usize, place: &Placed) -> Result<UnitSpec, String> {
-        let Gang { job, attempt, .. } = gang;
+    fn worker(&self, job: &JobName, gang: &contract::Attempt, token: &str, rank: usize) -> Result<UnitSpec, String> {
         let spec = self.objects.job(&job.0).ok_or("its object is gone")?;
-        let devices = self.devices_at(place)?;
+        let place = gang.workers.get(rank).ok_or("it has no such worker")?;
+        let (devices, attempt) = (self.devices_at(place)?, gang.number);
         let labels =
             [("job", job.0.clone()), ("attempt", attempt.to_string()), ("rank", rank.to_string()), ("token", token.to_owned())];
         Ok(UnitSpec {
-            id: unit_id(job, *attempt, rank)?,
+            id: unit_id(job, attempt, rank)?,
             command: spec.template.command.clone(),
-            env: gang.environment(rank, place, &devices, &spec.template.env),
+            env: environment(gang, rank, &devices, &spec.template.env),
             working_dir: spec.template.working_dir.clone().unwrap_or_default().into(),
             log_max_bytes: LOG_BYTES,
             restart: Restart::Never,

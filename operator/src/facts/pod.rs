@@ -3,8 +3,10 @@
 use std::fmt;
 use std::sync::Arc;
 
-use k8s_openapi::api::core::v1::{Pod, PodSpec};
+use k8s_openapi::api::core::v1::{Pod, PodCondition, PodSpec};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::ResourceExt;
+use tidegate_api::kinds::GROUP;
 use tidegate_api::labels;
 use tidegate_core::ask::{Amount, Ask, ClassWish};
 use tidegate_core::names::Class;
@@ -77,10 +79,26 @@ pub struct PodFacts {
     pub phase: PodPhase,
     /// It was told to end.
     pub ending: bool,
+    /// Its end was somebody's doing and no failure of its own: an eviction, a node that was drained or lost.
+    pub disrupted: bool,
     pub created: At,
     pub requests: Requests,
     /// What it says to us; absent: it is another scheduler's.
     pub ours: Option<Ours>,
+    /// Which worker it is, of a training job of ours.
+    pub worker: Option<WorkerOf>,
+}
+
+/// Which worker of a `TrainingJob` a pod is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct WorkerOf {
+    pub job: PodKey,
+    /// The job's uid.
+    pub uid: String,
+    pub attempt: u32,
+    pub group: u16,
+    /// Workers of the attempt.
+    pub size: u32,
 }
 
 /// What a pod says that is ours to place.
@@ -126,8 +144,10 @@ impl PodFacts {
             nominated: status.and_then(|status| status.nominated_node_name.clone()).filter(|node| !node.is_empty()),
             phase: phase(status.and_then(|status| status.phase.as_deref())),
             ending: pod.metadata.deletion_timestamp.is_some(),
+            disrupted: status.is_some_and(|status| status.conditions.iter().flatten().any(is_disruption)),
             created: At(u64::try_from(created).unwrap_or(0)),
             ours: (spec.scheduler_name.as_deref() == Some(labels::SCHEDULER)).then(|| Ours::of(pod, spec, requests)),
+            worker: WorkerOf::of(pod),
             requests,
         }
     }
@@ -135,6 +155,27 @@ impl PodFacts {
     /// It is bound and has not ended.
     pub fn holds(&self) -> bool {
         self.node.is_some() && !self.phase.is_over()
+    }
+}
+
+fn is_disruption(condition: &PodCondition) -> bool {
+    condition.type_ == "DisruptionTarget" && condition.status == "True"
+}
+
+impl WorkerOf {
+    /// What its owner and annotations say; without sense in them it is a pod like any other.
+    fn of(pod: &Pod) -> Option<Self> {
+        let owners = pod.metadata.owner_references.iter().flatten();
+        let ours = |owner: &&OwnerReference| owner.kind == "TrainingJob" && owner.api_version.starts_with(GROUP);
+        let owner = owners.filter(|owner| owner.controller == Some(true)).find(ours)?;
+        let said = |name: &str| pod.metadata.annotations.as_ref()?.get(name).map(String::as_str);
+        Some(Self {
+            job: PodKey::new(&pod.namespace().unwrap_or_default(), &owner.name),
+            uid: owner.uid.clone(),
+            attempt: said(labels::ATTEMPT)?.parse().ok()?,
+            group: said(labels::GROUP)?.parse().ok()?,
+            size: said(labels::WORLD_SIZE)?.parse().ok()?,
+        })
     }
 }
 
@@ -237,7 +278,7 @@ fn kind_of(maker: &str) -> &str {
 }
 
 /// What a pod asks for that is not looked at yet: it waits rather than runs where it must not.
-fn unsupported(spec: &PodSpec) -> Vec<String> {
+pub(super) fn unsupported(spec: &PodSpec) -> Vec<String> {
     let affinity = spec.affinity.as_ref();
     let near = affinity.and_then(|affinity| affinity.pod_affinity.as_ref());
     let far = affinity.and_then(|affinity| affinity.pod_anti_affinity.as_ref());

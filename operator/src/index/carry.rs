@@ -2,11 +2,14 @@
 
 use std::collections::BTreeMap;
 
+use k8s_openapi::api::core::v1::{Pod, Service};
+use tidegate_api::kinds::TrainingJobStatus;
 use tidegate_core::names::JobName;
 use tidegate_core::plan::{Action, ActionId, ActionKind, Placed};
 use tidegate_core::time::At;
 use tidegate_core::{Event, JobExit, Outcome, explain};
 
+use super::training::{self, Start};
 use super::unit::{self, Phase, Run, UnitId};
 use super::{Engine, Index};
 use crate::facts::{PodFacts, PodKey};
@@ -15,7 +18,7 @@ use crate::facts::{PodFacts, PodKey};
 const TOLD_AT_ONCE: usize = 64;
 
 /// One request to the API server. Each says whom it means by uid, so that a namesake is never meant.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum Write {
     /// Binds a pod to a node, if it is still what was seen.
     Bind { pod: PodKey, uid: String, resource_version: String, node: String },
@@ -23,6 +26,14 @@ pub enum Write {
     Evict { pod: PodKey, uid: String, grace_seconds: u32 },
     /// Says on the pod why it waits, where autoscalers look.
     Refuse { pod: PodKey, uid: String, message: String },
+    /// Makes the pod of a training job's worker; one that is there already is it.
+    MakePod { pod: PodKey, job: PodKey, manifest: Box<Pod> },
+    /// Makes the service by which a training job's workers find each other.
+    MakeService { service: PodKey, manifest: Box<Service> },
+    /// Deletes a pod of ours, with the grace that it says or at once; `uid` absent: it was not seen yet.
+    EndPod { pod: PodKey, uid: Option<String>, now: bool },
+    /// Says how a training job stands.
+    Status { job: PodKey, uid: String, status: Box<TrainingJobStatus> },
 }
 
 /// Why a write did not do what it says.
@@ -51,11 +62,22 @@ impl Write {
         }
     }
 
-    /// The pod that it is about.
-    pub fn pod(&self) -> &PodKey {
+    /// The object that it is about.
+    pub fn subject(&self) -> &PodKey {
         match self {
-            Self::Bind { pod, .. } | Self::Evict { pod, .. } | Self::Refuse { pod, .. } => pod,
+            Self::Bind { pod, .. }
+            | Self::Evict { pod, .. }
+            | Self::Refuse { pod, .. }
+            | Self::MakePod { pod, .. }
+            | Self::EndPod { pod, .. } => pod,
+            Self::MakeService { service, .. } => service,
+            Self::Status { job, .. } => job,
         }
+    }
+
+    /// Nobody waits for it: it only informs.
+    pub fn informs(&self) -> bool {
+        matches!(self, Self::Refuse { .. } | Self::Status { .. })
     }
 
     /// Bounded word for metrics.
@@ -64,6 +86,10 @@ impl Write {
             Self::Bind { .. } => "bind",
             Self::Evict { .. } => "evict",
             Self::Refuse { .. } => "refuse",
+            Self::MakePod { .. } => "make_pod",
+            Self::MakeService { .. } => "make_service",
+            Self::EndPod { .. } => "end_pod",
+            Self::Status { .. } => "status",
         }
     }
 }
@@ -72,8 +98,17 @@ impl Index {
     /// Begins to carry out an action; what is to be written is in [`Index::take_writes`].
     pub fn perform(&mut self, action: &Action, at: At) -> Vec<Event> {
         match &action.kind {
-            ActionKind::StartJob { job, attempt, workers, .. } => self.start(action.id, job, *attempt, workers, at),
-            ActionKind::StopJob { job, attempt, .. } => self.stop(action.id, job, *attempt),
+            ActionKind::StartJob { job, attempt, workers, choice } => match training::key_of(job) {
+                Some(key) => {
+                    let start = Start { attempt: *attempt, workers, choice: *choice };
+                    self.start_training(action.id, &key, &start, at)
+                }
+                None => self.start(action.id, job, *attempt, workers, at),
+            },
+            ActionKind::StopJob { job, attempt, .. } => match training::key_of(job) {
+                Some(key) => self.stop_training(action.id, &key, *attempt),
+                None => self.stop(action.id, job, *attempt),
+            },
             // There are no models here yet.
             ActionKind::StartReplica { .. } | ActionKind::StopReplica { .. } => vec![close(action.id, Outcome::Dropped)],
         }
@@ -142,14 +177,20 @@ impl Index {
 
     /// What became of a write. A conflict is tried again with what is known by now, as often as it happens: somebody else
     /// changes the pod, and either that ends or the pod does.
-    pub fn written(&mut self, write: &Write, result: Result<(), Failure>, engine: &Engine) -> Vec<Event> {
+    pub fn written(&mut self, write: &Write, result: Result<(), Failure>) -> Vec<Event> {
         match write {
-            Write::Bind { pod, node, uid, .. } => self.bound(pod, uid, node, result, engine),
-            Write::Evict { .. } | Write::Refuse { .. } => Vec::new(),
+            Write::Bind { pod, node, uid, .. } => self.bound(pod, uid, node, result),
+            Write::MakePod { pod, job, .. } => self.made(pod, job, result),
+            Write::EndPod { pod, .. } => self.ended_pod(pod, &result),
+            Write::Status { job, .. } => {
+                self.status_written(job);
+                Vec::new()
+            }
+            Write::Evict { .. } | Write::Refuse { .. } | Write::MakeService { .. } => Vec::new(),
         }
     }
 
-    fn bound(&mut self, pod: &PodKey, uid: &str, node: &str, result: Result<(), Failure>, engine: &Engine) -> Vec<Event> {
+    fn bound(&mut self, pod: &PodKey, uid: &str, node: &str, result: Result<(), Failure>) -> Vec<Event> {
         let Some(entry) = self.pods.get(pod).filter(|entry| entry.facts.uid == uid) else { return Vec::new() };
         let Some(id) = entry.unit.clone() else { return Vec::new() };
         if result == Err(Failure::Conflict) && entry.facts.node.is_none() && !entry.facts.ending {
@@ -169,11 +210,11 @@ impl Index {
                 _ => format!("{pod}: it is gone, or somebody else has bound it"),
             });
         }
-        if run.open.is_empty() { self.concluded(&id, engine) } else { Vec::new() }
+        if run.open.is_empty() { self.concluded(&id) } else { Vec::new() }
     }
 
     /// Every binding of a start has its answer.
-    pub(super) fn concluded(&mut self, id: &UnitId, engine: &Engine) -> Vec<Event> {
+    pub(super) fn concluded(&mut self, id: &UnitId) -> Vec<Event> {
         let size = unit::size(id, &self.members(id));
         let Some(unit) = self.units.get_mut(id) else { return Vec::new() };
         let Some(run) = unit.run_mut() else { return Vec::new() };
@@ -184,11 +225,11 @@ impl Index {
             if stopping {
                 self.evict(id);
             }
-            return [done(Outcome::Done), self.settle(id, engine)].concat();
+            return [done(Outcome::Done), self.settle(id)].concat();
         }
         if run.placed.is_empty() {
             unit.phase = Phase::Waiting;
-            return [done(Outcome::Failed(failed.join("; "))), self.settle(id, engine)].concat();
+            return [done(Outcome::Failed(failed.join("; "))), self.settle(id)].concat();
         }
         // A gang in part gives back what it has; one that is large enough goes on.
         let short = run.placed.len() < size;
@@ -197,7 +238,7 @@ impl Index {
             tracing::warn!(unit = %id, why = failed.join("; "), "a gang was bound in part: it ends");
             self.evict(id);
         }
-        [done(Outcome::Done), self.observed(id).into_iter().collect(), self.settle(id, engine)].concat()
+        [done(Outcome::Done), self.observed(id).into_iter().collect(), self.settle(id)].concat()
     }
 
     /// Tells some of those that wait why, if it is news to them.
@@ -214,6 +255,7 @@ impl Index {
     pub fn ask_again(&mut self) {
         let waits = |(_, unit): &(&UnitId, &unit::Unit)| unit.run().is_none();
         self.to_tell.extend(self.units.iter().filter(waits).map(|(id, _)| id.clone()));
+        self.look_at_waiting_trainings();
     }
 
     fn reasons(&mut self, id: &UnitId, engine: &Engine) -> Vec<Write> {

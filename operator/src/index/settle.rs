@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use tidegate_core::event::{Observed, ObservedRun};
 use tidegate_core::names::NodeName;
 use tidegate_core::plan::Placed;
-use tidegate_core::{Engine, Event, JobExit, Outcome};
+use tidegate_core::{Event, JobExit, Outcome};
 
 use super::unit::{self, Phase, Run, UnitId};
 use super::{Index, Write};
@@ -13,11 +13,11 @@ use crate::facts::{PodFacts, PodKey, PodPhase};
 
 impl Index {
     /// Looks at a unit again after something of it has changed.
-    pub(super) fn settle(&mut self, id: &UnitId, engine: &Engine) -> Vec<Event> {
+    pub(super) fn settle(&mut self, id: &UnitId) -> Vec<Event> {
         let mut events = Vec::new();
         self.adopt(id, &mut events);
         match self.units.get(id).map(|unit| &unit.phase) {
-            Some(Phase::Running(_)) => self.settle_run(id, engine, &mut events),
+            Some(Phase::Running(_)) => self.settle_run(id, &mut events),
             Some(Phase::Gathering | Phase::Waiting) => self.settle_waiting(id, &mut events),
             None => {}
         }
@@ -127,7 +127,7 @@ impl Index {
     }
 
     /// What has ended of it, whether all of it runs, and who came too late for it.
-    fn settle_run(&mut self, id: &UnitId, engine: &Engine, events: &mut Vec<Event>) {
+    fn settle_run(&mut self, id: &UnitId, events: &mut Vec<Event>) {
         let ended = self.ended(id);
         let Some(unit) = self.units.get_mut(id) else { return };
         let name = unit.job();
@@ -140,10 +140,10 @@ impl Index {
             }
         }
         if run.placed.is_empty() && run.open.is_empty() {
-            return self.exited(id, engine, events);
+            return self.exited(id, events);
         }
         if !run.failed.is_empty() && run.open.is_empty() {
-            events.extend(self.concluded(id, engine));
+            events.extend(self.concluded(id));
             return;
         }
         if !ended.is_empty() {
@@ -156,7 +156,7 @@ impl Index {
             events.extend(self.observed(id));
         }
         self.note_started(id, events);
-        self.release_late(id, engine, events);
+        self.release_late(id, events);
     }
 
     /// Placed pods that hold nothing any more, and whether they were done.
@@ -172,7 +172,7 @@ impl Index {
     }
 
     /// The last pod of it has ended.
-    fn exited(&mut self, id: &UnitId, engine: &Engine, events: &mut Vec<Event>) {
+    fn exited(&mut self, id: &UnitId, events: &mut Vec<Event>) {
         let Some(unit) = self.units.get_mut(id) else { return };
         let (name, Some(run)) = (unit.job(), unit.run()) else { return };
         let exit = match run {
@@ -195,7 +195,7 @@ impl Index {
                 entry.unit = None;
             }
         }
-        events.extend(self.settle(id, engine));
+        events.extend(self.settle(id));
     }
 
     fn note_started(&mut self, id: &UnitId, events: &mut Vec<Event>) {
@@ -214,7 +214,7 @@ impl Index {
     }
 
     /// Pods of a gang that has its size already are on their own: it is not stopped to take them in.
-    fn release_late(&mut self, id: &UnitId, engine: &Engine, events: &mut Vec<Event>) {
+    fn release_late(&mut self, id: &UnitId, events: &mut Vec<Event>) {
         let size = unit::size(id, &self.members(id));
         let complete = |run: &Run| run.open.is_empty() && !run.stopping && run.placed.len() >= size;
         if !self.units.get(id).and_then(|unit| unit.run()).is_some_and(complete) {
@@ -230,7 +230,7 @@ impl Index {
                 entry.unit = Some(own.clone());
             }
             self.units.entry(own.clone()).or_insert_with(|| super::Unit::new(&own)).members.insert(key);
-            events.extend(self.settle(&own, engine));
+            events.extend(self.settle(&own));
         }
     }
 

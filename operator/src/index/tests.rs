@@ -6,10 +6,10 @@ use tidegate_core::time::At;
 use super::*;
 
 /// An engine with its cluster, where writes are carried out at once, or not.
-struct Rig {
-    engine: Engine,
-    index: Index,
-    now: At,
+pub(in crate::index) struct Rig {
+    pub engine: Engine,
+    pub index: Index,
+    pub now: At,
     waiting: Vec<Action>,
     versions: u64,
 }
@@ -19,11 +19,11 @@ fn owns(nominal: u32) -> Queue {
 }
 
 impl Rig {
-    fn new() -> Self {
+    pub fn new() -> Self {
         Self { engine: Engine::default(), index: Index::default(), now: At(1_000), waiting: Vec::new(), versions: 0 }
     }
 
-    fn with(nodes: &[(&str, u32)], queues: &[(&str, u32)]) -> Self {
+    pub fn with(nodes: &[(&str, u32)], queues: &[(&str, u32)]) -> Self {
         let mut rig = Self::new();
         for (name, gpus) in nodes {
             rig.node(name, *gpus);
@@ -34,14 +34,14 @@ impl Rig {
         rig
     }
 
-    fn tell(&mut self, events: Vec<Event>) {
+    pub fn tell(&mut self, events: Vec<Event>) {
         for event in events {
             self.engine.apply(self.now, event);
         }
         self.engine.is_consistent().unwrap();
     }
 
-    fn node(&mut self, name: &str, gpus: u32) {
+    pub fn node(&mut self, name: &str, gpus: u32) {
         let node = json!({
             "metadata": {"name": name},
             "status": {"allocatable": {"cpu": "16", "memory": "64Gi", "pods": "110", "nvidia.com/gpu": gpus.to_string()}},
@@ -51,7 +51,14 @@ impl Rig {
         self.tell(events);
     }
 
-    /// A pod as the API server has it.
+    /// An object as the API server has it.
+    pub fn see_pod(&mut self, pod: Value) {
+        let facts = PodFacts::of(&serde_json::from_value(pod).unwrap());
+        let events = self.index.pod(Change::Is(facts));
+        self.tell(events);
+    }
+
+    /// A pod as its maker wrote it.
     fn see(&mut self, name: &str, change: impl FnOnce(&mut Value)) {
         self.versions += 1;
         let mut pod = json!({
@@ -66,18 +73,16 @@ impl Rig {
             "status": {"phase": "Pending"},
         });
         change(&mut pod);
-        let facts = PodFacts::of(&serde_json::from_value(pod).unwrap());
-        let events = self.index.pod(Change::Is(facts), &self.engine);
-        self.tell(events);
+        self.see_pod(pod);
     }
 
-    fn gone(&mut self, name: &str) {
-        let events = self.index.pod(Change::Gone(PodKey::new("team", name)), &self.engine);
+    pub fn gone(&mut self, name: &str) {
+        let events = self.index.pod(Change::Gone(PodKey::new("team", name)));
         self.tell(events);
     }
 
     /// Decides and begins to carry out; what is to be written.
-    fn turn(&mut self) -> Vec<Write> {
+    pub fn turn(&mut self) -> Vec<Write> {
         self.now = self.now.plus(1_000);
         for _ in 0..8 {
             let plan = self.engine.decide(self.now);
@@ -97,8 +102,8 @@ impl Rig {
         self.index.take_writes()
     }
 
-    fn done(&mut self, write: &Write, result: Result<(), Failure>) {
-        let events = self.index.written(write, result, &self.engine);
+    pub fn done(&mut self, write: &Write, result: Result<(), Failure>) {
+        let events = self.index.written(write, result);
         self.tell(events);
     }
 
@@ -302,7 +307,7 @@ fn a_gang_that_is_bound_in_part_gives_back_what_it_has() {
     rig.done(&writes[0], Ok(()));
     rig.done(&writes[1], Err(Failure::Refused("a webhook says no".into())));
     let evicted = rig.index.take_writes();
-    assert!(matches!(evicted.as_slice(), [Write::Evict { pod, .. }] if pod == writes[0].pod()), "{evicted:?}");
+    assert!(matches!(evicted.as_slice(), [Write::Evict { pod, .. }] if pod == writes[0].subject()), "{evicted:?}");
     rig.gone("w-0");
     assert_eq!(rig.running(), 0);
     rig.turn();

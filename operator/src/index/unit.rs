@@ -29,8 +29,12 @@ pub(super) enum UnitId {
 }
 
 impl UnitId {
-    /// Whose unit a pod is; `None` for others' pods without GPUs, and for those that nobody has placed yet.
+    /// Whose unit a pod is; `None` for workers of training jobs, for others' pods without GPUs, and for those that nobody has
+    /// placed yet.
     pub fn of(pod: &PodFacts) -> Option<Self> {
+        if pod.worker.is_some() {
+            return None;
+        }
         let Some(ours) = &pod.ours else {
             let placed = pod.holds() || (pod.nominated.is_some() && !pod.phase.is_over());
             return (pod.requests.gpus > 0 && placed).then(|| Self::Foreign(pod.key.clone()));

@@ -11,6 +11,7 @@ use tidegate_core::time::At;
 use tokio::sync::oneshot;
 
 use super::{SHOWN, World, now};
+use crate::index::{Refused, Report};
 
 /// A question, and where the answer goes.
 #[derive(Debug)]
@@ -21,6 +22,8 @@ pub enum Ask {
     Plans(oneshot::Sender<Vec<Arc<Planned>>>),
     /// Why a job stands as it does; `None`: there is none of this name.
     Explain(String, oneshot::Sender<Option<Value>>),
+    /// What a worker reports; the choice that is best for its job now.
+    Progress(Report, oneshot::Sender<Result<Option<u32>, Refused>>),
 }
 
 /// One decision, for people.
@@ -65,6 +68,15 @@ impl World {
                 let told = found
                     .map(|found| json!({"status": found.status, "because": found.because, "wouldChange": found.would_change}));
                 drop(to.send(told));
+            }
+            Ask::Progress(report, to) => {
+                let answer = self.index.progress(&report, &self.engine);
+                let answer = answer.map(|(events, choice)| {
+                    self.tell(events);
+                    choice
+                });
+                // Whoever asked may have gone.
+                to.send(answer).ok();
             }
         }
     }

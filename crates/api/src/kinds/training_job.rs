@@ -4,13 +4,28 @@ use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::condition::Condition;
 use super::workers::{SpeedupPoint, SpreadWish, WorkerGroup, WorkerRange};
 use super::{GpuAsk, NodeAffinity};
 
 /// A training run of `workers.min` to `workers.max` processes, each with one or more devices of its node (or a share of one), or
 /// of several groups of them. All of them run or none does.
 #[derive(CustomResource, KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
-#[kube(group = "tidegate.dev", version = "v1alpha1", kind = "TrainingJob", namespaced, cel, category = "tidegate")]
+#[kube(
+    group = "tidegate.dev",
+    version = "v1alpha1",
+    kind = "TrainingJob",
+    namespaced,
+    cel,
+    category = "tidegate",
+    status = "TrainingJobStatus"
+)]
+#[kube(printcolumn = r#"{"name":"Phase","type":"string","jsonPath":".status.phase"}"#)]
+#[kube(printcolumn = r#"{"name":"Workers","type":"integer","jsonPath":".status.workers"}"#)]
+#[kube(printcolumn = r#"{"name":"GPUs","type":"integer","jsonPath":".status.gpus"}"#)]
+#[kube(printcolumn = r#"{"name":"Queue","type":"string","jsonPath":".spec.queue"}"#)]
+#[kube(printcolumn = r#"{"name":"Why","type":"string","jsonPath":".status.message"}"#)]
+#[kube(printcolumn = r#"{"name":"Age","type":"date","jsonPath":".metadata.creationTimestamp"}"#)]
 #[serde(rename_all = "camelCase")]
 #[x_kube(validation = Rule::new("!has(self.workers) || !has(self.groups) || self.groups.size() == 0").message("says how many workers twice, in workers and in groups; keep one of the two"))]
 pub struct TrainingJobSpec {
@@ -111,6 +126,21 @@ pub struct WorkerTemplate {
     /// Where the command starts. On one box relative to the manifest; absent: the manifest's folder.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub working_dir: Option<String>,
+    /// On Kubernetes: the image that the command runs in. One box runs it as it is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 1024))]
+    pub image: Option<String>,
+    /// On Kubernetes: what else each worker's pod needs, as fields of a `PodSpec`: volumes, a service account, tolerations. The
+    /// worker is its first container (or one that is added); command, environment, devices, restart policy and grace are set by
+    /// Tidegate.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "any_object")]
+    pub pod_spec: Option<serde_json::Map<String, serde_json::Value>>,
+}
+
+/// An object of Kubernetes, which is checked when it is used.
+fn any_object(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+    schemars::json_schema!({"type": "object", "x-kubernetes-preserve-unknown-fields": true})
 }
 
 /// One environment variable.
@@ -136,11 +166,93 @@ pub struct CheckpointSpec {
     #[serde(default = "restart_seconds")]
     #[schemars(range(min = 0, max = 86_400))]
     pub restart_seconds: u32,
+    /// On Kubernetes: the folder of the checkpoints in the worker's container, on a volume that outlives pods
+    /// (`template.podSpec`). Absent: workers are told of none, and begin anew at each start. One box has a folder of its own.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 1024))]
+    pub directory: Option<String>,
 }
 
 impl Default for CheckpointSpec {
     fn default() -> Self {
-        Self { grace_seconds: grace_seconds(), restart_seconds: restart_seconds() }
+        Self { grace_seconds: grace_seconds(), restart_seconds: restart_seconds(), directory: None }
+    }
+}
+
+/// How it stands, as the operator writes it.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, Default, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub struct TrainingJobStatus {
+    /// Where it stands.
+    #[serde(default)]
+    pub phase: TrainingPhase,
+    /// Workers of the attempt that runs.
+    #[serde(default)]
+    #[schemars(range(min = 0, max = 1_600_000))]
+    pub workers: u32,
+    /// GPUs that they hold.
+    #[serde(default)]
+    #[schemars(range(min = 0))]
+    pub gpus: u32,
+    /// Starts so far.
+    #[serde(default)]
+    #[schemars(range(min = 0))]
+    pub attempts: u32,
+    /// Failures in a row.
+    #[serde(default)]
+    #[schemars(range(min = 0))]
+    pub failures: u32,
+    /// Steps done, of which the last report told.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0))]
+    pub step: Option<u64>,
+    /// The step of the last complete checkpoint.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0))]
+    pub checkpoint_step: Option<u64>,
+    /// Why it stands there.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    #[schemars(length(max = 1024))]
+    pub message: String,
+    /// The generation of the specification that this is about.
+    #[serde(default)]
+    #[schemars(range(min = 0))]
+    pub observed_generation: i64,
+    /// `Accepted`: it makes sense on this cluster. `Complete`: it has succeeded or failed.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 8))]
+    pub conditions: Vec<Condition>,
+}
+
+/// Where a training job stands.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum TrainingPhase {
+    /// It waits for its turn.
+    #[default]
+    Waiting,
+    /// Its workers are being started.
+    Starting,
+    /// All its workers run.
+    Running,
+    /// Its workers were told to end.
+    Stopping,
+    /// All its workers have ended well.
+    Succeeded,
+    /// It has failed more often than it may.
+    Failed,
+    /// It cannot run on this cluster as it is written.
+    Refused,
+}
+
+impl TrainingPhase {
+    /// It holds pods, or is about to.
+    pub fn is_live(self) -> bool {
+        matches!(self, Self::Starting | Self::Running | Self::Stopping)
+    }
+
+    /// It will not run again.
+    pub fn is_over(self) -> bool {
+        matches!(self, Self::Succeeded | Self::Failed)
     }
 }
 

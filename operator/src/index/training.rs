@@ -1,0 +1,470 @@
+//! Training jobs: the engine's orders as pods that are made where it says, and what becomes of them.
+//!
+//! A worker's pod is made on its node (`spec.nodeName`): one request, and no moment at which somebody else could place it. Its name
+//! holds the job's uid, the attempt and the rank, so that a request that is sent twice makes one pod. The pods say which attempt
+//! they are of: after a restart what runs is read from them, and a gang of which not all were made ends and waits for its turn.
+
+mod pods;
+mod status;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use tidegate_api::contract::Progress;
+use tidegate_core::event::{Observed, ObservedRun};
+use tidegate_core::names::{JobName, NodeName};
+use tidegate_core::plan::{ActionId, Placed};
+use tidegate_core::time::At;
+use tidegate_core::{Engine, Event, JobExit, Outcome};
+
+use super::unit::UnitId;
+use super::{Change, Failure, Index};
+use crate::facts::pod::WorkerOf;
+use crate::facts::training::Wanted;
+use crate::facts::{PodFacts, PodKey, PodPhase, TrainingFacts};
+
+/// What the engine's names of training jobs begin with.
+const PREFIX: &str = "training/";
+
+/// One training job.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Training {
+    /// Absent: it is gone, and its pods are not yet.
+    facts: Option<TrainingFacts>,
+    pods: BTreeSet<PodKey>,
+    /// What the engine knows of it.
+    told: Option<Arc<Wanted>>,
+    run: Option<Run>,
+    /// The last attempt of which the engine was told the end.
+    ended: u32,
+    /// Its status is being written.
+    writing: bool,
+    /// What was reported last: steps, and those in a checkpoint.
+    steps: (Option<u64>, Option<u64>),
+}
+
+/// An attempt.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Run {
+    attempt: u32,
+    since: At,
+    workers: BTreeMap<PodKey, Worker>,
+    /// The start, until every pod of it is made.
+    action: Option<ActionId>,
+    /// Why pods could not be made.
+    problems: Vec<String>,
+    stopping: bool,
+    started: bool,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Worker {
+    placed: Placed,
+    state: State,
+    /// It was told to end.
+    ending: bool,
+}
+
+impl Worker {
+    fn new(placed: Placed, state: State) -> Self {
+        Self { placed, state, ending: false }
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    /// It was asked for, and there is no answer.
+    Making,
+    /// It was made, and not seen.
+    Made,
+    Seen,
+    Over(End),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum End {
+    Well,
+    Failed,
+    /// Somebody ended it, or it was never there.
+    Gone,
+}
+
+impl Run {
+    fn is(&self, state: impl Fn(State) -> bool) -> bool {
+        self.workers.values().all(|worker| state(worker.state))
+    }
+
+    fn any(&self, state: State) -> bool {
+        self.workers.values().any(|worker| worker.state == state)
+    }
+
+    /// Holds nothing any more.
+    fn is_over(&self) -> bool {
+        self.is(|state| matches!(state, State::Over(_)))
+    }
+
+    /// A worker that failed before it was told to end fails the attempt; one that somebody else ended is nobody's failure.
+    fn exit(&self) -> JobExit {
+        if self.any(State::Over(End::Failed)) {
+            JobExit::Failed
+        } else if self.stopping || self.any(State::Over(End::Gone)) {
+            JobExit::Stopped
+        } else {
+            JobExit::Succeeded
+        }
+    }
+}
+
+/// The engine's name of a training job.
+fn name(key: &PodKey) -> JobName {
+    JobName(format!("{PREFIX}{key}"))
+}
+
+/// The training job that the engine calls so.
+pub(super) fn key_of(job: &JobName) -> Option<PodKey> {
+    job.0.strip_prefix(PREFIX).map(|key| PodKey(key.into()))
+}
+
+/// Why a report of progress is not taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refused {
+    /// There is no such job.
+    Unknown,
+    /// The token is not this job's.
+    Token,
+    /// That attempt is over.
+    Stale,
+}
+
+impl Index {
+    /// A training job, or that it is gone.
+    pub fn training(&mut self, change: Change<TrainingFacts, PodKey>) -> Vec<Event> {
+        match change {
+            Change::Is(facts) => {
+                let key = facts.key.clone();
+                self.trainings.entry(key.clone()).or_default().facts = Some(facts);
+                self.look_at_training(&key)
+            }
+            Change::Gone(key) => {
+                let Some(training) = self.trainings.get_mut(&key) else { return Vec::new() };
+                training.facts = None;
+                self.look_at_training(&key)
+            }
+        }
+    }
+
+    /// Keys of training jobs that are there.
+    pub fn training_keys(&self) -> impl Iterator<Item = &PodKey> {
+        self.trainings.iter().filter(|(_, training)| training.facts.is_some()).map(|(key, _)| key)
+    }
+
+    /// Every kind was listed: what runs of training jobs is known.
+    pub fn begin(&mut self) -> Vec<Event> {
+        self.begun = true;
+        let keys: Vec<PodKey> = self.trainings.keys().cloned().collect();
+        keys.iter().flat_map(|key| self.look_at_training(key)).collect()
+    }
+
+    /// A worker's pod was seen.
+    pub(super) fn worker_seen(&mut self, pod: &PodKey, of: &WorkerOf) -> Vec<Event> {
+        self.trainings.entry(of.job.clone()).or_default().pods.insert(pod.clone());
+        self.look_at_training(&of.job)
+    }
+
+    /// A worker's pod is gone.
+    pub(super) fn worker_gone(&mut self, pod: &PodKey, of: &WorkerOf) -> Vec<Event> {
+        let Some(training) = self.trainings.get_mut(&of.job) else { return Vec::new() };
+        training.pods.remove(pod);
+        if let Some(worker) = training.run.as_mut().and_then(|run| run.workers.get_mut(pod))
+            && !matches!(worker.state, State::Over(_))
+        {
+            worker.state = State::Over(End::Gone);
+        }
+        self.look_at_training(&of.job)
+    }
+
+    /// What a training job is now, told to the engine; nothing before everything was listed.
+    fn look_at_training(&mut self, key: &PodKey) -> Vec<Event> {
+        if !self.begun {
+            return Vec::new();
+        }
+        self.status_due.insert(key.clone());
+        let mut events = self.tell_training(key);
+        self.take_over(key, &mut events);
+        self.settle_training(key, &mut events);
+        self.give_away(key, &mut events);
+        let idle = self.trainings.get(key).is_some_and(|training| {
+            training.facts.is_none() && training.run.is_none() && training.pods.is_empty() && training.told.is_none()
+        });
+        if idle {
+            self.trainings.remove(key);
+            self.status_due.remove(key);
+        }
+        events
+    }
+
+    /// What it asks for, if that is news.
+    fn tell_training(&mut self, key: &PodKey) -> Vec<Event> {
+        let Some(training) = self.trainings.get_mut(key) else { return Vec::new() };
+        let Some(facts) = training.facts.as_ref().filter(|facts| !facts.ending) else {
+            return training.told.take().map(|_| Event::JobRemoved(name(key))).into_iter().collect();
+        };
+        // What makes no sense is told in the status; what it said before counts.
+        let Ok(wanted) = &facts.wanted else { return Vec::new() };
+        let is_known = training.told.as_ref() == Some(wanted);
+        if is_known || (facts.status.phase.is_over() && training.told.is_none()) {
+            return Vec::new();
+        }
+        let mut events = vec![Event::JobSet { name: name(key), spec: wanted.job.clone() }];
+        if training.told.replace(wanted.clone()).is_none() {
+            let (attempts, failures) = (facts.status.attempts, facts.status.failures);
+            let observed = Observed { submitted: facts.created, attempts, failures, run: None };
+            events.push(Event::JobObserved { name: name(key), observed });
+        }
+        events
+    }
+
+    fn worker_facts(&self, pod: &PodKey) -> Option<(&PodFacts, &WorkerOf)> {
+        let facts = &self.pods.get(pod)?.facts;
+        Some((facts, facts.worker.as_ref()?))
+    }
+
+    /// An attempt whose pods are there and that this process has not begun: after a restart, or by another's hand.
+    fn take_over(&mut self, key: &PodKey, events: &mut Vec<Event>) {
+        let Some(training) = self.trainings.get(key) else { return };
+        let Some(facts) = training.facts.as_ref().filter(|_| training.run.is_none() && training.told.is_some()) else { return };
+        let all: Vec<(&PodFacts, &WorkerOf)> = training.pods.iter().filter_map(|pod| self.worker_facts(pod)).collect();
+        let mine = || all.iter().filter(|(_, of)| of.uid == facts.uid);
+        let Some(attempt) = mine().map(|(_, of)| of.attempt).max() else { return };
+        let holds = all.iter().any(|(pod, _)| pod.holds());
+        // An attempt that the status says is over was counted; its pods are kept for their logs.
+        let counted = training.ended >= attempt || (!facts.status.phase.is_live() && facts.status.attempts >= attempt);
+        if !holds && counted {
+            return;
+        }
+        // Whatever holds something is counted, of an older attempt too.
+        let taken = all.iter().filter(|(pod, of)| pod.holds() || (of.attempt == attempt && of.uid == facts.uid));
+        let worker = |(pod, of): &(&PodFacts, &WorkerOf)| {
+            let node = NodeName(pod.node.clone().unwrap_or_default());
+            let placed = Placed { group: of.group, node, devices: Vec::new(), slices: 0 };
+            (pod.key.clone(), Worker::new(placed, State::Seen))
+        };
+        let workers: BTreeMap<PodKey, Worker> = taken.clone().map(worker).collect();
+        let size = mine().filter(|(_, of)| of.attempt == attempt).map(|(_, of)| of.size as usize).max().unwrap_or_default();
+        let since = taken.map(|(pod, _)| pod.created).min().unwrap_or_default();
+        // One of which not all were made is told to end.
+        let stopping = workers.len() != size;
+        let (action, problems) = (None, Vec::new());
+        let run = Run { attempt, since, workers, action, problems, stopping, started: false };
+        let seen = run.workers.values().filter(|worker| !worker.placed.node.0.is_empty());
+        let observed = Observed {
+            submitted: facts.created,
+            attempts: attempt.max(facts.status.attempts),
+            failures: facts.status.failures,
+            run: Some(ObservedRun { since, workers: seen.map(|worker| worker.placed.clone()).collect(), started: false }),
+        };
+        let run = Run { attempt: observed.attempts, ..run };
+        events.push(Event::JobObserved { name: name(key), observed });
+        if let Some(training) = self.trainings.get_mut(key) {
+            training.run = Some(run);
+        }
+    }
+
+    /// What has ended of an attempt, whether all of it runs, and what is to be ended.
+    fn settle_training(&mut self, key: &PodKey, events: &mut Vec<Event>) {
+        let Some(mut training) = self.trainings.remove(key) else { return };
+        if let Some(run) = &mut training.run {
+            for (pod, worker) in &mut run.workers {
+                if let Some((facts, _)) = self.worker_facts(pod)
+                    && !matches!(worker.state, State::Over(_))
+                {
+                    worker.state = state(facts);
+                }
+            }
+            run.stopping |= run.any(State::Over(End::Failed)) || run.any(State::Over(End::Gone));
+            let running = |pod: &PodKey| self.pods.get(pod).is_some_and(|entry| entry.facts.phase == PodPhase::Running);
+            if !run.started && !run.stopping && run.action.is_none() && run.workers.keys().all(running) {
+                run.started = true;
+                events.push(Event::JobStarted { name: name(key), attempt: run.attempt });
+            }
+            if !run.any(State::Making) {
+                let done = run.action.take_if(|_| run.problems.is_empty());
+                events.extend(done.map(|id| Event::Outcome { id, outcome: Outcome::Done }));
+            }
+            if run.stopping {
+                self.writes.extend(pods::ends(run, &self.pods));
+            }
+            if run.is_over() {
+                events.push(match run.action {
+                    // Its seats are free again only now that what was made of it is gone.
+                    Some(id) => Event::Outcome { id, outcome: Outcome::Failed(run.problems.join("; ")) },
+                    None => Event::JobExited { name: name(key), attempt: run.attempt, exit: run.exit() },
+                });
+                training.ended = run.attempt;
+                training.run = None;
+            }
+        }
+        self.trainings.insert(key.clone(), training);
+    }
+
+    /// Pods of a job that the engine does not know (it is gone, or makes no sense any more) hold what they hold all the same.
+    fn give_away(&mut self, key: &PodKey, events: &mut Vec<Event>) {
+        let Some(training) = self.trainings.get(key).filter(|training| training.told.is_none() && training.run.is_none()) else {
+            return;
+        };
+        let holds = |pod: &&PodKey| self.pods.get(*pod).is_some_and(|entry| entry.facts.holds());
+        let orphans: Vec<PodKey> = training.pods.iter().filter(holds).cloned().collect();
+        for pod in orphans {
+            if let Some(training) = self.trainings.get_mut(key) {
+                training.pods.remove(&pod);
+            }
+            events.extend(self.enter(&pod, UnitId::Foreign(pod.clone())));
+        }
+    }
+
+    /// Makes the pods of an attempt.
+    pub(super) fn start_training(&mut self, id: ActionId, key: &PodKey, start: &Start<'_>, at: At) -> Vec<Event> {
+        let dropped = vec![Event::Outcome { id, outcome: Outcome::Dropped }];
+        let Some(training) = self.trainings.get(key).filter(|training| training.run.is_none()) else { return dropped };
+        let Some(facts) = training.facts.as_ref().filter(|facts| !facts.ending) else { return dropped };
+        let Ok(wanted) = facts.wanted.clone() else { return dropped };
+        let mut more = BTreeMap::<&str, u64>::new();
+        for worker in start.workers {
+            *more.entry(worker.node.0.as_str()).or_default() += 1;
+        }
+        if let Some((node, _)) = more.iter().find(|(node, more)| !self.nodes.takes(node, **more)) {
+            return vec![Event::Outcome { id, outcome: Outcome::Failed(format!("node {node} takes no more pods")) }];
+        }
+        let made = pods::made(facts, &wanted, start, self.progress_url.as_deref());
+        let old = pods::old(training.pods.iter(), &self.pods);
+        let workers = made
+            .pods
+            .iter()
+            .zip(start.workers)
+            .map(|((pod, _), placed)| (pod.clone(), Worker::new(placed.clone(), State::Making)));
+        let run = Run {
+            attempt: start.attempt,
+            since: at,
+            workers: workers.collect(),
+            action: Some(id),
+            problems: Vec::new(),
+            stopping: false,
+            started: false,
+        };
+        for (pod, worker) in &run.workers {
+            self.nodes.comes(pod, &worker.placed.node.0);
+        }
+        self.writes.push(made.service);
+        self.writes.extend(made.pods.into_iter().map(|(_, write)| write));
+        self.writes.extend(old);
+        if let Some(training) = self.trainings.get_mut(key) {
+            training.run = Some(run);
+        }
+        self.status_due.insert(key.clone());
+        Vec::new()
+    }
+
+    /// Tells the pods of an attempt to end; the end of the last of them ends the action.
+    pub(super) fn stop_training(&mut self, id: ActionId, key: &PodKey, attempt: u32) -> Vec<Event> {
+        let training = self.trainings.get_mut(key);
+        let Some(run) = training.and_then(|training| training.run.as_mut()).filter(|run| run.attempt == attempt) else {
+            let exited = Event::JobExited { name: name(key), attempt, exit: JobExit::Stopped };
+            return vec![exited, Event::Outcome { id, outcome: Outcome::Done }];
+        };
+        run.stopping = true;
+        self.writes.extend(pods::ends(run, &self.pods));
+        self.status_due.insert(key.clone());
+        Vec::new()
+    }
+
+    /// A pod was made, or why not.
+    pub(super) fn made(&mut self, pod: &PodKey, job: &PodKey, result: Result<(), Failure>) -> Vec<Event> {
+        let run = self.trainings.get_mut(job).and_then(|training| training.run.as_mut());
+        let Some(run) = run else { return Vec::new() };
+        let Some(worker) = run.workers.get_mut(pod).filter(|worker| worker.state == State::Making) else { return Vec::new() };
+        match result {
+            Ok(()) => worker.state = State::Made,
+            Err(failure) => {
+                worker.state = State::Over(End::Gone);
+                run.problems.push(match failure {
+                    Failure::Refused(why) => why,
+                    Failure::Gone | Failure::Conflict => format!("{pod} cannot be made"),
+                });
+                run.stopping = true;
+                self.nodes.came(pod);
+            }
+        }
+        self.look_at_training(job)
+    }
+
+    /// A pod was told to end, or why not.
+    pub(super) fn ended_pod(&mut self, pod: &PodKey, result: &Result<(), Failure>) -> Vec<Event> {
+        if result.is_ok() {
+            return Vec::new();
+        }
+        let run = |training: &Training| training.run.as_ref().is_some_and(|run| run.workers.contains_key(pod));
+        let Some(key) = self.trainings.iter().find(|(_, training)| run(training)).map(|(key, _)| key.clone()) else {
+            return Vec::new();
+        };
+        if let Some(worker) = self.trainings.get_mut(&key).and_then(|training| training.run.as_mut()?.workers.get_mut(pod)) {
+            worker.ending = false;
+            // It went away before it was seen.
+            if worker.state == State::Made && *result == Err(Failure::Gone) {
+                worker.state = State::Over(End::Gone);
+                self.nodes.came(pod);
+            }
+        }
+        self.look_at_training(&key)
+    }
+
+    /// What workers report. The choice that is best for the job now, if it offers one.
+    pub fn progress(&mut self, report: &Report, engine: &Engine) -> Result<(Vec<Event>, Option<u32>), Refused> {
+        let training = self.trainings.get_mut(&report.job).ok_or(Refused::Unknown)?;
+        let facts = training.facts.as_ref().ok_or(Refused::Unknown)?;
+        if facts.uid != report.token {
+            return Err(Refused::Token);
+        }
+        if training.run.as_ref().is_none_or(|run| run.attempt != report.attempt) {
+            return Err(Refused::Stale);
+        }
+        let job = name(&report.job);
+        let mut events = Vec::new();
+        for line in &report.lines {
+            let checkpoint = line.checkpoint.as_ref().map(|checkpoint| checkpoint.step);
+            training.steps = (Some(line.step), checkpoint.or(training.steps.1));
+            let (name, attempt, done_ppm) = (job.clone(), report.attempt, line.done_ppm());
+            events.push(Event::JobProgress { name, attempt, step: line.step, checkpoint, done_ppm });
+        }
+        let known = engine.state().jobs.get(&job);
+        let choice = known.and_then(|job| job.spec.choice(u32::try_from(job.run()?.seats.len()).unwrap_or(u32::MAX)));
+        Ok((events, choice))
+    }
+}
+
+/// A report of progress.
+#[derive(Clone, Debug)]
+pub struct Report {
+    pub job: PodKey,
+    pub attempt: u32,
+    pub token: String,
+    pub lines: Vec<Progress>,
+}
+
+/// An order to start.
+pub(super) struct Start<'a> {
+    pub attempt: u32,
+    pub workers: &'a [Placed],
+    pub choice: Option<u32>,
+}
+
+fn state(pod: &PodFacts) -> State {
+    match pod.phase {
+        PodPhase::Pending | PodPhase::Running => State::Seen,
+        PodPhase::Succeeded => State::Over(End::Well),
+        PodPhase::Failed if pod.disrupted || pod.ending => State::Over(End::Gone),
+        PodPhase::Failed => State::Over(End::Failed),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,132 @@
+//! What people read of a training job: `kubectl get trainingjobs`.
+
+use tidegate_api::kinds::{Condition, TrainingJobStatus, TrainingPhase};
+use tidegate_core::state::{End, Job, Phase};
+use tidegate_core::{Engine, explain};
+
+use super::super::{Index, Write};
+use super::{Training, name};
+use crate::facts::{PodKey, TrainingFacts};
+
+/// Looked at in one go: why a job waits costs a pass over the nodes.
+const AT_ONCE: usize = 64;
+/// The schema's bound.
+const MAX_MESSAGE: usize = 1024;
+
+impl Index {
+    /// The status of jobs of which something has changed, if it reads otherwise now. `now` in RFC 3339.
+    pub fn statuses(&mut self, engine: &Engine, now: &str) -> Vec<Write> {
+        let mut writes = Vec::new();
+        for _ in 0..AT_ONCE.min(self.status_due.len()) {
+            let Some(key) = self.status_due.pop_first() else { break };
+            let Some(training) = self.trainings.get_mut(&key) else { continue };
+            let Some(facts) = &training.facts else { continue };
+            if training.writing {
+                continue;
+            }
+            let status = status(training, facts, engine, now);
+            if status == facts.status {
+                continue;
+            }
+            writes.push(Write::Status { job: key.clone(), uid: facts.uid.clone(), status: Box::new(status.clone()) });
+            training.writing = true;
+            // Until the watch tells what came of it.
+            if let Some(facts) = &mut training.facts {
+                facts.status = status;
+            }
+        }
+        writes
+    }
+
+    /// A status was written, or was not: what has changed since is looked at again.
+    pub(in super::super) fn status_written(&mut self, job: &PodKey) {
+        if let Some(training) = self.trainings.get_mut(job) {
+            training.writing = false;
+            self.status_due.insert(job.clone());
+        }
+    }
+
+    /// Why they wait may have changed, without news of them.
+    pub(in super::super) fn look_at_waiting_trainings(&mut self) {
+        let waits = self.trainings.iter().filter(|(_, training)| training.facts.is_some() && training.told.is_some());
+        let keys: Vec<PodKey> = waits.filter(|(_, training)| training.run.is_none()).map(|(key, _)| key.clone()).collect();
+        self.status_due.extend(keys);
+    }
+}
+
+fn status(training: &Training, facts: &TrainingFacts, engine: &Engine, now: &str) -> TrainingJobStatus {
+    let job = engine.state().jobs.get(&name(&facts.key)).filter(|_| training.told.is_some());
+    let was = &facts.status;
+    let refused = facts.wanted.as_ref().err();
+    let (phase, message) = match (job, refused) {
+        (Some(job), _) => stands(training, facts, job, engine),
+        (None, Some(problem)) => (TrainingPhase::Refused, problem.clone()),
+        (None, None) => (was.phase, was.message.clone()),
+    };
+    let live = training.run.as_ref();
+    let gpus = live.zip(job).map_or(0, |(run, job)| {
+        let of = |group: u16| job.spec.groups.get(usize::from(group)).map_or(0, |group| group.ask.devices());
+        run.workers.values().map(|worker| of(worker.placed.group)).sum()
+    });
+    let mut status = TrainingJobStatus {
+        phase,
+        workers: live.map_or(0, |run| u32::try_from(run.workers.len()).unwrap_or(u32::MAX)),
+        gpus,
+        attempts: job.map_or(was.attempts, |job| job.attempts),
+        failures: job.map_or(was.failures, |job| job.failures),
+        step: training.steps.0.or(was.step),
+        checkpoint_step: training.steps.1.or(was.checkpoint_step),
+        message: message.chars().take(MAX_MESSAGE).collect(),
+        observed_generation: facts.generation,
+        conditions: Vec::new(),
+    };
+    // Steps alone are no news: they are told with what else has changed.
+    if (TrainingJobStatus {
+        step: was.step,
+        checkpoint_step: was.checkpoint_step,
+        conditions: was.conditions.clone(),
+        ..status.clone()
+    }) == *was
+    {
+        return was.clone();
+    }
+    let accepted = match refused {
+        Some(problem) => ("False", "Invalid", problem.as_str()),
+        None => ("True", "Valid", ""),
+    };
+    let complete = match phase {
+        TrainingPhase::Succeeded => ("True", "Succeeded", ""),
+        TrainingPhase::Failed => ("True", "Failed", status.message.as_str()),
+        _ => ("False", "NotYet", ""),
+    };
+    let of = |kind: &str, (value, reason, message): (&str, &str, &str)| {
+        let known = was.conditions.iter().find(|known| known.kind == kind && known.status == value);
+        Condition {
+            kind: kind.to_owned(),
+            status: value.to_owned(),
+            reason: reason.to_owned(),
+            message: message.chars().take(MAX_MESSAGE).collect(),
+            observed_generation: facts.generation,
+            last_transition_time: known.map_or_else(|| now.to_owned(), |known| known.last_transition_time.clone()),
+        }
+    };
+    status.conditions = vec![of("Accepted", accepted), of("Complete", complete)];
+    status
+}
+
+/// Where a job stands that the engine knows, and why.
+fn stands(training: &Training, facts: &TrainingFacts, job: &Job, engine: &Engine) -> (TrainingPhase, String) {
+    match (&job.phase, &training.run) {
+        (Phase::Finished(End::Succeeded { .. }), _) => (TrainingPhase::Succeeded, String::new()),
+        (Phase::Finished(_), _) => {
+            (TrainingPhase::Failed, format!("failed {} times in a row; its last pods are kept for their logs", job.failures))
+        }
+        (_, Some(run)) if run.stopping => {
+            let why = job.run().and_then(|run| run.stop.as_ref()).map(|stop| stop.reason.to_string());
+            (TrainingPhase::Stopping, why.or_else(|| run.problems.first().cloned()).unwrap_or_default())
+        }
+        (_, Some(run)) if run.started => (TrainingPhase::Running, String::new()),
+        (_, Some(_)) => (TrainingPhase::Starting, String::new()),
+        (_, None) => (TrainingPhase::Waiting, explain::waiting(engine, &name(&facts.key))),
+    }
+}
