@@ -13,6 +13,7 @@
 
 mod carry;
 mod nodes;
+mod note;
 mod settle;
 mod training;
 mod unit;
@@ -25,6 +26,7 @@ use tidegate_core::{Engine, Event};
 use crate::facts::{NodeFacts, PodFacts, PodKey};
 pub use carry::{Failure, Write};
 use nodes::Nodes;
+pub use note::Note;
 use training::Training;
 pub use training::{Refused, Report};
 use unit::{Unit, UnitId};

@@ -3,16 +3,19 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use k8s_openapi::api::core::v1::{Pod, Service};
+use k8s_openapi::api::core::v1::{ObjectReference, Pod, Service};
+use k8s_openapi::api::events::v1::Event;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta};
 use k8s_openapi::jiff::Timestamp;
 use kube::Client;
 use kube::api::{Api, DeleteParams, EvictParams, Patch, PatchParams, PostParams, Preconditions};
 use serde_json::{Value, json};
-use tidegate_api::kinds::TrainingJob;
+use tidegate_api::kinds::{GROUP, TrainingJob, VERSION};
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
-use crate::index::{Failure, Write};
+use crate::facts::PodKey;
+use crate::index::{Failure, Note, Write};
 use crate::lease::{Fence, REQUEST_WITHIN};
 use crate::metrics::Metrics;
 
@@ -21,6 +24,10 @@ const AT_ONCE: usize = 64;
 /// Pauses after a request that was not answered, or refused for now.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LAST_PAUSE: Duration = Duration::from_secs(10);
+/// The API server's bound on the text of an event, in bytes; a character has four at most.
+const MAX_NOTE: usize = 1024 / 4;
+/// Requests that only inform and wait: more events are dropped.
+const MOST_LATER: usize = 20_000;
 /// How often a process that may not act looks whether it may again.
 const FENCED_PAUSE: Duration = Duration::from_millis(200);
 
@@ -45,6 +52,11 @@ impl Writer {
 
     /// Queues a write.
     pub fn push(&mut self, write: Write) {
+        // Nobody waits for these, and a server that is away for long does not fill the memory.
+        if matches!(write, Write::Note { .. }) && self.later.len() >= MOST_LATER {
+            self.metrics.wrote(&write, "dropped");
+            return;
+        }
         let queue = if write.informs() { &mut self.later } else { &mut self.urgent };
         queue.push_back(write);
         self.fill();
@@ -135,6 +147,33 @@ fn lasting(error: &kube::Error) -> Option<Failure> {
     }
 }
 
+fn event(object: &PodKey, note: &Note) -> Event {
+    let api_version = if note.kind == "Pod" { "v1".to_owned() } else { format!("{GROUP}/{VERSION}") };
+    Event {
+        metadata: ObjectMeta {
+            generate_name: Some(format!("{}.", object.name())),
+            namespace: Some(object.namespace().to_owned()),
+            ..ObjectMeta::default()
+        },
+        event_time: Some(MicroTime(Timestamp::now())),
+        reporting_controller: Some("tidegate.dev/operator".to_owned()),
+        reporting_instance: Some("tidegate-operator".to_owned()),
+        action: Some(note.action.to_owned()),
+        reason: Some(note.reason.to_owned()),
+        type_: Some(if note.warning { "Warning" } else { "Normal" }.to_owned()),
+        note: Some(note.text.chars().take(MAX_NOTE).collect()),
+        regarding: Some(ObjectReference {
+            api_version: Some(api_version),
+            kind: Some(note.kind.to_owned()),
+            namespace: Some(object.namespace().to_owned()),
+            name: Some(object.name().to_owned()),
+            uid: Some(note.uid.clone()),
+            ..ObjectReference::default()
+        }),
+        ..Event::default()
+    }
+}
+
 /// What a request that was sent twice made is there: its name is its own.
 fn made<T>(answer: Result<T, kube::Error>) -> Result<(), kube::Error> {
     match answer {
@@ -156,6 +195,10 @@ async fn carry_out(client: &Client, write: &Write) -> Result<(), kube::Error> {
             let grace_period_seconds = now.then_some(0);
             let delete = DeleteParams { grace_period_seconds, preconditions, ..DeleteParams::default() };
             pods.delete(pod.name(), &delete).await.map(drop)
+        }
+        Write::Note { object, note } => {
+            let events: Api<Event> = Api::namespaced(client.clone(), namespace);
+            events.create(&PostParams::default(), &event(object, note)).await.map(drop)
         }
         Write::Status { job, uid, status } => {
             let jobs: Api<TrainingJob> = Api::namespaced(client.clone(), namespace);

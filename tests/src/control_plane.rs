@@ -19,7 +19,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
-use tidegate_api::kinds::{self, Queue};
+use tidegate_api::kinds::{self, Queue, TrainingJob, TrainingJobStatus, TrainingPhase};
 
 use crate::harness::{binary, until, workspace};
 use crate::kubelet::parts::{Parts, READY_WITHIN};
@@ -171,6 +171,22 @@ impl ControlPlane {
         Ok(())
     }
 
+    /// The training job of the example, changed.
+    pub async fn training_job(&self, change: impl FnOnce(&mut TrainingJob)) -> Result<()> {
+        let jobs: Api<TrainingJob> = Api::namespaced(self.client.clone(), TEAM);
+        let mut job = example::<TrainingJob>("training-job.yaml")?.remove(0);
+        change(&mut job);
+        jobs.create(&PostParams::default(), &job).await?;
+        Ok(())
+    }
+
+    /// Waits until the training job is in that phase; what its status says then.
+    pub async fn until_training(&self, name: &str, phase: TrainingPhase) -> Result<TrainingJobStatus> {
+        let jobs: Api<TrainingJob> = Api::namespaced(self.client.clone(), TEAM);
+        let look = || async { Ok(jobs.get(name).await?.status.filter(|status| status.phase == phase)) };
+        until(&format!("{name} to be {phase:?}"), SOON, look).await.with_context(|| self.parts.said())
+    }
+
     /// What a kubelet says of a pod.
     pub async fn says(&self, pod: &str, phase: &str) -> Result<()> {
         let status = json!({"status": {"phase": phase}});
@@ -239,6 +255,12 @@ impl ControlPlane {
         let request = token.into_iter().fold(request, reqwest::RequestBuilder::bearer_auth);
         let answer = request.send().await?;
         Ok((answer.status().as_u16(), answer.text().await?))
+    }
+
+    /// Posts to an operator, as a worker does: the status.
+    pub async fn post(&self, url: &str, body: &str) -> Result<u16> {
+        let client = reqwest::Client::builder().no_proxy().timeout(SOON).build()?;
+        Ok(client.post(url).body(body.to_owned()).send().await?.status().as_u16())
     }
 
     /// No node gives away more GPUs than it has, whoever bound the pods.

@@ -8,6 +8,7 @@ use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt;
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
+use tidegate_api::kinds::TrainingPhase;
 use tidegate_tests::control_plane::{ADMIN, ControlPlane, NOBODY, SOON};
 use tidegate_tests::harness::until;
 
@@ -152,4 +153,92 @@ async fn what_is_observed_is_published_and_nothing_is_changed() {
     assert!(status == 200 && text.contains("wouldChange"), "{status} {text}");
     let (_, metrics) = plane.ask(PORT, "/metrics", None).await.unwrap();
     assert!(metrics.contains("tidegate_operator_synced 1"), "{metrics}");
+}
+
+/// What a container of a pod finds in its environment under that name.
+fn env(pod: &Pod, name: &str) -> Option<String> {
+    let container = pod.spec.as_ref()?.containers.first()?;
+    container.env.as_ref()?.iter().find(|variable| variable.name == name)?.value.clone()
+}
+
+/// Plays kubelet until a training job's pods are gone that were told to end.
+async fn until_ended(plane: &ControlPlane, what: &str, done: impl Fn(&[Pod]) -> bool) -> Vec<Pod> {
+    let look = || async {
+        let pods = plane.list().await?;
+        for pod in pods.iter().filter(|pod| pod.metadata.deletion_timestamp.is_some()) {
+            plane.end(&pod.name_any()).await?;
+        }
+        Ok(done(&pods).then_some(pods))
+    };
+    until(what, SOON, look).await.unwrap()
+}
+
+#[tokio::test]
+async fn a_training_job_runs_gives_way_and_survives_its_operator() {
+    let mut plane = plane(&[("n1", 2), ("n2", 2)], &[("research", 2), ("product", 2)]).await;
+    let progress = format!("http://127.0.0.1:{PORT}");
+    plane.operator("first", PORT, &["--progress-url", &progress]).unwrap();
+    plane.training_job(|job| job.spec.checkpoint.grace_seconds = 1).await.unwrap();
+    // It takes what nobody else uses.
+    let pods = until_ended(&plane, "four workers", |pods| pods.len() == 4).await;
+    assert!(pods.iter().all(|pod| pod.spec.as_ref().unwrap().node_name.is_some()), "made where they run");
+    for pod in &pods {
+        plane.says(&pod.name_any(), "Running").await.unwrap();
+    }
+    let status = plane.until_training("night-1", TrainingPhase::Running).await.unwrap();
+    assert_eq!((status.workers, status.gpus, status.attempts), (4, 4, 1));
+    let url = env(&pods[0], "TIDEGATE_PROGRESS_URL").unwrap();
+    let report = "{\"step\": 9, \"checkpoint\": {\"step\": 8}}";
+    assert_eq!(plane.post(&url, report).await.unwrap(), 204);
+    assert_eq!(plane.post(&url.replace("token=", "token=x"), report).await.unwrap(), 403);
+    // Somebody is owed two of them: it goes on with its least.
+    for number in 0..2 {
+        plane.pod(&format!("p-{number}"), "product", |_| {}).await.unwrap();
+    }
+    let second = |pod: &&Pod| env(pod, "TIDEGATE_ATTEMPT").as_deref() == Some("2");
+    let pods = until_ended(&plane, "a second attempt of two", |pods| pods.iter().filter(second).count() == 2).await;
+    let again: Vec<String> = pods.iter().filter(second).map(ResourceExt::name_any).collect();
+    plane.until_bound(4).await.unwrap();
+    plane.check_nodes(2).await.unwrap();
+    for pod in &again {
+        plane.says(pod, "Running").await.unwrap();
+    }
+    let status = plane.until_training("night-1", TrainingPhase::Running).await.unwrap();
+    assert_eq!((status.workers, status.attempts, status.checkpoint_step), (2, 2, Some(8)));
+    assert_eq!(plane.post(&url, report).await.unwrap(), 409, "the first attempt is over");
+    // The next leader disturbs nothing, and sees its end.
+    plane.signal("first", Signal::SIGKILL).unwrap();
+    plane.ended("first").await.unwrap();
+    plane.operator("second", OTHER_PORT, &[]).unwrap();
+    let look = || async {
+        let (status, metrics) = plane.ask(OTHER_PORT, "/metrics", None).await?;
+        Ok((status == 200 && metrics.contains("tidegate_operator_synced 1")).then_some(()))
+    };
+    until("the next leader", SOON, look).await.unwrap();
+    tokio::time::sleep(A_WHILE).await;
+    let left: Vec<String> = plane.list().await.unwrap().iter().filter(second).map(ResourceExt::name_any).collect();
+    assert_eq!(left, again);
+    for pod in &again {
+        plane.says(pod, "Succeeded").await.unwrap();
+    }
+    let status = plane.until_training("night-1", TrainingPhase::Succeeded).await.unwrap();
+    assert_eq!((status.workers, status.failures), (0, 0));
+}
+
+#[tokio::test]
+async fn a_training_job_that_cannot_run_here_is_told_why_and_holds_nobody_up() {
+    let mut plane = plane(&[("n1", 2)], &[("research", 2)]).await;
+    plane.operator("operator", PORT, &[]).unwrap();
+    plane
+        .training_job(|job| {
+            job.metadata.name = Some("silly".to_owned());
+            job.spec.template.image = None;
+        })
+        .await
+        .unwrap();
+    plane.training_job(|_| {}).await.unwrap();
+    let status = plane.until_training("silly", TrainingPhase::Refused).await.unwrap();
+    assert!(status.message.contains("template.image"), "{}", status.message);
+    assert!(status.conditions.iter().any(|condition| condition.kind == "Accepted" && condition.status == "False"));
+    plane.until_training("night-1", TrainingPhase::Starting).await.unwrap();
 }

@@ -9,6 +9,7 @@ use tidegate_core::plan::{Action, ActionId, ActionKind, Placed};
 use tidegate_core::time::At;
 use tidegate_core::{Event, JobExit, Outcome, explain};
 
+use super::note::Note;
 use super::training::{self, Start};
 use super::unit::{self, Phase, Run, UnitId};
 use super::{Engine, Index};
@@ -34,6 +35,8 @@ pub enum Write {
     EndPod { pod: PodKey, uid: Option<String>, now: bool },
     /// Says how a training job stands.
     Status { job: PodKey, uid: String, status: Box<TrainingJobStatus> },
+    /// An event on an object.
+    Note { object: PodKey, note: Box<Note> },
 }
 
 /// Why a write did not do what it says.
@@ -72,12 +75,13 @@ impl Write {
             | Self::EndPod { pod, .. } => pod,
             Self::MakeService { service, .. } => service,
             Self::Status { job, .. } => job,
+            Self::Note { object, .. } => object,
         }
     }
 
     /// Nobody waits for it: it only informs.
     pub fn informs(&self) -> bool {
-        matches!(self, Self::Refuse { .. } | Self::Status { .. })
+        matches!(self, Self::Refuse { .. } | Self::Status { .. } | Self::Note { .. })
     }
 
     /// Bounded word for metrics.
@@ -90,6 +94,7 @@ impl Write {
             Self::MakeService { .. } => "make_service",
             Self::EndPod { .. } => "end_pod",
             Self::Status { .. } => "status",
+            Self::Note { .. } => "event",
         }
     }
 }
@@ -107,7 +112,10 @@ impl Index {
             },
             ActionKind::StopJob { job, attempt, .. } => match training::key_of(job) {
                 Some(key) => self.stop_training(action.id, &key, *attempt),
-                None => self.stop(action.id, job, *attempt),
+                None => {
+                    self.note_stop(job, &action.reason.to_string());
+                    self.stop(action.id, job, *attempt)
+                }
             },
             // There are no models here yet.
             ActionKind::StartReplica { .. } | ActionKind::StopReplica { .. } => vec![close(action.id, Outcome::Dropped)],
@@ -156,6 +164,15 @@ impl Index {
         grown.map(|spec| Event::JobSet { name: job.clone(), spec }).into_iter().collect()
     }
 
+    /// Says on pods that are told to end why.
+    fn note_stop(&mut self, job: &JobName, why: &str) {
+        let run = self.jobs.get(job).and_then(|of| self.units.get(of)).and_then(unit::Unit::run);
+        let pods = run.into_iter().flat_map(|run| run.placed.keys()).filter_map(|pod| self.pods.get(pod));
+        let ours = pods.map(|entry| &entry.facts).filter(|facts| facts.ours.is_some());
+        let notes: Vec<Write> = ours.map(|facts| Note::ended(&facts.uid, why).about(&facts.key)).collect();
+        self.writes.extend(notes);
+    }
+
     fn stop(&mut self, id: ActionId, job: &JobName, attempt: u32) -> Vec<Event> {
         let of = self.jobs.get(job).cloned();
         if matches!(of, Some(UnitId::Foreign(_))) {
@@ -179,14 +196,19 @@ impl Index {
     /// changes the pod, and either that ends or the pod does.
     pub fn written(&mut self, write: &Write, result: Result<(), Failure>) -> Vec<Event> {
         match write {
-            Write::Bind { pod, node, uid, .. } => self.bound(pod, uid, node, result),
+            Write::Bind { pod, node, uid, .. } => {
+                if result.is_ok() {
+                    self.writes.push(Note::bound(uid, pod, node).about(pod));
+                }
+                self.bound(pod, uid, node, result)
+            }
             Write::MakePod { pod, job, .. } => self.made(pod, job, result),
             Write::EndPod { pod, .. } => self.ended_pod(pod, &result),
             Write::Status { job, .. } => {
                 self.status_written(job);
                 Vec::new()
             }
-            Write::Evict { .. } | Write::Refuse { .. } | Write::MakeService { .. } => Vec::new(),
+            Write::Evict { .. } | Write::Refuse { .. } | Write::MakeService { .. } | Write::Note { .. } => Vec::new(),
         }
     }
 
@@ -274,7 +296,9 @@ impl Index {
             if message.is_empty() || entry.facts.node.is_some() || entry.told.as_ref() == Some(&message) {
                 continue;
             }
-            entry.told = Some(message.clone());
+            if entry.told.replace(message.clone()).is_none() {
+                writes.push(Note::refused(&entry.facts.uid, &message).about(&key));
+            }
             writes.push(Write::Refuse { pod: key, uid: entry.facts.uid.clone(), message });
         }
         writes

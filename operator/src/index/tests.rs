@@ -12,6 +12,8 @@ pub(in crate::index) struct Rig {
     pub now: At,
     waiting: Vec<Action>,
     versions: u64,
+    /// Events on objects: the object's name and the reason.
+    pub notes: Vec<(String, &'static str)>,
 }
 
 fn owns(nominal: u32) -> Queue {
@@ -20,7 +22,14 @@ fn owns(nominal: u32) -> Queue {
 
 impl Rig {
     pub fn new() -> Self {
-        Self { engine: Engine::default(), index: Index::default(), now: At(1_000), waiting: Vec::new(), versions: 0 }
+        Self {
+            engine: Engine::default(),
+            index: Index::default(),
+            now: At(1_000),
+            waiting: Vec::new(),
+            versions: 0,
+            notes: Vec::new(),
+        }
     }
 
     pub fn with(nodes: &[(&str, u32)], queues: &[(&str, u32)]) -> Self {
@@ -99,7 +108,28 @@ impl Rig {
                 break;
             }
         }
-        self.index.take_writes()
+        self.take_writes()
+    }
+
+    fn take_writes(&mut self) -> Vec<Write> {
+        let writes = self.index.take_writes();
+        self.note(writes)
+    }
+
+    /// Takes the events out of what is to be written.
+    pub fn note(&mut self, writes: Vec<Write>) -> Vec<Write> {
+        let (notes, rest): (Vec<_>, Vec<_>) = writes.into_iter().partition(|write| matches!(write, Write::Note { .. }));
+        for write in notes {
+            if let Write::Note { object, note } = write {
+                self.notes.push((object.name().to_owned(), note.reason));
+            }
+        }
+        rest
+    }
+
+    fn tell_waiting(&mut self) -> Vec<Write> {
+        let writes = self.index.tell_waiting(&self.engine);
+        self.note(writes)
     }
 
     pub fn done(&mut self, write: &Write, result: Result<(), Failure>) {
@@ -176,11 +206,11 @@ fn a_gang_that_does_not_fit_waits_as_a_whole_and_is_told_why() {
         rig.see(name, gang(3));
     }
     assert!(rig.turn().is_empty());
-    let told = rig.index.tell_waiting(&rig.engine);
+    let told = rig.tell_waiting();
     assert_eq!(told.len(), 3);
     assert!(told.iter().all(|write| matches!(write, Write::Refuse { message, .. } if !message.is_empty())), "{told:?}");
     rig.index.ask_again();
-    assert!(rig.index.tell_waiting(&rig.engine).is_empty(), "they know");
+    assert!(rig.tell_waiting().is_empty(), "they know");
 }
 
 #[test]
@@ -276,6 +306,8 @@ fn who_is_owed_a_gpu_gets_it_when_the_borrower_has_ended() {
     let [Write::Evict { pod, grace_seconds: 30, .. }] = writes.as_slice() else { panic!("{writes:?}") };
     let victim = pod.name().to_owned();
     assert!(rig.turn().is_empty(), "it is asked once, and still there");
+    let of = |reason| rig.notes.iter().filter(|(_, known)| *known == reason).map(|(pod, _)| pod.clone()).collect::<Vec<_>>();
+    assert_eq!((of("Preempted"), of("Scheduled").len()), (vec![victim.clone()], 2), "events say so");
     rig.gone(&victim);
     let writes = rig.turn();
     let [Write::Bind { pod, .. }] = writes.as_slice() else { panic!("{writes:?}") };
@@ -289,7 +321,7 @@ fn a_binding_in_conflict_is_tried_again_with_what_is_known_by_now() {
     let first = rig.turn().remove(0);
     rig.see("p", |pod| pod["metadata"]["labels"]["more"] = json!("x"));
     rig.done(&first, Err(Failure::Conflict));
-    let writes = rig.index.take_writes();
+    let writes = rig.take_writes();
     let (Write::Bind { resource_version: old, .. }, [Write::Bind { resource_version: new, .. }]) = (&first, writes.as_slice())
     else {
         panic!("{writes:?}")
@@ -306,7 +338,7 @@ fn a_gang_that_is_bound_in_part_gives_back_what_it_has() {
     let writes = rig.turn();
     rig.done(&writes[0], Ok(()));
     rig.done(&writes[1], Err(Failure::Refused("a webhook says no".into())));
-    let evicted = rig.index.take_writes();
+    let evicted = rig.take_writes();
     assert!(matches!(evicted.as_slice(), [Write::Evict { pod, .. }] if pod == writes[0].subject()), "{evicted:?}");
     rig.gone("w-0");
     assert_eq!(rig.running(), 0);
@@ -323,7 +355,7 @@ fn a_gang_of_which_a_pod_goes_while_it_is_bound_gives_back_what_it_has() {
     let writes = rig.turn();
     rig.done(&writes[0], Ok(()));
     rig.gone("w-1");
-    let evicted = rig.index.take_writes();
+    let evicted = rig.take_writes();
     assert!(matches!(evicted.as_slice(), [Write::Evict { pod, .. }] if pod.name() == "w-0"), "{evicted:?}");
     rig.done(&writes[1], Err(Failure::Gone));
     rig.gone("w-0");
@@ -395,7 +427,7 @@ fn a_pod_with_a_problem_is_told_and_holds_nobody_up() {
     rig.see("p", |pod| pod["metadata"]["labels"] = json!({}));
     rig.see("q", |_| {});
     assert_eq!(rig.bind_all(|_| {}), [("q".to_owned(), "n1".to_owned())]);
-    let told = rig.index.tell_waiting(&rig.engine);
+    let told = rig.tell_waiting();
     assert!(
         told.iter().any(|write| matches!(write, Write::Refuse { message, .. } if message.contains("names no queue"))),
         "{told:?}"

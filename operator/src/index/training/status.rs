@@ -4,7 +4,7 @@ use tidegate_api::kinds::{Condition, TrainingJobStatus, TrainingPhase};
 use tidegate_core::state::{End, Job, Phase};
 use tidegate_core::{Engine, explain};
 
-use super::super::{Index, Write};
+use super::super::{Index, Note, Write};
 use super::{Training, name};
 use crate::facts::{PodKey, TrainingFacts};
 
@@ -29,6 +29,12 @@ impl Index {
                 continue;
             }
             writes.push(Write::Status { job: key.clone(), uid: facts.uid.clone(), status: Box::new(status.clone()) });
+            if status.phase != facts.status.phase {
+                let warning = matches!(status.phase, TrainingPhase::Failed | TrainingPhase::Refused | TrainingPhase::Stopping);
+                let (reason, text) = (word(status.phase), told_of(&status));
+                let note = Note { kind: "TrainingJob", uid: facts.uid.clone(), warning, reason, action: "Scheduling", text };
+                writes.push(note.about(&key));
+            }
             training.writing = true;
             // Until the watch tells what came of it.
             if let Some(facts) = &mut training.facts {
@@ -52,6 +58,24 @@ impl Index {
         let keys: Vec<PodKey> = waits.filter(|(_, training)| training.run.is_none()).map(|(key, _)| key.clone()).collect();
         self.status_due.extend(keys);
     }
+}
+
+fn word(phase: TrainingPhase) -> &'static str {
+    match phase {
+        TrainingPhase::Waiting => "Waiting",
+        TrainingPhase::Starting => "Starting",
+        TrainingPhase::Running => "Running",
+        TrainingPhase::Stopping => "Stopping",
+        TrainingPhase::Succeeded => "Succeeded",
+        TrainingPhase::Failed => "Failed",
+        TrainingPhase::Refused => "Refused",
+    }
+}
+
+/// A sentence on a phase.
+fn told_of(status: &TrainingJobStatus) -> String {
+    let TrainingJobStatus { attempts, workers, gpus, message, .. } = status;
+    if message.is_empty() { format!("attempt {attempts}: {workers} workers on {gpus} GPUs") } else { message.clone() }
 }
 
 fn status(training: &Training, facts: &TrainingFacts, engine: &Engine, now: &str) -> TrainingJobStatus {

@@ -69,7 +69,8 @@ impl Cluster {
         let mut words = Vec::new();
         for _ in 0..20 {
             let mut writes = self.rig.turn();
-            writes.extend(self.rig.index.statuses(&self.rig.engine, "2026-11-29T00:00:01Z"));
+            let statuses = self.rig.index.statuses(&self.rig.engine, "2026-11-29T00:00:01Z");
+            writes.extend(self.rig.note(statuses));
             if writes.is_empty() {
                 break;
             }
@@ -166,6 +167,8 @@ fn a_job_runs_as_pods_that_know_each_other() {
     let spec = &cluster.pods[1]["spec"];
     assert_eq!((spec["hostname"].as_str(), spec["restartPolicy"].as_str()), (Some("worker-1"), Some("Never")));
     assert!(spec["nodeName"].as_str().unwrap().starts_with('n'));
+    let reasons: Vec<&str> = cluster.rig.notes.iter().map(|(_, reason)| *reason).collect();
+    assert_eq!(reasons, ["Starting", "Running"]);
     // All end well.
     cluster.say(None, "Succeeded");
     cluster.settle();
