@@ -59,7 +59,7 @@ pub async fn run(args: Args, shutdown: CancellationToken) -> Result<(), Error> {
     let (readiness, tasks) = (Readiness::default(), TaskTracker::new());
     let (ask, mut asks) = mpsc::channel(ASKS);
     let routes = http::routes(metrics.registry.clone(), readiness.clone(), client.clone(), ask);
-    tasks.spawn(serve(listener, routes, shutdown.clone()));
+    let served = tasks.spawn(serve(listener, routes, shutdown.clone()));
     readiness.set(true);
     let done = match settings.mode {
         Mode::Observe => {
@@ -73,7 +73,7 @@ pub async fn run(args: Args, shutdown: CancellationToken) -> Result<(), Error> {
     shutdown.cancel();
     tasks.close();
     tasks.wait().await;
-    done
+    done.and(served.await.map_err(|e| Error::failed("serve HTTP", e))?)
 }
 
 /// Waits for the lease, acts while it is held, and gives it up.
@@ -131,12 +131,11 @@ async fn live(
     watches.wait().await;
 }
 
-async fn serve(listener: TcpListener, routes: axum::Router, shutdown: CancellationToken) {
+/// Without it nobody can ask, and workers report to nobody: then the operator ends too.
+async fn serve(listener: TcpListener, routes: axum::Router, shutdown: CancellationToken) -> Result<(), Error> {
     let served = axum::serve(listener, routes).with_graceful_shutdown(shutdown.clone().cancelled_owned()).await;
-    if let Err(error) = served {
-        tracing::error!(%error, "HTTP is served no longer");
-        shutdown.cancel();
-    }
+    shutdown.cancel();
+    served.map_err(|e| Error::failed("serve HTTP", e))
 }
 
 /// What no other process has: where and when this one began.

@@ -56,7 +56,7 @@ impl Write {
         Self::Evict { pod: pod.key.clone(), uid: pod.uid.clone(), grace_seconds }
     }
 
-    fn bind(pod: &PodFacts, node: &str) -> Self {
+    pub(super) fn bind(pod: &PodFacts, node: &str) -> Self {
         Self::Bind {
             pod: pod.key.clone(),
             uid: pod.uid.clone(),
@@ -192,15 +192,15 @@ impl Index {
         Vec::new()
     }
 
-    /// What became of a write. A conflict is tried again with what is known by now, as often as it happens: somebody else
+    /// What became of a write. A conflict is tried again with what is seen next, as often as it happens: somebody else
     /// changes the pod, and either that ends or the pod does.
     pub fn written(&mut self, write: &Write, result: Result<(), Failure>) -> Vec<Event> {
         match write {
-            Write::Bind { pod, node, uid, .. } => {
+            Write::Bind { pod, node, uid, resource_version } => {
                 if result.is_ok() {
                     self.writes.push(Note::bound(uid, pod, node).about(pod));
                 }
-                self.bound(pod, uid, node, result)
+                self.bound(pod, (uid, resource_version), node, result)
             }
             Write::MakePod { pod, job, .. } => self.made(pod, job, result),
             Write::EndPod { pod, .. } => self.ended_pod(pod, &result),
@@ -212,12 +212,14 @@ impl Index {
         }
     }
 
-    fn bound(&mut self, pod: &PodKey, uid: &str, node: &str, result: Result<(), Failure>) -> Vec<Event> {
+    fn bound(&mut self, pod: &PodKey, (uid, version): (&str, &str), node: &str, result: Result<(), Failure>) -> Vec<Event> {
         let Some(entry) = self.pods.get(pod).filter(|entry| entry.facts.uid == uid) else { return Vec::new() };
         let Some(id) = entry.unit.clone() else { return Vec::new() };
         if result == Err(Failure::Conflict) && entry.facts.node.is_none() && !entry.facts.ending {
-            self.writes.push(Write::bind(&entry.facts, node));
-            return Vec::new();
+            if let Some(run) = self.units.get_mut(&id).and_then(unit::Unit::run_mut) {
+                run.stale.insert(pod.clone(), version.to_owned());
+            }
+            return self.settle(&id);
         }
         let here = result.is_ok() || entry.facts.node.as_deref() == Some(node);
         let Some(run) = self.units.get_mut(&id).and_then(unit::Unit::run_mut) else { return Vec::new() };

@@ -90,14 +90,17 @@ impl Index {
         if found.is_empty() {
             return;
         }
-        let holding: Vec<&PodFacts> = all.iter().copied().filter(|pod| there(pod)).collect();
+        // What we are binding counts beside what was found.
+        let open = |pod: &PodFacts| unit.run().filter(|run| run.open.contains(&pod.key)).and_then(|run| run.placed.get(&pod.key));
+        let holding: Vec<&PodFacts> = all.iter().copied().filter(|pod| there(pod) || open(pod).is_some()).collect();
         let size = unit::size(id, &all);
         let spec = unit::spec(&holding, size);
         let asks = unit::asks(holding.iter().copied());
         let place = |pod: &&PodFacts| {
             let group = asks.iter().position(|ask| *ask == unit::ask(pod)).and_then(|at| u16::try_from(at).ok());
-            let node = pod.node.clone().or_else(|| pod.nominated.clone()).unwrap_or_default();
-            let placed = Placed { group: group.unwrap_or_default(), node: NodeName(node), devices: Vec::new(), slices: 0 };
+            let node = pod.node.clone().or_else(|| pod.nominated.clone()).map(NodeName);
+            let node = node.or_else(|| open(pod).map(|placed| placed.node.clone())).unwrap_or_default();
+            let placed = Placed { group: group.unwrap_or_default(), node, devices: Vec::new(), slices: 0 };
             (pod.key.clone(), placed)
         };
         let placed: BTreeMap<PodKey, Placed> = holding.iter().map(place).collect();
@@ -146,6 +149,9 @@ impl Index {
             events.extend(self.concluded(id));
             return;
         }
+        self.bind_again(id);
+        let Some(unit) = self.units.get_mut(id) else { return };
+        let Some(run) = unit.run_mut() else { return };
         if !ended.is_empty() {
             let placed = run.placed.clone();
             if let Some(spec) = &unit.spec {
@@ -157,6 +163,21 @@ impl Index {
         }
         self.note_started(id, events);
         self.release_late(id, events);
+    }
+
+    /// Bindings that were in conflict are tried again once the pod is seen as it is now.
+    fn bind_again(&mut self, id: &UnitId) {
+        let Some(run) = self.units.get_mut(id).and_then(super::Unit::run_mut) else { return };
+        let mut writes = Vec::new();
+        run.stale.retain(|pod, version| {
+            let Some(facts) = self.pods.get(pod).map(|entry| &entry.facts) else { return false };
+            let is_new = facts.resource_version != *version;
+            if is_new && facts.node.is_none() && !facts.ending {
+                writes.extend(run.placed.get(pod).map(|placed| Write::bind(facts, &placed.node.0)));
+            }
+            !is_new
+        });
+        self.writes.extend(writes);
     }
 
     /// Placed pods that hold nothing any more, and whether they were done.

@@ -315,18 +315,42 @@ fn who_is_owed_a_gpu_gets_it_when_the_borrower_has_ended() {
 }
 
 #[test]
-fn a_binding_in_conflict_is_tried_again_with_what_is_known_by_now() {
+fn a_binding_in_conflict_is_tried_again_with_what_is_known_by_then() {
     let mut rig = Rig::with(&[("n1", 1)], &[("a", 1)]);
     rig.see("p", |_| {});
     let first = rig.turn().remove(0);
-    rig.see("p", |pod| pod["metadata"]["labels"]["more"] = json!("x"));
     rig.done(&first, Err(Failure::Conflict));
+    assert!(rig.take_writes().is_empty(), "nothing newer was seen yet");
+    rig.see("p", |pod| pod["metadata"]["labels"]["more"] = json!("x"));
     let writes = rig.take_writes();
     let (Write::Bind { resource_version: old, .. }, [Write::Bind { resource_version: new, .. }]) = (&first, writes.as_slice())
     else {
         panic!("{writes:?}")
     };
     assert_ne!(old, new);
+    // Seen before the answer came: at once.
+    let second = writes[0].clone();
+    rig.see("p", |pod| pod["metadata"]["labels"]["more"] = json!("y"));
+    rig.done(&second, Err(Failure::Conflict));
+    assert!(matches!(rig.take_writes().as_slice(), [Write::Bind { .. }]));
+}
+
+#[test]
+fn what_somebody_else_binds_of_a_gang_counts_beside_what_we_are_binding() {
+    let mut rig = Rig::with(&[("n1", 4)], &[("a", 4)]);
+    for name in ["w-0", "w-1", "w-2"] {
+        rig.see(name, gang(3));
+    }
+    let writes = rig.turn();
+    assert_eq!(writes.len(), 3);
+    rig.see("w-1", |pod| {
+        gang(3)(pod);
+        pod["spec"]["nodeName"] = json!("n1");
+    });
+    let held = |rig: &Rig| rig.engine.state().jobs.values().filter_map(|job| job.run()).map(|run| run.seats.len()).sum::<usize>();
+    assert_eq!(held(&rig), 3);
+    rig.see("late", |pod| pod["spec"]["nodeName"] = json!("n1"));
+    assert_eq!(held(&rig), 4, "a fourth pod holds the fourth GPU");
 }
 
 #[test]

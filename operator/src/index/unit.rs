@@ -75,6 +75,8 @@ pub(super) struct Run {
     /// Bindings without an answer, and the action that they carry out.
     pub open: BTreeSet<PodKey>,
     pub action: Option<ActionId>,
+    /// Pods that were not any more what we had seen when they were to be bound, and which version that was.
+    pub stale: BTreeMap<PodKey, String>,
     /// Pods that could not be bound, and why.
     pub failed: Vec<String>,
     /// Some pod of it has failed, or went away before it was done.
