@@ -95,6 +95,22 @@ async fn a_gang_is_bound_whole_or_not_at_all() {
 }
 
 #[tokio::test]
+async fn pods_of_a_job_that_say_its_size_are_bound_together() {
+    let mut plane = plane(&[("n1", 2)], &[("a", 2)]).await;
+    plane.operator("operator", PORT, &[]).unwrap();
+    let of_job = |pod: &mut Value| {
+        pod["metadata"]["ownerReferences"] =
+            json!([{"apiVersion": "batch/v1", "kind": "Job", "name": "night", "uid": "none", "controller": true}]);
+        pod["metadata"]["annotations"]["tidegate.dev/gang-size"] = json!("2");
+    };
+    plane.pod("night-a", "a", of_job).await.unwrap();
+    let told = refusal(&plane, "night-a").await;
+    assert!(told.contains("1 of its gang are there"), "{told}");
+    plane.pod("night-b", "a", of_job).await.unwrap();
+    plane.until_bound(2).await.unwrap();
+}
+
+#[tokio::test]
 async fn a_leader_that_is_killed_is_followed_by_one_that_binds_nothing_twice() {
     let mut plane = plane(&[("n1", 8), ("n2", 8), ("n3", 8)], &[("a", 24)]).await;
     for number in 0..30 {
