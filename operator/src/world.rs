@@ -175,6 +175,7 @@ impl World {
                 vec![Event::NamespaceSeen { name: Namespace(name), labels }]
             }
             Object::Node(facts) => self.index.node(Change::Is(facts), &self.engine),
+            Object::Beside(object) => self.index.beside(object, &self.engine),
             Object::Pod(facts) => self.index.pod(Change::Is(*facts), &self.engine),
         };
         self.tell(events);
@@ -195,6 +196,7 @@ impl World {
                 vec![Event::NamespaceGone(Namespace::from(key))]
             }
             Kind::Node => self.index.node(Change::Gone(key.to_owned()), &self.engine),
+            Kind::Beside(kind) => self.index.beside_gone(kind, key, &self.engine),
             Kind::Pod => self.index.pod(Change::Gone(PodKey(key.into())), &self.engine),
         };
         self.tell(events);
@@ -207,6 +209,7 @@ impl World {
             Kind::Queue => self.queues.iter().cloned().collect(),
             Kind::Namespace => self.namespaces.iter().cloned().collect(),
             Kind::Node => self.index.node_names().map(str::to_owned).collect(),
+            Kind::Beside(kind) => self.index.beside_keys(kind),
             Kind::Pod => self.index.pod_keys().map(ToString::to_string).collect(),
         }
     }
@@ -312,6 +315,7 @@ fn kind_of(news: &Seen) -> Kind {
         Seen::Is(Object::Queue(..)) => Kind::Queue,
         Seen::Is(Object::Namespace(..)) => Kind::Namespace,
         Seen::Is(Object::Node(_)) => Kind::Node,
+        Seen::Is(Object::Beside(object)) => Kind::Beside(object.kind()),
         Seen::Is(Object::Pod(_)) => Kind::Pod,
         Seen::Gone(kind, _) | Seen::Listed(kind, _) => *kind,
     }

@@ -1,7 +1,9 @@
 //! Which pods start together, by what each of them says.
 
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::core::v1::{Pod, PodSpec};
 use tidegate_api::labels;
+
+use super::needs;
 
 /// A gang is placed at once, in one decision.
 pub const MOST_GANG: u32 = 100_000;
@@ -11,14 +13,24 @@ pub const MOST_GANG: u32 = 100_000;
 pub struct Gang {
     /// What a label says, or `KIND/NAME` of the object that makes them one: a label's value has no slash.
     pub name: String,
+    /// Of a PodGroup's it stands there.
     pub size: u32,
 }
 
 impl Gang {
-    /// Named by a label; else, with a size alone, by what controls the pod: a Job of whatever kind.
-    pub fn of(pod: &Pod) -> Result<Option<Self>, String> {
+    /// Named by its PodGroup; else by a label; else, with a size alone, by what controls the pod: a Job of whatever kind.
+    pub fn of(pod: &Pod, spec: &PodSpec) -> Result<Option<Self>, String> {
         let label = pod.metadata.labels.as_ref().and_then(|all| all.get(labels::GANG));
         let told = pod.metadata.annotations.as_ref().and_then(|all| all.get(labels::GANG_SIZE));
+        if let Some(group) = needs::group(spec) {
+            if label.or(told).is_some() {
+                let (gang, size) = (labels::GANG, labels::GANG_SIZE);
+                return Err(format!(
+                    "names the PodGroup {group} and has the label {gang} or the annotation {size}: leave one out"
+                ));
+            }
+            return Ok(Some(Self { name: format!("PodGroup/{group}"), size: 1 }));
+        }
         let name = label.cloned().or_else(|| controller(pod));
         match (name, told) {
             (Some(name), Some(told)) => Ok(Some(Self { name, size: size(told)? })),
@@ -54,7 +66,7 @@ mod tests {
 
     #[expect(clippy::needless_pass_by_value, reason = "tests write JSON in place")]
     fn gang(metadata: Value) -> Result<Option<Gang>, String> {
-        Gang::of(&serde_json::from_value(json!({"metadata": metadata})).unwrap())
+        Gang::of(&serde_json::from_value(json!({"metadata": metadata})).unwrap(), &PodSpec::default())
     }
 
     #[test]
@@ -67,6 +79,15 @@ mod tests {
         let silly = gang(json!({"labels": label, "annotations": size("many")})).unwrap_err();
         assert!(silly.contains("`many`") && silly.contains("from 1 to"), "{silly}");
         assert_eq!(gang(json!({})), Ok(None));
+    }
+
+    #[test]
+    fn a_pod_group_names_the_gang_and_nothing_else_may() {
+        let spec: PodSpec = serde_json::from_value(json!({"containers": [], "schedulingGroup": {"podGroupName": "g"}})).unwrap();
+        let of = |metadata: Value| Gang::of(&serde_json::from_value(json!({"metadata": metadata})).unwrap(), &spec);
+        assert_eq!(of(json!({})), Ok(Some(Gang { name: "PodGroup/g".to_owned(), size: 1 })));
+        let both = of(json!({"labels": {"tidegate.dev/gang": "h"}})).unwrap_err();
+        assert!(both.contains("PodGroup g") && both.contains("leave one out"), "{both}");
     }
 
     #[test]

@@ -12,7 +12,7 @@ use tidegate_core::state::Spread;
 use tidegate_core::time::At;
 
 use super::requests::{self, Requests};
-use super::{Gang, node, selection};
+use super::{Gang, Needs, node, selection};
 
 /// Grace of a pod that names none.
 const GRACE_SECONDS: u32 = 30;
@@ -77,6 +77,7 @@ pub struct PodFacts {
     pub ending: bool,
     pub created: At,
     pub requests: Requests,
+    pub needs: Option<Box<Needs>>,
     /// What it says to us; absent: it is another scheduler's.
     pub ours: Option<Ours>,
 }
@@ -120,6 +121,7 @@ impl PodFacts {
             created: At(u64::try_from(created).unwrap_or(0)),
             ours: (spec.scheduler_name.as_deref() == Some(labels::SCHEDULER)).then(|| Ours::of(pod, spec, requests)),
             requests,
+            needs: Needs::of(pod, spec),
         }
     }
 
@@ -150,7 +152,7 @@ impl Ours {
             problems.push(format!("names no queue: add the label {}", labels::QUEUE));
         }
         problems.extend(unsupported(spec));
-        let gang = Gang::of(pod);
+        let gang = Gang::of(pod, spec);
         problems.extend(gang.as_ref().err().cloned());
         let preemptible = switch(labels::PREEMPTIBLE, annotation(labels::PREEMPTIBLE));
         let expected = seconds(labels::EXPECTED_SECONDS, annotation(labels::EXPECTED_SECONDS));

@@ -5,6 +5,8 @@ use tidegate_core::time::At;
 
 use super::*;
 
+mod groups;
+
 /// An engine with its cluster, where writes are carried out at once, or not.
 struct Rig {
     engine: Engine,
@@ -69,6 +71,18 @@ impl Rig {
         let facts = PodFacts::of(&serde_json::from_value(pod).unwrap());
         let events = self.index.pod(Change::Is(facts), &self.engine);
         self.tell(events);
+    }
+
+    fn beside(&mut self, object: Beside) {
+        let events = self.index.beside(object, &self.engine);
+        self.tell(events);
+    }
+
+    /// What is told to those that wait, whatever they know.
+    fn told(&mut self) -> Vec<String> {
+        self.index.ask_again();
+        let told = self.index.tell_waiting(&self.engine).into_iter();
+        told.filter_map(|write| if let Write::Refuse { message, .. } = write { Some(message) } else { None }).collect()
     }
 
     fn gone(&mut self, name: &str) {
