@@ -1,6 +1,10 @@
 //! What the engine must know of the API's objects, read from them without asking anybody: pure, and small enough to keep for
 //! every pod of a cluster.
 
+mod beside;
+mod gang;
+pub mod group;
+mod needs;
 pub mod node;
 pub mod pod;
 mod quantity;
@@ -8,6 +12,9 @@ mod requests;
 mod selection;
 pub mod training;
 
+pub use beside::{Beside, BesideKind};
+pub use gang::Gang;
+pub use needs::Needs;
 pub use node::NodeFacts;
-pub use pod::{Gang, PodFacts, PodKey, PodPhase};
+pub use pod::{PodFacts, PodKey, PodPhase};
 pub use training::TrainingFacts;

@@ -11,6 +11,7 @@
 //! * What other schedulers place is capacity that is gone: CPU and memory are left out of the node's, GPUs are held by a job that
 //!   is never stopped.
 
+mod around;
 mod carry;
 mod nodes;
 mod note;
@@ -23,7 +24,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use tidegate_core::names::JobName;
 use tidegate_core::{Engine, Event};
 
-use crate::facts::{NodeFacts, PodFacts, PodKey};
+use crate::facts::pod::Ours;
+use crate::facts::{Beside, BesideKind, NodeFacts, PodFacts, PodKey};
+use around::Around;
 pub use carry::{Failure, Write};
 use nodes::Nodes;
 pub use note::Note;
@@ -41,7 +44,10 @@ pub enum Change<T, K> {
 /// A pod and where it counts.
 #[derive(Clone, Debug)]
 struct Entry {
+    /// With what other objects add to what it says.
     facts: PodFacts,
+    /// What it says alone, if others may add to it.
+    said: Option<Box<Ours>>,
     unit: Option<UnitId>,
     /// Why it does not run, as it was last told.
     told: Option<String>,
@@ -51,6 +57,7 @@ struct Entry {
 #[derive(Clone, Debug, Default)]
 pub struct Index {
     nodes: Nodes,
+    around: Around,
     pods: BTreeMap<PodKey, Entry>,
     units: BTreeMap<UnitId, Unit>,
     jobs: BTreeMap<JobName, UnitId>,
@@ -95,6 +102,23 @@ impl Index {
         }
     }
 
+    /// An object beside pods.
+    pub fn beside(&mut self, object: Beside) -> Vec<Event> {
+        let pods = self.around.set(object);
+        self.look_again(pods)
+    }
+
+    /// An object beside pods is gone.
+    pub fn beside_gone(&mut self, kind: BesideKind, key: &str) -> Vec<Event> {
+        let pods = self.around.gone(kind, key);
+        self.look_again(pods)
+    }
+
+    /// Keys of all known objects of a kind.
+    pub fn beside_keys(&self, kind: BesideKind) -> Vec<String> {
+        self.around.keys(kind)
+    }
+
     /// What is to be written because of what was seen.
     pub fn take_writes(&mut self) -> Vec<Write> {
         std::mem::take(&mut self.writes)
@@ -121,19 +145,33 @@ impl Index {
         }
     }
 
-    fn know(&mut self, facts: PodFacts) -> Vec<Event> {
+    fn look_again(&mut self, pods: Vec<PodKey>) -> Vec<Event> {
+        let mut events = Vec::new();
+        for key in pods {
+            let said = |entry: &Entry| PodFacts { ours: entry.said.as_deref().cloned(), ..entry.facts.clone() };
+            let facts = self.pods.get(&key).filter(|entry| entry.said.is_some()).map(said);
+            events.extend(facts.map(|facts| self.know(facts)).unwrap_or_default());
+        }
+        events
+    }
+
+    fn know(&mut self, mut facts: PodFacts) -> Vec<Event> {
         let key = facts.key.clone();
+        let said = facts.needs.as_ref().and_then(|_| facts.ours.clone()).map(Box::new);
+        self.around.complete(&mut facts);
+        let mut events = self.regroup(&facts);
         let known = self.pods.remove(&key);
         let was = known.as_ref().and_then(|known| known.unit.clone());
         let told = known.as_ref().and_then(|known| known.told.clone());
-        let mut events = self.nodes.count(known.as_ref().map(|known| &known.facts), Some(&facts));
+        self.around.count(known.as_ref().map(|known| &known.facts), Some(&facts));
+        events.extend(self.nodes.count(known.as_ref().map(|known| &known.facts), Some(&facts)));
         let unit = was.filter(|unit| self.units.get(unit).is_some_and(|unit| unit.has(&key)));
         // One that is over holds nothing, whoever sees it for the first time.
         let unit = unit.or_else(|| UnitId::of(&facts).filter(|_| !facts.phase.is_over()));
         let has_problem = facts.ours.as_ref().is_some_and(|ours| ours.problem.is_some()) && facts.node.is_none();
         self.to_tell.extend(unit.clone().filter(|_| has_problem));
         let worker = facts.worker.clone().filter(|_| unit.is_none());
-        self.pods.insert(key.clone(), Entry { facts, unit: None, told });
+        self.pods.insert(key.clone(), Entry { facts, said, unit: None, told });
         if let Some(id) = unit {
             events.extend(self.enter(&key, id));
         } else if let Some(of) = worker {
@@ -151,8 +189,22 @@ impl Index {
         self.settle(&id)
     }
 
+    /// A pod that waits and is of another gang now, or of none any more, leaves the one that it was of.
+    fn regroup(&mut self, facts: &PodFacts) -> Vec<Event> {
+        let gang = |facts: &PodFacts| facts.ours.as_ref().and_then(|ours| Some(ours.gang.as_ref()?.name.clone()));
+        let known = self.pods.get_mut(&facts.key).filter(|known| !known.facts.holds() && gang(&known.facts) != gang(facts));
+        let Some(id) = known.and_then(|known| known.unit.clone()) else { return Vec::new() };
+        let Some(unit) = self.units.get_mut(&id) else { return Vec::new() };
+        if unit.run().is_some_and(|run| run.placed.contains_key(&facts.key)) {
+            return Vec::new();
+        }
+        unit.members.remove(&facts.key);
+        self.settle(&id)
+    }
+
     fn forget(&mut self, key: &PodKey) -> Vec<Event> {
         let Some(entry) = self.pods.remove(key) else { return Vec::new() };
+        self.around.count(Some(&entry.facts), None);
         let mut events = self.nodes.count(Some(&entry.facts), None);
         if let Some(id) = entry.unit {
             if let Some(unit) = self.units.get_mut(&id) {

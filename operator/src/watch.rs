@@ -6,9 +6,11 @@
 use std::collections::BTreeSet;
 use std::fmt::Debug;
 use std::pin::pin;
+use std::time::Duration;
 
 use futures_util::StreamExt;
 use k8s_openapi::api::core::v1::{Namespace, Node, Pod};
+use k8s_openapi::api::scheduling::v1beta1::PodGroup;
 use kube::api::{Api, ApiResource, DynamicObject};
 use kube::runtime::WatchStreamExt;
 use kube::runtime::watcher::{self, watcher};
@@ -17,11 +19,17 @@ use serde::de::DeserializeOwned;
 use tidegate_api::kinds::{Pool, PoolSpec, Queue, QueueSpec, TrainingJob};
 use tidegate_core::labels::Labels;
 use tokio::sync::mpsc;
+use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::facts::{NodeFacts, PodFacts, PodKey, TrainingFacts};
+use crate::facts::group::GroupFacts;
+use crate::facts::{Beside, BesideKind, NodeFacts, PodFacts, PodKey, TrainingFacts};
 use crate::metrics::Metrics;
+
+/// How often it is asked whether the cluster has by now what it did not have, and the pause after no answer, which doubles.
+const SERVED_AGAIN: Duration = Duration::from_mins(5);
+const FIRST_PAUSE: Duration = Duration::from_secs(1);
 
 /// What is watched, in the order in which the first lists are told: what others rest on comes first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -30,12 +38,14 @@ pub enum Kind {
     Queue,
     Namespace,
     Node,
+    Beside(BesideKind),
     TrainingJob,
     Pod,
 }
 
 impl Kind {
-    pub const ALL: [Self; 6] = [Self::Pool, Self::Queue, Self::Namespace, Self::Node, Self::TrainingJob, Self::Pod];
+    pub const ALL: [Self; 7] =
+        [Self::Pool, Self::Queue, Self::Namespace, Self::Node, Self::Beside(BesideKind::Group), Self::TrainingJob, Self::Pod];
 
     /// Bounded word for metrics.
     pub fn word(self) -> &'static str {
@@ -44,6 +54,7 @@ impl Kind {
             Self::Queue => "queue",
             Self::Namespace => "namespace",
             Self::Node => "node",
+            Self::Beside(kind) => kind.word(),
             Self::TrainingJob => "training_job",
             Self::Pod => "pod",
         }
@@ -58,6 +69,7 @@ pub enum Object {
     Queue(String, Result<QueueSpec, String>),
     Namespace(String, Labels),
     Node(NodeFacts),
+    Beside(Beside),
     Training(Box<TrainingFacts>),
     Pod(Box<PodFacts>),
 }
@@ -73,30 +85,22 @@ pub enum Seen {
 
 /// Watches every kind until `shutdown`.
 pub fn start(client: &Client, to: &mpsc::Sender<Seen>, metrics: &Metrics, tasks: &TaskTracker, shutdown: &CancellationToken) {
-    let watch = Watch { to: to.clone(), metrics: metrics.clone() };
-    let (all, quit) = (client.clone(), shutdown.clone());
-    let ours = |resource: ApiResource| Api::<DynamicObject>::all_with(client.clone(), &resource);
-    let pools = watch.clone().run(ours(ApiResource::erase::<Pool>(&())), Kind::Pool, |object: DynamicObject| {
-        Object::Pool(object.name_any(), spec(&object))
-    });
-    let queues = watch.clone().run(ours(ApiResource::erase::<Queue>(&())), Kind::Queue, |object: DynamicObject| {
-        Object::Queue(object.name_any(), spec(&object))
-    });
-    let namespaces = watch.clone().run(Api::<Namespace>::all(all.clone()), Kind::Namespace, |object: Namespace| {
+    let watch = Watch { to: to.clone(), metrics: metrics.clone(), tasks: tasks.clone(), quit: shutdown.clone() };
+    let all = || client.clone();
+    let ours = |resource: ApiResource| Api::<DynamicObject>::all_with(all(), &resource);
+    watch.begin(ours(ApiResource::erase::<Pool>(&())), Kind::Pool, |object| Object::Pool(object.name_any(), spec(&object)));
+    watch.begin(ours(ApiResource::erase::<Queue>(&())), Kind::Queue, |object| Object::Queue(object.name_any(), spec(&object)));
+    watch.begin(Api::<Namespace>::all(all()), Kind::Namespace, |object| {
         Object::Namespace(object.name_any(), object.metadata.labels.unwrap_or_default())
     });
-    let nodes = watch.clone().run(Api::<Node>::all(all.clone()), Kind::Node, |object: Node| Object::Node(NodeFacts::of(&object)));
-    let trainings =
-        watch.clone().run(ours(ApiResource::erase::<TrainingJob>(&())), Kind::TrainingJob, |object: DynamicObject| {
-            Object::Training(Box::new(TrainingFacts::of(&object)))
-        });
-    let pods = watch.run(Api::<Pod>::all(all), Kind::Pod, |object: Pod| Object::Pod(Box::new(PodFacts::of(&object))));
-    tasks.spawn(quit.clone().run_until_cancelled_owned(pools));
-    tasks.spawn(quit.clone().run_until_cancelled_owned(queues));
-    tasks.spawn(quit.clone().run_until_cancelled_owned(namespaces));
-    tasks.spawn(quit.clone().run_until_cancelled_owned(nodes));
-    tasks.spawn(quit.clone().run_until_cancelled_owned(trainings));
-    tasks.spawn(quit.run_until_cancelled_owned(pods));
+    watch.begin(Api::<Node>::all(all()), Kind::Node, |object| Object::Node(NodeFacts::of(&object)));
+    watch.begin_once_served(client, Kind::Beside(BesideKind::Group), |object: PodGroup| {
+        Object::Beside(Beside::Group(GroupFacts::of(&object)))
+    });
+    watch.begin(ours(ApiResource::erase::<TrainingJob>(&())), Kind::TrainingJob, |object| {
+        Object::Training(Box::new(TrainingFacts::of(&object)))
+    });
+    watch.begin(Api::<Pod>::all(all()), Kind::Pod, |object| Object::Pod(Box::new(PodFacts::of(&object))));
 }
 
 /// The specification of an object of ours.
@@ -109,9 +113,37 @@ fn spec<S: DeserializeOwned>(object: &DynamicObject) -> Result<S, String> {
 struct Watch {
     to: mpsc::Sender<Seen>,
     metrics: Metrics,
+    tasks: TaskTracker,
+    quit: CancellationToken,
 }
 
 impl Watch {
+    fn begin<K>(&self, api: Api<K>, kind: Kind, read: fn(K) -> Object)
+    where
+        K: Resource + Clone + DeserializeOwned + Debug + Send + 'static,
+    {
+        let run = self.clone().run(api, kind, read);
+        self.tasks.spawn(self.quit.clone().run_until_cancelled_owned(run));
+    }
+
+    /// Of a kind that not every cluster has: while it is not served there are none of it.
+    fn begin_once_served<K>(&self, client: &Client, kind: Kind, read: fn(K) -> Object)
+    where
+        K: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug + Send + 'static,
+    {
+        let (watch, client) = (self.clone(), client.clone());
+        let run = async move {
+            while !is_served::<K>(&client, kind).await {
+                if watch.to.send(Seen::Listed(kind, BTreeSet::new())).await.is_err() {
+                    return;
+                }
+                sleep(SERVED_AGAIN).await;
+            }
+            watch.run(Api::<K>::all(client), kind, read).await;
+        };
+        self.tasks.spawn(self.quit.clone().run_until_cancelled_owned(run));
+    }
+
     async fn run<K>(self, api: Api<K>, kind: Kind, read: fn(K) -> Object)
     where
         K: Resource + Clone + DeserializeOwned + Debug + Send + 'static,
@@ -148,6 +180,22 @@ impl Watch {
                 return;
             }
         }
+    }
+}
+
+/// Whether the cluster has a kind, as soon as it says so.
+async fn is_served<K: Resource<DynamicType = ()>>(client: &Client, kind: Kind) -> bool {
+    let mut pause = FIRST_PAUSE;
+    loop {
+        match client.list_api_group_resources(&K::api_version(&())).await {
+            Ok(list) => return list.resources.iter().any(|resource| resource.name == K::plural(&())),
+            Err(kube::Error::Api(status)) if status.code == 404 => return false,
+            Err(error) => {
+                tracing::warn!(kind = kind.word(), %error, "it is not known whether the cluster has this kind; it is asked again");
+            }
+        }
+        sleep(pause).await;
+        pause = (pause * 2).min(SERVED_AGAIN);
     }
 }
 

@@ -177,6 +177,7 @@ impl World {
                 vec![Event::NamespaceSeen { name: Namespace(name), labels }]
             }
             Object::Node(facts) => self.index.node(Change::Is(facts), &self.engine),
+            Object::Beside(object) => self.index.beside(object),
             Object::Training(facts) => self.index.training(Change::Is(*facts)),
             Object::Pod(facts) => self.index.pod(Change::Is(*facts)),
         };
@@ -198,6 +199,7 @@ impl World {
                 vec![Event::NamespaceGone(Namespace::from(key))]
             }
             Kind::Node => self.index.node(Change::Gone(key.to_owned()), &self.engine),
+            Kind::Beside(kind) => self.index.beside_gone(kind, key),
             Kind::TrainingJob => self.index.training(Change::Gone(PodKey(key.into()))),
             Kind::Pod => self.index.pod(Change::Gone(PodKey(key.into()))),
         };
@@ -211,6 +213,7 @@ impl World {
             Kind::Queue => self.queues.iter().cloned().collect(),
             Kind::Namespace => self.namespaces.iter().cloned().collect(),
             Kind::Node => self.index.node_names().map(str::to_owned).collect(),
+            Kind::Beside(kind) => self.index.beside_keys(kind),
             Kind::TrainingJob => self.index.training_keys().map(ToString::to_string).collect(),
             Kind::Pod => self.index.pod_keys().map(ToString::to_string).collect(),
         }
@@ -323,6 +326,7 @@ fn kind_of(news: &Seen) -> Kind {
         Seen::Is(Object::Queue(..)) => Kind::Queue,
         Seen::Is(Object::Namespace(..)) => Kind::Namespace,
         Seen::Is(Object::Node(_)) => Kind::Node,
+        Seen::Is(Object::Beside(object)) => Kind::Beside(object.kind()),
         Seen::Is(Object::Training(_)) => Kind::TrainingJob,
         Seen::Is(Object::Pod(_)) => Kind::Pod,
         Seen::Gone(kind, _) | Seen::Listed(kind, _) => *kind,

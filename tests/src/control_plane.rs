@@ -48,17 +48,22 @@ pub struct ControlPlane {
 impl ControlPlane {
     /// Starts it and waits until it serves our kinds. The calling thread is on its network from then on.
     pub async fn start() -> Result<Self> {
+        Self::start_with(&[]).await
+    }
+
+    /// With more flags of the API server.
+    pub async fn start_with(flags: &[&str]) -> Result<Self> {
         let programs = installed("TIDEGATE_TEST_CONTROLPLANE")?;
         let mut parts = Parts::open(FOLDER).await?;
         parts.namespaces.enter_network()?;
-        let client = Self::serve(&mut parts, &programs).await;
+        let client = Self::serve(&mut parts, &programs, flags).await;
         let client = client.with_context(|| parts.said())?;
         let plane = Self { parts, client };
         plane.prepare().await?;
         Ok(plane)
     }
 
-    async fn serve(parts: &mut Parts, programs: &Path) -> Result<Client> {
+    async fn serve(parts: &mut Parts, programs: &Path, flags: &[&str]) -> Result<Client> {
         let mut etcd = parts.command(&programs.join("etcd"));
         etcd.arg("--data-dir").arg(parts.at("etcd")).args(["--unsafe-no-fsync", "--log-level", "warn"]);
         etcd.args(["--listen-client-urls", ETCD, "--advertise-client-urls", ETCD, "--listen-peer-urls", "http://127.0.0.1:2380"]);
@@ -82,7 +87,7 @@ impl ControlPlane {
         server.args([format!("--service-account-key-file={key}"), format!("--service-account-signing-key-file={key}")]);
         server.args(["--service-account-issuer=https://kubernetes.default.svc", "--authorization-mode=RBAC"]);
         // No controller makes service accounts here.
-        server.args(["--disable-admission-plugins=ServiceAccount", "--v=1"]);
+        server.args(["--disable-admission-plugins=ServiceAccount", "--v=1"]).args(flags);
         parts.spawn("kube-apiserver", server)?;
 
         fs::write(parts.at("kubeconfig"), kubeconfig(OPERATOR))?;

@@ -5,11 +5,13 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::scheduling::v1beta1::PodGroup;
 use kube::ResourceExt;
+use kube::api::{Api, PostParams};
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 use tidegate_api::kinds::TrainingPhase;
-use tidegate_tests::control_plane::{ADMIN, ControlPlane, NOBODY, SOON};
+use tidegate_tests::control_plane::{ADMIN, ControlPlane, NOBODY, SOON, TEAM};
 use tidegate_tests::harness::until;
 
 const PORT: u16 = 9001;
@@ -17,8 +19,15 @@ const OTHER_PORT: u16 = 9002;
 /// Long enough for a decision and its writes, on a busy machine; nothing happens by then that should not.
 const A_WHILE: Duration = Duration::from_secs(3);
 
+/// By which the API server serves PodGroups: without them it has none.
+const POD_GROUPS: [&str; 2] = ["--feature-gates=GenericWorkload=true", "--runtime-config=scheduling.k8s.io/v1beta1=true"];
+
 async fn plane(nodes: &[(&str, u32)], queues: &[(&str, u32)]) -> ControlPlane {
-    let plane = ControlPlane::start().await.unwrap();
+    plane_with(&[], nodes, queues).await
+}
+
+async fn plane_with(flags: &[&str], nodes: &[(&str, u32)], queues: &[(&str, u32)]) -> ControlPlane {
+    let plane = ControlPlane::start_with(flags).await.unwrap();
     for (name, gpus) in nodes {
         plane.node(name, *gpus).await.unwrap();
     }
@@ -93,6 +102,42 @@ async fn a_gang_is_bound_whole_or_not_at_all() {
     }
     let bound = plane.until_bound(2).await.unwrap();
     assert!(bound.iter().all(|(pod, _)| pod.starts_with("second-")), "{bound:?}");
+}
+
+#[tokio::test]
+async fn pods_of_a_job_that_say_its_size_are_bound_together() {
+    let mut plane = plane(&[("n1", 2)], &[("a", 2)]).await;
+    plane.operator("operator", PORT, &[]).unwrap();
+    let of_job = |pod: &mut Value| {
+        pod["metadata"]["ownerReferences"] =
+            json!([{"apiVersion": "batch/v1", "kind": "Job", "name": "night", "uid": "none", "controller": true}]);
+        pod["metadata"]["annotations"]["tidegate.dev/gang-size"] = json!("2");
+    };
+    plane.pod("night-a", "a", of_job).await.unwrap();
+    let told = refusal(&plane, "night-a").await;
+    assert!(told.contains("1 of its gang are there"), "{told}");
+    plane.pod("night-b", "a", of_job).await.unwrap();
+    plane.until_bound(2).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_native_pod_group_is_bound_whole_once_it_exists() {
+    let mut plane = plane_with(&POD_GROUPS, &[("n1", 2)], &[("a", 2)]).await;
+    plane.operator("operator", PORT, &[]).unwrap();
+    let grouped = |pod: &mut Value| pod["spec"]["schedulingGroup"] = json!({"podGroupName": "night"});
+    plane.pod("night-a", "a", grouped).await.unwrap();
+    let told = refusal(&plane, "night-a").await;
+    assert!(told.contains("PodGroup team/night, which does not exist"), "{told}");
+    let group: PodGroup = serde_json::from_value(json!({
+        "metadata": {"name": "night"}, "spec": {"schedulingPolicy": {"gang": {"minCount": 2}}},
+    }))
+    .unwrap();
+    let groups: Api<PodGroup> = Api::namespaced(plane.client.clone(), TEAM);
+    groups.create(&PostParams::default(), &group).await.unwrap();
+    tokio::time::sleep(A_WHILE).await;
+    assert!(plane.bound().await.unwrap().is_empty(), "one of two");
+    plane.pod("night-b", "a", grouped).await.unwrap();
+    plane.until_bound(2).await.unwrap();
 }
 
 #[tokio::test]

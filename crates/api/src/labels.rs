@@ -7,7 +7,8 @@ pub const SCHEDULER: &str = "tidegate";
 pub const QUEUE: &str = "tidegate.dev/queue";
 /// Label: pods of one namespace with the same value are one gang: as many as [`GANG_SIZE`] start together, or none.
 pub const GANG: &str = "tidegate.dev/gang";
-/// Annotation on each pod of a gang: how many of it must be there and start together.
+/// Annotation on each pod of a gang: how many of it must be there and start together. Without [`GANG`] the pods of one controller
+/// are the gang.
 pub const GANG_SIZE: &str = "tidegate.dev/gang-size";
 /// Annotation: a level of the pool's topology in one domain of which all pods of the gang must be.
 pub const REQUIRED_TOPOLOGY: &str = "tidegate.dev/required-topology";

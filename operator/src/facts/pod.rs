@@ -14,12 +14,10 @@ use tidegate_core::state::Spread;
 use tidegate_core::time::At;
 
 use super::requests::{self, Requests};
-use super::{node, selection};
+use super::{Gang, Needs, node, selection};
 
 /// Grace of a pod that names none.
 const GRACE_SECONDS: u32 = 30;
-/// A gang is placed at once, in one decision.
-const MOST_GANG: u32 = 100_000;
 
 /// `NAMESPACE/NAME`.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -83,6 +81,7 @@ pub struct PodFacts {
     pub disrupted: bool,
     pub created: At,
     pub requests: Requests,
+    pub needs: Option<Box<Needs>>,
     /// What it says to us; absent: it is another scheduler's.
     pub ours: Option<Ours>,
     /// Which worker it is, of a training job of ours.
@@ -121,13 +120,6 @@ pub struct Ours {
     pub problem: Option<String>,
 }
 
-/// Pods that start together.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Gang {
-    pub name: String,
-    pub size: u32,
-}
-
 impl PodFacts {
     /// What the object says.
     pub fn of(pod: &Pod) -> Self {
@@ -149,6 +141,7 @@ impl PodFacts {
             ours: (spec.scheduler_name.as_deref() == Some(labels::SCHEDULER)).then(|| Ours::of(pod, spec, requests)),
             worker: WorkerOf::of(pod),
             requests,
+            needs: Needs::of(pod, spec),
         }
     }
 
@@ -200,13 +193,8 @@ impl Ours {
             problems.push(format!("names no queue: add the label {}", labels::QUEUE));
         }
         problems.extend(unsupported(spec));
-        let gang = label(labels::GANG).and_then(|name| match size(annotation(labels::GANG_SIZE)) {
-            Ok(size) => Some(Gang { name, size }),
-            Err(problem) => {
-                problems.push(problem);
-                None
-            }
-        });
+        let gang = Gang::of(pod, spec);
+        problems.extend(gang.as_ref().err().cloned());
         let preemptible = switch(labels::PREEMPTIBLE, annotation(labels::PREEMPTIBLE));
         let expected = seconds(labels::EXPECTED_SECONDS, annotation(labels::EXPECTED_SECONDS));
         problems.extend(preemptible.as_ref().err().cloned());
@@ -215,7 +203,7 @@ impl Ours {
             queue,
             priority: spec.priority.unwrap_or(0),
             gated: spec.scheduling_gates.as_ref().is_some_and(|gates| !gates.is_empty()),
-            gang,
+            gang: gang.unwrap_or(None),
             ask: Arc::new(ask(spec, requests, annotation(labels::GPU_CLASSES).unwrap_or_default())),
             owner: pod.namespace().unwrap_or_default(),
             recipe: kind_of(&maker).to_owned(),
@@ -247,13 +235,6 @@ fn ask(spec: &PodSpec, requests: Requests, classes: &str) -> Ask {
 fn spread(required: Option<&str>, preferred: Option<&str>) -> Option<Spread> {
     let wish = |level: &str, required: bool| Spread { level: level.to_owned(), required };
     required.map(|level| wish(level, true)).or_else(|| preferred.map(|level| wish(level, false)))
-}
-
-fn size(text: Option<&str>) -> Result<u32, String> {
-    let name = labels::GANG_SIZE;
-    let text = text.ok_or_else(|| format!("is of a gang of unknown size: add the annotation {name} to each of its pods"))?;
-    let size = text.trim().parse().ok().filter(|size| (1..=MOST_GANG).contains(size));
-    size.ok_or_else(|| format!("annotation {name} is `{text}`: give a number from 1 to {MOST_GANG}"))
 }
 
 fn switch(name: &str, text: Option<&str>) -> Result<bool, String> {
@@ -343,22 +324,6 @@ mod tests {
     fn others_pods_count_but_say_nothing_to_us() {
         let pod = facts(|pod| pod["spec"]["schedulerName"] = json!("default-scheduler"));
         assert!(pod.ours.is_none() && pod.requests.gpus == 2);
-    }
-
-    #[test]
-    fn a_gang_has_a_name_and_a_size() {
-        let pod = facts(|pod| {
-            pod["metadata"]["labels"]["tidegate.dev/gang"] = json!("g");
-            pod["metadata"]["annotations"]["tidegate.dev/gang-size"] = json!("4");
-        });
-        assert_eq!(pod.ours.unwrap().gang, Some(Gang { name: "g".into(), size: 4 }));
-        let none = problem(|pod| pod["metadata"]["labels"]["tidegate.dev/gang"] = json!("g"));
-        assert!(none.contains("gang of unknown size"), "{none}");
-        let silly = problem(|pod| {
-            pod["metadata"]["labels"]["tidegate.dev/gang"] = json!("g");
-            pod["metadata"]["annotations"]["tidegate.dev/gang-size"] = json!("many");
-        });
-        assert!(silly.contains("`many`") && silly.contains("from 1 to"), "{silly}");
     }
 
     #[test]

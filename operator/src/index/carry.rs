@@ -286,7 +286,7 @@ impl Index {
         let Some(unit) = self.units.get(id) else { return Vec::new() };
         let waits = match unit.phase {
             Phase::Waiting => explain::waiting(engine, &unit.job()),
-            Phase::Gathering => format!("{} of its gang are there", unit.members.len()),
+            Phase::Gathering => self.hindered(unit).unwrap_or_else(|| format!("{} of its gang are there", unit.members.len())),
             Phase::Running(_) => return Vec::new(),
         };
         let members: Vec<PodKey> = unit.members.iter().cloned().collect();
@@ -304,6 +304,13 @@ impl Index {
             writes.push(Write::Refuse { pod: key, uid: entry.facts.uid.clone(), message });
         }
         writes
+    }
+
+    /// Which pod of a gang cannot be placed as it is, and why.
+    fn hindered(&self, unit: &unit::Unit) -> Option<String> {
+        let problem = |key: &PodKey| Some((key.clone(), self.pods.get(key)?.facts.ours.as_ref()?.problem.clone()?));
+        let (key, problem) = unit.members.iter().find_map(problem)?;
+        Some(format!("pod {key} of its gang: {problem}"))
     }
 }
 

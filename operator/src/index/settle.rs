@@ -234,11 +234,12 @@ impl Index {
         }
     }
 
-    /// Pods of a gang that has its size already are on their own: it is not stopped to take them in.
+    /// Pods that come to a gang that has started are on their own: it is not stopped to take them in, and who takes the place of
+    /// one that has ended does not wait for the others' end. While some of it are told to end all of it may be made anew.
     fn release_late(&mut self, id: &UnitId, events: &mut Vec<Event>) {
-        let size = unit::size(id, &self.members(id));
-        let complete = |run: &Run| run.open.is_empty() && !run.stopping && run.placed.len() >= size;
-        if !self.units.get(id).and_then(|unit| unit.run()).is_some_and(complete) {
+        let stays = |key: &PodKey| self.pods.get(key).is_some_and(|entry| !entry.facts.ending);
+        let stands = |run: &Run| run.open.is_empty() && !run.stopping && run.placed.keys().all(stays);
+        if !self.units.get(id).and_then(|unit| unit.run()).is_some_and(stands) {
             return;
         }
         let late: Vec<PodKey> = self.waiting(id).iter().map(|pod| pod.key.clone()).collect();

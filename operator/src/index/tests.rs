@@ -5,6 +5,8 @@ use tidegate_core::time::At;
 
 use super::*;
 
+mod groups;
+
 /// An engine with its cluster, where writes are carried out at once, or not.
 pub(in crate::index) struct Rig {
     pub engine: Engine,
@@ -83,6 +85,18 @@ impl Rig {
         });
         change(&mut pod);
         self.see_pod(pod);
+    }
+
+    fn beside(&mut self, object: Beside) {
+        let events = self.index.beside(object);
+        self.tell(events);
+    }
+
+    /// What is told to those that wait, whatever they know.
+    fn told(&mut self) -> Vec<String> {
+        self.index.ask_again();
+        let told = self.index.tell_waiting(&self.engine).into_iter();
+        told.filter_map(|write| if let Write::Refuse { message, .. } = write { Some(message) } else { None }).collect()
     }
 
     pub fn gone(&mut self, name: &str) {
@@ -171,6 +185,14 @@ fn gang(size: u32) -> impl Fn(&mut Value) {
     }
 }
 
+fn of_job(size: u32) -> impl Fn(&mut Value) {
+    move |pod| {
+        pod["metadata"]["ownerReferences"] =
+            json!([{"apiVersion": "batch/v1", "kind": "Job", "name": "night", "uid": "u", "controller": true}]);
+        pod["metadata"]["annotations"]["tidegate.dev/gang-size"] = json!(size.to_string());
+    }
+}
+
 fn foreign(pod: &mut Value) {
     pod["spec"]["schedulerName"] = json!("default-scheduler");
 }
@@ -223,6 +245,57 @@ fn a_pod_that_comes_late_to_its_gang_is_placed_alone() {
     rig.see("w-2", gang(2));
     assert_eq!(rig.bind_all(gang(2)), [("w-2".to_owned(), "n1".to_owned())]);
     assert_eq!(rig.running(), 2);
+}
+
+#[test]
+fn pods_of_one_job_are_a_gang_if_they_say_its_size() {
+    let mut rig = Rig::with(&[("n1", 4)], &[("a", 4)]);
+    for name in ["night-a", "night-b"] {
+        rig.see(name, of_job(3));
+    }
+    assert!(rig.turn().is_empty(), "two of three");
+    rig.see("night-c", of_job(3));
+    assert_eq!(rig.bind_all(of_job(3)).len(), 3);
+    assert!(rig.engine.state().jobs.contains_key(&JobName::from("gang/team/Job/night")));
+}
+
+#[test]
+fn who_takes_the_place_of_one_of_a_gang_does_not_wait_for_its_end() {
+    let mut rig = Rig::with(&[("n1", 2)], &[("a", 2)]);
+    for name in ["night-a", "night-b"] {
+        rig.see(name, of_job(2));
+    }
+    rig.bind_all(of_job(2));
+    rig.see("night-a", |pod| {
+        of_job(2)(pod);
+        pod["spec"]["nodeName"] = json!("n1");
+        pod["status"]["phase"] = json!("Failed");
+    });
+    rig.see("night-c", of_job(2));
+    assert_eq!(rig.bind_all(of_job(2)), [("night-c".to_owned(), "n1".to_owned())]);
+}
+
+#[test]
+fn a_gang_that_is_made_anew_waits_until_the_old_one_has_ended() {
+    let mut rig = Rig::with(&[("n1", 4)], &[("a", 4)]);
+    for name in ["old-a", "old-b"] {
+        rig.see(name, of_job(2));
+    }
+    rig.bind_all(of_job(2));
+    for name in ["old-a", "old-b"] {
+        rig.see(name, |pod| {
+            of_job(2)(pod);
+            pod["spec"]["nodeName"] = json!("n1");
+            pod["metadata"]["deletionTimestamp"] = json!("2026-11-29T00:10:00Z");
+        });
+    }
+    rig.see("new-a", of_job(2));
+    rig.gone("old-a");
+    assert!(rig.turn().is_empty(), "alone it would hold a GPU while it waits for the other");
+    rig.gone("old-b");
+    assert!(rig.turn().is_empty(), "one of two");
+    rig.see("new-b", of_job(2));
+    assert_eq!(rig.bind_all(of_job(2)).len(), 2);
 }
 
 #[test]

@@ -1,0 +1,38 @@
+//! Objects beside pods that say something about these.
+
+use super::PodKey;
+use super::group::GroupFacts;
+
+/// One of them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Beside {
+    Group(GroupFacts),
+}
+
+/// Their kinds, in the order in which the first lists are told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum BesideKind {
+    Group,
+}
+
+impl BesideKind {
+    /// Bounded word for metrics.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Group => "pod_group",
+        }
+    }
+}
+
+impl Beside {
+    pub fn kind(&self) -> BesideKind {
+        match self {
+            Self::Group(_) => BesideKind::Group,
+        }
+    }
+}
+
+/// What an object of a namespace is known by, as a pod is.
+pub fn key(namespace: &str, name: &str) -> String {
+    PodKey::new(namespace, name).to_string()
+}

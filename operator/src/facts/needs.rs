@@ -1,0 +1,27 @@
+//! What a pod asks for that other objects, or other pods, decide on. Few pods ask for any of it.
+
+use k8s_openapi::api::core::v1::{Pod, PodSpec};
+use kube::ResourceExt;
+
+use super::beside;
+
+/// See the module.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Needs {
+    /// Key of the PodGroup that it names.
+    pub group: Option<String>,
+}
+
+impl Needs {
+    /// `None` for the many that ask for nothing of it.
+    pub fn of(pod: &Pod, spec: &PodSpec) -> Option<Box<Self>> {
+        let namespace = pod.namespace().unwrap_or_default();
+        let needs = Self { group: group(spec).map(|name| beside::key(&namespace, name)) };
+        (needs != Self::default()).then(|| Box::new(needs))
+    }
+}
+
+/// The PodGroup that a pod names.
+pub fn group(spec: &PodSpec) -> Option<&str> {
+    spec.scheduling_group.as_ref()?.pod_group_name.as_deref().filter(|name| !name.is_empty())
+}
