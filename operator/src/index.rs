@@ -24,10 +24,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use tidegate_core::names::JobName;
 use tidegate_core::{Engine, Event};
 
-use crate::facts::pod::Ours;
+use crate::facts::pod;
 use crate::facts::{Beside, BesideKind, NodeFacts, PodFacts, PodKey};
 use around::Around;
-pub use carry::{Failure, Write};
+pub use carry::{Failure, Ours, Write};
 use nodes::Nodes;
 pub use note::Note;
 use training::Training;
@@ -47,7 +47,7 @@ struct Entry {
     /// With what other objects add to what it says.
     facts: PodFacts,
     /// What it says alone, if others may add to it.
-    said: Option<Box<Ours>>,
+    said: Option<Box<pod::Ours>>,
     unit: Option<UnitId>,
     /// Why it does not run, as it was last told.
     told: Option<String>,

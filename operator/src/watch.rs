@@ -16,7 +16,7 @@ use kube::runtime::WatchStreamExt;
 use kube::runtime::watcher::{self, watcher};
 use kube::{Client, Resource, ResourceExt};
 use serde::de::DeserializeOwned;
-use tidegate_api::kinds::{Pool, PoolSpec, Queue, QueueSpec, TrainingJob};
+use tidegate_api::kinds::{Pool, PoolSpec, PoolStatus, Queue, QueueSpec, QueueStatus, TrainingJob};
 use tidegate_core::labels::Labels;
 use tokio::sync::mpsc;
 use tokio::time::sleep;
@@ -65,8 +65,8 @@ impl Kind {
 #[derive(Clone, Debug)]
 pub enum Object {
     /// What the object says, or why it cannot be read.
-    Pool(String, Result<PoolSpec, String>),
-    Queue(String, Result<QueueSpec, String>),
+    Pool(Box<Told<PoolSpec, PoolStatus>>),
+    Queue(Box<Told<QueueSpec, QueueStatus>>),
     Namespace(String, Labels),
     Node(NodeFacts),
     Beside(Beside),
@@ -88,8 +88,8 @@ pub fn start(client: &Client, to: &mpsc::Sender<Seen>, metrics: &Metrics, tasks:
     let watch = Watch { to: to.clone(), metrics: metrics.clone(), tasks: tasks.clone(), quit: shutdown.clone() };
     let all = || client.clone();
     let ours = |resource: ApiResource| Api::<DynamicObject>::all_with(all(), &resource);
-    watch.begin(ours(ApiResource::erase::<Pool>(&())), Kind::Pool, |object| Object::Pool(object.name_any(), spec(&object)));
-    watch.begin(ours(ApiResource::erase::<Queue>(&())), Kind::Queue, |object| Object::Queue(object.name_any(), spec(&object)));
+    watch.begin(ours(ApiResource::erase::<Pool>(&())), Kind::Pool, |object| Object::Pool(Box::new(told_of(&object))));
+    watch.begin(ours(ApiResource::erase::<Queue>(&())), Kind::Queue, |object| Object::Queue(Box::new(told_of(&object))));
     watch.begin(Api::<Namespace>::all(all()), Kind::Namespace, |object| {
         Object::Namespace(object.name_any(), object.metadata.labels.unwrap_or_default())
     });
@@ -103,10 +103,28 @@ pub fn start(client: &Client, to: &mpsc::Sender<Seen>, metrics: &Metrics, tasks:
     watch.begin(Api::<Pod>::all(all()), Kind::Pod, |object| Object::Pod(Box::new(PodFacts::of(&object))));
 }
 
-/// The specification of an object of ours.
-fn spec<S: DeserializeOwned>(object: &DynamicObject) -> Result<S, String> {
+/// An object of ours that stands above namespaces.
+#[derive(Clone, Debug)]
+pub struct Told<S, T> {
+    pub name: String,
+    pub uid: String,
+    pub generation: i64,
+    /// Or why it cannot be read.
+    pub spec: Result<S, String>,
+    /// What was last written of it.
+    pub status: T,
+}
+
+fn told_of<S: DeserializeOwned, T: DeserializeOwned + Default>(object: &DynamicObject) -> Told<S, T> {
     let spec = object.data.get("spec").cloned().unwrap_or_else(|| serde_json::json!({}));
-    serde_json::from_value(spec).map_err(|e| format!("spec: {e}"))
+    let status = object.data.get("status").cloned().unwrap_or_default();
+    Told {
+        name: object.name_any(),
+        uid: object.uid().unwrap_or_default(),
+        generation: object.metadata.generation.unwrap_or_default(),
+        spec: serde_json::from_value(spec).map_err(|e| format!("spec: {e}")),
+        status: serde_json::from_value(status).unwrap_or_default(),
+    }
 }
 
 #[derive(Clone)]

@@ -4,6 +4,7 @@
 //! bindings is followed by one that lists afresh and finds what was bound.
 
 mod ask;
+mod statuses;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -11,6 +12,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use k8s_openapi::jiff::Timestamp;
 use tidegate_api::convert;
+use tidegate_api::kinds::{PoolStatus, QueueStatus};
 use tidegate_core::names::{Namespace, QueueName};
 use tidegate_core::plan::Action;
 use tidegate_core::policy::Policy;
@@ -24,14 +26,17 @@ use crate::args::Mode;
 use crate::facts::PodKey;
 use crate::index::{Change, Index};
 use crate::metrics::Metrics;
-use crate::watch::{Kind, Object, Seen};
+use crate::watch::{Kind, Object, Seen, Told};
 use crate::writer::{Writer, Written};
 pub use ask::{Ask, Planned};
+use statuses::Shown;
 
 /// How often the world looks around without being told.
 const TICK: Duration = Duration::from_secs(1);
 /// Ticks between two looks at all that wait for news to tell them.
 const ASK_AGAIN_TICKS: u32 = 15;
+/// Ticks between two looks at what queues and pools have become.
+const STATUS_TICKS: u32 = 3;
 /// What is taken in before a decision: a burst is one decision, and nothing waits long.
 const BURST: usize = 4_096;
 /// Decisions in a row before what was seen meanwhile is taken in.
@@ -51,9 +56,10 @@ pub struct World {
     /// Kinds that were not listed yet, and what was seen until all are.
     missing: BTreeSet<Kind>,
     early: Vec<Seen>,
-    /// Pools that make sense, by name; the first counts.
-    pools: BTreeMap<String, Policy>,
-    queues: BTreeSet<String>,
+    pools: BTreeMap<String, Shown<PoolStatus>>,
+    /// Of pools that make sense, by name; the first counts.
+    policies: BTreeMap<String, Policy>,
+    queues: BTreeMap<String, Shown<QueueStatus>>,
     namespaces: BTreeSet<String>,
     /// Actions whose `after` is not done yet.
     waiting: Vec<Action>,
@@ -79,7 +85,8 @@ impl World {
             missing: Kind::ALL.into(),
             early: Vec::new(),
             pools: BTreeMap::new(),
-            queues: BTreeSet::new(),
+            policies: BTreeMap::new(),
+            queues: BTreeMap::new(),
             namespaces: BTreeSet::new(),
             waiting: Vec::new(),
             shown: VecDeque::new(),
@@ -156,21 +163,22 @@ impl World {
 
     fn object(&mut self, object: Object) {
         let events = match object {
-            Object::Pool(name, Ok(spec)) => {
-                self.pools.insert(name, convert::policy(&spec));
+            Object::Pool(told) => {
+                let Told { name, uid, generation, spec, status } = *told;
+                // What it said before counts while it cannot be read; its condition says so.
+                let problem = spec.as_ref().err().cloned();
+                self.pools.insert(name.clone(), Shown { uid, generation, problem, status });
+                if let Ok(spec) = spec {
+                    self.policies.insert(name, convert::policy(&spec));
+                }
                 self.policy()
             }
-            Object::Queue(name, Ok(spec)) => {
-                self.queues.insert(name.clone());
-                vec![Event::QueueSet { name: QueueName(name), queue: convert::queue(&spec) }]
-            }
-            Object::Pool(name, Err(problem)) => {
-                tracing::warn!(kind = "Pool", name, problem, "cannot be read; what it said before counts");
-                Vec::new()
-            }
-            Object::Queue(name, Err(problem)) => {
-                tracing::warn!(kind = "Queue", name, problem, "cannot be read; what it said before counts");
-                Vec::new()
+            Object::Queue(told) => {
+                let Told { name, uid, generation, spec, status } = *told;
+                let problem = spec.as_ref().err().cloned();
+                self.queues.insert(name.clone(), Shown { uid, generation, problem, status });
+                let set = |spec| Event::QueueSet { name: QueueName(name), queue: convert::queue(&spec) };
+                spec.map(set).into_iter().collect()
             }
             Object::Namespace(name, labels) => {
                 self.namespaces.insert(name.clone());
@@ -188,6 +196,7 @@ impl World {
         let events = match kind {
             Kind::Pool => {
                 self.pools.remove(key);
+                self.policies.remove(key);
                 self.policy()
             }
             Kind::Queue => {
@@ -210,7 +219,7 @@ impl World {
     fn known(&self, kind: Kind) -> Vec<String> {
         match kind {
             Kind::Pool => self.pools.keys().cloned().collect(),
-            Kind::Queue => self.queues.iter().cloned().collect(),
+            Kind::Queue => self.queues.keys().cloned().collect(),
             Kind::Namespace => self.namespaces.iter().cloned().collect(),
             Kind::Node => self.index.node_names().map(str::to_owned).collect(),
             Kind::Beside(kind) => self.index.beside_keys(kind),
@@ -220,7 +229,7 @@ impl World {
     }
 
     fn policy(&self) -> Vec<Event> {
-        let policy = self.pools.values().next().cloned().unwrap_or_default();
+        let policy = self.policies.values().next().cloned().unwrap_or_default();
         if self.engine.state().policy == policy { Vec::new() } else { vec![Event::PolicySet(policy)] }
     }
 
@@ -314,6 +323,11 @@ impl World {
         if self.missing.is_empty() && self.mode == Mode::Act {
             for write in self.index.tell_waiting(&self.engine) {
                 self.write(write);
+            }
+            if self.ticks.is_multiple_of(STATUS_TICKS) {
+                for write in self.our_statuses(&Timestamp::now().to_string()) {
+                    self.write(write);
+                }
             }
         }
         self.metrics.observe(self.index.counts(), self.writer.open());

@@ -8,14 +8,14 @@ use k8s_openapi::api::events::v1::Event;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta};
 use k8s_openapi::jiff::Timestamp;
 use kube::Client;
-use kube::api::{Api, DeleteParams, EvictParams, Patch, PatchParams, PostParams, Preconditions};
+use kube::api::{Api, ApiResource, DeleteParams, DynamicObject, EvictParams, Patch, PatchParams, PostParams, Preconditions};
 use serde_json::{Value, json};
-use tidegate_api::kinds::{GROUP, TrainingJob, VERSION};
+use tidegate_api::kinds::{GROUP, Pool, Queue, TrainingJob, VERSION};
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
 use crate::facts::PodKey;
-use crate::index::{Failure, Note, Write};
+use crate::index::{Failure, Note, Ours, Write};
 use crate::lease::{Fence, REQUEST_WITHIN};
 use crate::metrics::Metrics;
 
@@ -200,10 +200,18 @@ async fn carry_out(client: &Client, write: &Write) -> Result<(), kube::Error> {
             let events: Api<Event> = Api::namespaced(client.clone(), namespace);
             events.create(&PostParams::default(), &event(object, note)).await.map(drop)
         }
-        Write::Status { job, uid, status } => {
-            let jobs: Api<TrainingJob> = Api::namespaced(client.clone(), namespace);
+        Write::Status { kind, object, uid, status } => {
+            let resource = match kind {
+                Ours::Pool => ApiResource::erase::<Pool>(&()),
+                Ours::Queue => ApiResource::erase::<Queue>(&()),
+                Ours::TrainingJob => ApiResource::erase::<TrainingJob>(&()),
+            };
+            let objects: Api<DynamicObject> = match namespace {
+                "" => Api::all_with(client.clone(), &resource),
+                namespace => Api::namespaced_with(client.clone(), namespace, &resource),
+            };
             let patch = json!({"metadata": {"uid": uid}, "status": status});
-            jobs.patch_status(job.name(), &PatchParams::default(), &Patch::Merge(patch)).await.map(drop)
+            objects.patch_status(object.name(), &PatchParams::default(), &Patch::Merge(patch)).await.map(drop)
         }
         Write::Bind { pod, uid, resource_version, node } => {
             let binding = json!({

@@ -19,7 +19,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
-use tidegate_api::kinds::{self, Queue, TrainingJob, TrainingJobStatus, TrainingPhase};
+use tidegate_api::kinds::{self, Queue, QueueStatus, TrainingJob, TrainingJobStatus, TrainingPhase};
 
 use crate::harness::{binary, until, workspace};
 use crate::kubelet::parts::{Parts, READY_WITHIN};
@@ -154,12 +154,24 @@ impl ControlPlane {
 
     /// A queue with so many GPUs of its own, which borrows what others leave.
     pub async fn queue(&self, name: &str, nominal: u32) -> Result<()> {
+        self.queue_below(name, None, nominal).await
+    }
+
+    /// The same, below another one.
+    pub async fn queue_below(&self, name: &str, parent: Option<&str>, nominal: u32) -> Result<()> {
         let queues: Api<Queue> = Api::all(self.client.clone());
         let queue: Queue = serde_json::from_value(json!({
-            "apiVersion": "tidegate.dev/v1alpha1", "kind": "Queue", "metadata": {"name": name}, "spec": {"nominal": nominal},
+            "apiVersion": "tidegate.dev/v1alpha1", "kind": "Queue", "metadata": {"name": name}, "spec": {"nominal": nominal, "parent": parent},
         }))?;
         queues.create(&PostParams::default(), &queue).await?;
         Ok(())
+    }
+
+    /// Waits until a queue's status satisfies `is`.
+    pub async fn until_queue(&self, name: &str, is: impl Fn(&QueueStatus) -> bool) -> Result<QueueStatus> {
+        let queues: Api<Queue> = Api::all(self.client.clone());
+        let look = || async { Ok(queues.get(name).await?.status.filter(&is)) };
+        until(&format!("the status of queue {name}"), SOON, look).await.with_context(|| self.parts.said())
     }
 
     /// A pod of one GPU.

@@ -66,6 +66,8 @@ async fn pods_are_bound_within_quota_and_who_is_owed_gets_its_gpu_back() {
     for (pod, _) in &bound {
         plane.says(pod, "Running").await.unwrap();
     }
+    let status = plane.until_queue("a", |status| status.running == 4 && status.waiting == 1).await.unwrap();
+    assert_eq!((status.gpus_used.as_str(), status.gpus_owned.as_str()), ("4", "2"));
     let waits = (0..5).map(|number| format!("a-{number}")).find(|name| bound.iter().all(|(pod, _)| pod != name)).unwrap();
     assert!(!refusal(&plane, &waits).await.is_empty());
     // The first of b is owed what a borrows: one of a's pods is told to end, and no more than one.
@@ -286,4 +288,21 @@ async fn a_training_job_that_cannot_run_here_is_told_why_and_holds_nobody_up() {
     assert!(status.message.contains("template.image"), "{}", status.message);
     assert!(status.conditions.iter().any(|condition| condition.kind == "Accepted" && condition.status == "False"));
     plane.until_training("night-1", TrainingPhase::Starting).await.unwrap();
+}
+
+#[tokio::test]
+async fn queues_in_a_circle_are_told_so_and_hold_nobody_up() {
+    let mut plane = plane(&[("n1", 2)], &[("a", 2)]).await;
+    plane.queue_below("x", Some("y"), 1).await.unwrap();
+    plane.queue_below("y", Some("x"), 1).await.unwrap();
+    plane.operator("operator", PORT, &[]).unwrap();
+    plane.pod("lost", "x", |_| {}).await.unwrap();
+    plane.pod("well", "a", |_| {}).await.unwrap();
+    let bound = plane.until_bound(1).await.unwrap();
+    assert_eq!(bound[0].0, "well");
+    let refused = |status: &tidegate_api::kinds::QueueStatus| status.conditions.iter().any(|one| one.status == "False");
+    let status = plane.until_queue("x", refused).await.unwrap();
+    assert!(status.conditions[0].message.contains('x'), "{:?}", status.conditions);
+    plane.until_queue("a", |status| status.conditions.iter().any(|one| one.status == "True")).await.unwrap();
+    assert!(refusal(&plane, "lost").await.contains('x'));
 }

@@ -13,13 +13,13 @@ mod queue;
 mod training_job;
 mod workers;
 
-pub use condition::Condition;
+pub use condition::{Condition, MAX_MESSAGE};
 pub use gpu::{ClassSpeed, GpuAsk, MigProfile};
 pub use gpu_node::{GpuFinding, GpuHealth, GpuNode, GpuNodeSpec, GpuNodeStatus, GpuStatus, MigStatus};
 pub use labels::{LabelOperator, LabelRequirement, NamespaceSelector, NodeAffinity, NodeSelector, NodeTerm, PreferredTerm};
 pub use model::{Batching, Embedding, Model, ModelMemory, ModelSpec, Pace, ReplicaRange, Source};
-pub use pool::{Pool, PoolSpec};
-pub use queue::{Discipline, Queue, QueueSpec, ResourceQuota};
+pub use pool::{Pool, PoolSpec, PoolStatus};
+pub use queue::{Discipline, Queue, QueueSpec, QueueStatus, ResourceQuota};
 pub use training_job::{CheckpointSpec, EnvVar, TrainingJob, TrainingJobSpec, TrainingJobStatus, TrainingPhase, WorkerTemplate};
 pub use workers::{SpeedupPoint, SpreadWish, WorkerGroup, WorkerRange};
 

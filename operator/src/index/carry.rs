@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 
 use k8s_openapi::api::core::v1::{Pod, Service};
-use tidegate_api::kinds::TrainingJobStatus;
+use serde::Serialize;
+use serde_json::Value;
 use tidegate_core::names::JobName;
 use tidegate_core::plan::{Action, ActionId, ActionKind, Placed};
 use tidegate_core::time::At;
@@ -33,10 +34,18 @@ pub enum Write {
     MakeService { service: PodKey, manifest: Box<Service> },
     /// Deletes a pod of ours, with the grace that it says or at once; `uid` absent: it was not seen yet.
     EndPod { pod: PodKey, uid: Option<String>, now: bool },
-    /// Says how a training job stands.
-    Status { job: PodKey, uid: String, status: Box<TrainingJobStatus> },
+    /// Says how an object of ours stands.
+    Status { kind: Ours, object: PodKey, uid: String, status: Box<Value> },
     /// An event on an object.
     Note { object: PodKey, note: Box<Note> },
+}
+
+/// Kinds of ours that have a status.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ours {
+    Pool,
+    Queue,
+    TrainingJob,
 }
 
 /// Why a write did not do what it says.
@@ -51,6 +60,13 @@ pub enum Failure {
 }
 
 impl Write {
+    /// How an object of ours stands.
+    pub fn status(kind: Ours, object: &PodKey, uid: &str, status: &impl Serialize) -> Self {
+        // What is written is a plain structure, which JSON can say.
+        let status = Box::new(serde_json::to_value(status).unwrap_or_default());
+        Self::Status { kind, object: object.clone(), uid: uid.to_owned(), status }
+    }
+
     pub(super) fn evict(pod: &PodFacts) -> Self {
         let grace_seconds = pod.ours.as_ref().map_or(0, |ours| ours.grace_seconds);
         Self::Evict { pod: pod.key.clone(), uid: pod.uid.clone(), grace_seconds }
@@ -74,8 +90,7 @@ impl Write {
             | Self::MakePod { pod, .. }
             | Self::EndPod { pod, .. } => pod,
             Self::MakeService { service, .. } => service,
-            Self::Status { job, .. } => job,
-            Self::Note { object, .. } => object,
+            Self::Status { object, .. } | Self::Note { object, .. } => object,
         }
     }
 
@@ -204,11 +219,15 @@ impl Index {
             }
             Write::MakePod { pod, job, .. } => self.made(pod, job, result),
             Write::EndPod { pod, .. } => self.ended_pod(pod, &result),
-            Write::Status { job, .. } => {
-                self.status_written(job);
+            Write::Status { kind: Ours::TrainingJob, object, .. } => {
+                self.status_written(object);
                 Vec::new()
             }
-            Write::Evict { .. } | Write::Refuse { .. } | Write::MakeService { .. } | Write::Note { .. } => Vec::new(),
+            Write::Evict { .. }
+            | Write::Refuse { .. }
+            | Write::MakeService { .. }
+            | Write::Note { .. }
+            | Write::Status { .. } => Vec::new(),
         }
     }
 

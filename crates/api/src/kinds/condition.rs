@@ -28,3 +28,22 @@ pub struct Condition {
     #[schemars(length(max = 40))]
     pub last_transition_time: String,
 }
+
+/// The schema's bound on a sentence.
+pub const MAX_MESSAGE: usize = 1024;
+
+impl Condition {
+    /// A condition that is `now` so; since when, if it was so in `was`, is kept.
+    pub fn new(kind: &str, holds: bool, reason: &str, message: &str, generation: i64, was: &[Self], now: &str) -> Self {
+        let status = if holds { "True" } else { "False" };
+        let known = was.iter().find(|known| known.kind == kind && known.status == status);
+        Self {
+            kind: kind.to_owned(),
+            status: status.to_owned(),
+            reason: reason.to_owned(),
+            message: message.chars().take(MAX_MESSAGE).collect(),
+            observed_generation: generation,
+            last_transition_time: known.map_or_else(|| now.to_owned(), |known| known.last_transition_time.clone()),
+        }
+    }
+}

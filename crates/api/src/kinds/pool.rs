@@ -1,11 +1,17 @@
 //! How devices are shared out between inference and training.
 
 use kube::{CustomResource, KubeSchema};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+
+use super::condition::Condition;
 
 /// A pool of devices and the policy by which they flow. One box has one pool.
 #[derive(CustomResource, KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
-#[kube(group = "tidegate.dev", version = "v1alpha1", kind = "Pool", cel, category = "tidegate")]
+#[kube(group = "tidegate.dev", version = "v1alpha1", kind = "Pool", cel, category = "tidegate", status = "PoolStatus")]
+#[kube(printcolumn = r#"{"name":"Nodes","type":"integer","jsonPath":".status.nodes"}"#)]
+#[kube(printcolumn = r#"{"name":"GPUs","type":"integer","jsonPath":".status.gpus"}"#)]
+#[kube(printcolumn = r#"{"name":"Accepted","type":"string","jsonPath":".status.conditions[?(@.type=='Accepted')].status"}"#)]
 #[serde(rename_all = "camelCase")]
 pub struct PoolSpec {
     /// Capacity kept above the forecast inference demand, in percent of it.
@@ -77,6 +83,28 @@ impl Default for PoolSpec {
             consolidate: false,
         }
     }
+}
+
+/// How a pool stands, as the operator writes it.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, Default, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub struct PoolStatus {
+    /// Nodes that are there.
+    #[serde(default)]
+    #[schemars(range(min = 0))]
+    pub nodes: u32,
+    /// GPUs of them that take work.
+    #[serde(default)]
+    #[schemars(range(min = 0))]
+    pub gpus: u32,
+    /// The generation of the specification that this is about.
+    #[serde(default)]
+    #[schemars(range(min = 0))]
+    pub observed_generation: i64,
+    /// `Accepted`: it is the policy by which devices flow.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 8))]
+    pub conditions: Vec<Condition>,
 }
 
 fn headroom_percent() -> u32 {

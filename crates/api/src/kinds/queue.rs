@@ -5,6 +5,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::NamespaceSelector;
+use super::condition::Condition;
 
 /// A team's or a purpose's claim on the pool. Every job and every model names one.
 ///
@@ -12,7 +13,13 @@ use super::NamespaceSelector;
 /// and they reclaim it up to their own nominal. Queues form a tree by `parent`: what a queue does not use is lent to
 /// its siblings first, then through its parent to the rest of the pool.
 #[derive(CustomResource, KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq)]
-#[kube(group = "tidegate.dev", version = "v1alpha1", kind = "Queue", cel, category = "tidegate")]
+#[kube(group = "tidegate.dev", version = "v1alpha1", kind = "Queue", cel, category = "tidegate", status = "QueueStatus")]
+#[kube(printcolumn = r#"{"name":"Parent","type":"string","jsonPath":".spec.parent"}"#)]
+#[kube(printcolumn = r#"{"name":"GPUs used","type":"string","jsonPath":".status.gpusUsed"}"#)]
+#[kube(printcolumn = r#"{"name":"GPUs owned","type":"string","jsonPath":".status.gpusOwned"}"#)]
+#[kube(printcolumn = r#"{"name":"Running","type":"integer","jsonPath":".status.running"}"#)]
+#[kube(printcolumn = r#"{"name":"Waiting","type":"integer","jsonPath":".status.waiting"}"#)]
+#[kube(printcolumn = r#"{"name":"Accepted","type":"string","jsonPath":".status.conditions[?(@.type=='Accepted')].status"}"#)]
 #[serde(rename_all = "camelCase")]
 #[x_kube(validation = Rule::new("!(has(self.nominal) || has(self.borrowingLimit)) || !has(self.quotas) || self.quotas.all(q, q.resource != 'gpu')").message("gives the quota of gpu twice, by nominal or borrowingLimit and in quotas; keep one of the two"))]
 pub struct QueueSpec {
@@ -87,6 +94,37 @@ pub enum Discipline {
     BestEffort,
     /// Those first that are expected to be done soonest, and running ones yield to them.
     Responsive,
+}
+
+/// How a queue stands, as the operator writes it.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, Default, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub struct QueueStatus {
+    /// GPUs that work of it and of those below uses, for instance `3` or `2.5`; of those below what they own and never lend is
+    /// left out.
+    #[serde(default)]
+    #[schemars(length(max = 32))]
+    pub gpus_used: String,
+    /// GPUs that it and those below own together.
+    #[serde(default)]
+    #[schemars(length(max = 32))]
+    pub gpus_owned: String,
+    /// Jobs and gangs of this very queue that run.
+    #[serde(default)]
+    #[schemars(range(min = 0))]
+    pub running: u32,
+    /// Those that wait.
+    #[serde(default)]
+    #[schemars(range(min = 0))]
+    pub waiting: u32,
+    /// The generation of the specification that this is about.
+    #[serde(default)]
+    #[schemars(range(min = 0))]
+    pub observed_generation: i64,
+    /// `Accepted`: work may use it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 8))]
+    pub conditions: Vec<Condition>,
 }
 
 fn weight() -> u32 {

@@ -1,17 +1,15 @@
 //! What people read of a training job: `kubectl get trainingjobs`.
 
-use tidegate_api::kinds::{Condition, TrainingJobStatus, TrainingPhase};
+use tidegate_api::kinds::{Condition, MAX_MESSAGE, TrainingJobStatus, TrainingPhase};
 use tidegate_core::state::{End, Job, Phase};
 use tidegate_core::{Engine, explain};
 
-use super::super::{Index, Note, Write};
+use super::super::{Index, Note, Ours, Write};
 use super::{Training, name};
 use crate::facts::{PodKey, TrainingFacts};
 
 /// Looked at in one go: why a job waits costs a pass over the nodes.
 const AT_ONCE: usize = 64;
-/// The schema's bound.
-const MAX_MESSAGE: usize = 1024;
 
 impl Index {
     /// The status of jobs of which something has changed, if it reads otherwise now. `now` in RFC 3339.
@@ -28,7 +26,7 @@ impl Index {
             if status == facts.status {
                 continue;
             }
-            writes.push(Write::Status { job: key.clone(), uid: facts.uid.clone(), status: Box::new(status.clone()) });
+            writes.push(Write::status(Ours::TrainingJob, &key, &facts.uid, &status));
             if status.phase != facts.status.phase {
                 let warning = matches!(status.phase, TrainingPhase::Failed | TrainingPhase::Refused | TrainingPhase::Stopping);
                 let (reason, text) = (word(status.phase), told_of(&status));
@@ -114,27 +112,19 @@ fn status(training: &Training, facts: &TrainingFacts, engine: &Engine, now: &str
     {
         return was.clone();
     }
+    let of = |kind: &str, holds: bool, reason: &str, message: &str| {
+        Condition::new(kind, holds, reason, message, facts.generation, &was.conditions, now)
+    };
     let accepted = match refused {
-        Some(problem) => ("False", "Invalid", problem.as_str()),
-        None => ("True", "Valid", ""),
+        Some(problem) => of("Accepted", false, "Invalid", problem),
+        None => of("Accepted", true, "Valid", ""),
     };
     let complete = match phase {
-        TrainingPhase::Succeeded => ("True", "Succeeded", ""),
-        TrainingPhase::Failed => ("True", "Failed", status.message.as_str()),
-        _ => ("False", "NotYet", ""),
+        TrainingPhase::Succeeded => of("Complete", true, "Succeeded", ""),
+        TrainingPhase::Failed => of("Complete", true, "Failed", &status.message),
+        _ => of("Complete", false, "NotYet", ""),
     };
-    let of = |kind: &str, (value, reason, message): (&str, &str, &str)| {
-        let known = was.conditions.iter().find(|known| known.kind == kind && known.status == value);
-        Condition {
-            kind: kind.to_owned(),
-            status: value.to_owned(),
-            reason: reason.to_owned(),
-            message: message.chars().take(MAX_MESSAGE).collect(),
-            observed_generation: facts.generation,
-            last_transition_time: known.map_or_else(|| now.to_owned(), |known| known.last_transition_time.clone()),
-        }
-    };
-    status.conditions = vec![of("Accepted", accepted), of("Complete", complete)];
+    status.conditions = vec![accepted, complete];
     status
 }
 

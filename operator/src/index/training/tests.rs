@@ -101,7 +101,7 @@ impl Cluster {
                 }
             }
             Write::Status { status, .. } => {
-                self.job["status"] = serde_json::to_value(status).unwrap();
+                self.job["status"] = Value::clone(status);
                 self.rig.done(write, Ok(()));
                 let events = self.rig.index.training(Change::Is(self.facts()));
                 self.rig.tell(events);
