@@ -28,6 +28,9 @@ pub struct Args {
     /// Under what URL workers reach this operator, to report their progress: its service, say. Absent: they are told of none.
     #[arg(long, env = "TIDEGATE_OPERATOR_PROGRESS_URL", value_name = "URL")]
     pub progress_url: Option<String>,
+    /// How often what is believed is compared with a fresh list of all pods, in seconds.
+    #[arg(long, env = "TIDEGATE_OPERATOR_CHECK_SECONDS", default_value_t = 600, value_name = "SECONDS")]
+    pub check_seconds: u64,
     /// By what name this process holds the lease, for people: its pod's name, say. A number is added.
     #[arg(long, env = "TIDEGATE_OPERATOR_IDENTITY", default_value = "operator", value_name = "NAME")]
     pub identity: String,
@@ -52,12 +55,13 @@ pub struct Settings {
     pub mode: Mode,
     pub lease: lease::Settings,
     pub progress_url: Option<String>,
+    pub check_every: Duration,
 }
 
 impl Args {
     /// Checks what clap cannot. `unique` is what no other process has.
     pub fn validate(self, unique: &str) -> Result<Settings, Error> {
-        let Self { listen, mode, lease_namespace, lease_name, lease_seconds, progress_url, identity } = self;
+        let Self { listen, mode, lease_namespace, lease_name, lease_seconds, progress_url, check_seconds, identity } = self;
         if !LEASE_SECONDS.contains(&lease_seconds) {
             let (least, most) = (LEASE_SECONDS.start(), LEASE_SECONDS.end());
             return Err(Error::Usage(format!("--lease-seconds {lease_seconds}: give a number from {least} to {most}")));
@@ -76,7 +80,7 @@ impl Args {
             identity: format!("{identity}_{unique}"),
             ttl: Duration::from_secs(lease_seconds),
         };
-        Ok(Settings { listen, mode, lease, progress_url })
+        Ok(Settings { listen, mode, lease, progress_url, check_every: Duration::from_secs(check_seconds.max(1)) })
     }
 }
 

@@ -13,6 +13,7 @@
 
 mod around;
 mod carry;
+mod drift;
 mod nodes;
 mod note;
 mod settle;

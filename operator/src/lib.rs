@@ -123,7 +123,7 @@ async fn live(
     let (to, mut seen) = mpsc::channel(NEWS);
     let (watches, quit) = (TaskTracker::new(), shutdown.child_token());
     watch::start(client, &to, metrics, &watches, &quit);
-    drop(to);
+    watches.spawn(quit.clone().run_until_cancelled_owned(watch::check(client.clone(), to, settings.check_every)));
     let writer = Writer::new(client.clone(), fence, metrics.clone());
     World::new(settings.mode, settings.progress_url.clone(), writer, metrics.clone()).run(&mut seen, asks, shutdown).await;
     quit.cancel();

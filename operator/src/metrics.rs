@@ -1,6 +1,6 @@
 //! What the operator counts. Every name is in `docs/metrics.md`.
 
-use prometheus::{IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry};
+use prometheus::{IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry};
 use tidegate_core::plan::Action;
 
 use crate::index::{Counts, Write};
@@ -17,6 +17,8 @@ pub struct Metrics {
     open_writes: IntGauge,
     pub leads: IntGauge,
     pub synced: IntGauge,
+    pub drift: IntGauge,
+    pub checks: IntCounter,
 }
 
 impl Metrics {
@@ -43,8 +45,13 @@ impl Metrics {
             open_writes: IntGauge::new("tidegate_operator_open_writes", "Requests that wait or are under way.")?,
             leads: IntGauge::new("tidegate_operator_leads", "1 while this process may act.")?,
             synced: IntGauge::new("tidegate_operator_synced", "1 once every kind was listed.")?,
+            drift: IntGauge::new(
+                "tidegate_operator_drift_nodes",
+                "Nodes on which other GPUs were believed to be held than a fresh list says, at the last comparison; must be 0.",
+            )?,
+            checks: IntCounter::new("tidegate_operator_drift_checks_total", "Comparisons with a fresh list.")?,
         };
-        let all: [Box<dyn prometheus::core::Collector>; 7] = [
+        let all: [Box<dyn prometheus::core::Collector>; 9] = [
             Box::new(metrics.decisions.clone()),
             Box::new(metrics.writes.clone()),
             Box::new(metrics.watch_failures.clone()),
@@ -52,6 +59,8 @@ impl Metrics {
             Box::new(metrics.open_writes.clone()),
             Box::new(metrics.leads.clone()),
             Box::new(metrics.synced.clone()),
+            Box::new(metrics.drift.clone()),
+            Box::new(metrics.checks.clone()),
         ];
         all.into_iter().try_for_each(|collector| metrics.registry.register(collector))?;
         Ok(metrics)

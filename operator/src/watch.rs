@@ -11,7 +11,7 @@ use std::time::Duration;
 use futures_util::StreamExt;
 use k8s_openapi::api::core::v1::{Namespace, Node, Pod};
 use k8s_openapi::api::scheduling::v1beta1::PodGroup;
-use kube::api::{Api, ApiResource, DynamicObject};
+use kube::api::{Api, ApiResource, DynamicObject, ListParams};
 use kube::runtime::WatchStreamExt;
 use kube::runtime::watcher::{self, watcher};
 use kube::{Client, Resource, ResourceExt};
@@ -30,6 +30,9 @@ use crate::metrics::Metrics;
 /// How often it is asked whether the cluster has by now what it did not have, and the pause after no answer, which doubles.
 const SERVED_AGAIN: Duration = Duration::from_mins(5);
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
+
+/// Pods in one answer to a list.
+const PAGE: u32 = 500;
 
 /// What is watched, in the order in which the first lists are told: what others rest on comes first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -81,6 +84,8 @@ pub enum Seen {
     Gone(Kind, String),
     /// A list was told whole; these are all that there are.
     Listed(Kind, BTreeSet<String>),
+    /// All pods as a list that was asked for says, beside the watch.
+    Checked(Vec<PodFacts>),
 }
 
 /// Watches every kind until `shutdown`.
@@ -101,6 +106,34 @@ pub fn start(client: &Client, to: &mpsc::Sender<Seen>, metrics: &Metrics, tasks:
         Object::Training(Box::new(TrainingFacts::of(&object)))
     });
     watch.begin(Api::<Pod>::all(all()), Kind::Pod, |object| Object::Pod(Box::new(PodFacts::of(&object))));
+}
+
+/// Lists all pods now and then, for [`Seen::Checked`].
+pub async fn check(client: Client, to: mpsc::Sender<Seen>, every: Duration) {
+    let pods: Api<Pod> = Api::all(client);
+    loop {
+        sleep(every).await;
+        let mut all = Vec::new();
+        let mut page = ListParams::default().limit(PAGE);
+        let whole = loop {
+            match pods.list(&page).await {
+                Ok(list) => {
+                    all.extend(list.items.iter().map(PodFacts::of));
+                    match list.metadata.continue_.filter(|token| !token.is_empty()) {
+                        Some(token) => page = page.continue_token(&token),
+                        None => break true,
+                    }
+                }
+                Err(error) => {
+                    tracing::debug!(%error, "pods cannot be listed; later again");
+                    break false;
+                }
+            }
+        };
+        if whole && to.send(Seen::Checked(all)).await.is_err() {
+            return;
+        }
+    }
 }
 
 /// An object of ours that stands above namespaces.

@@ -23,7 +23,7 @@ use tokio::time::{MissedTickBehavior, interval, sleep};
 use tokio_util::sync::CancellationToken;
 
 use crate::args::Mode;
-use crate::facts::PodKey;
+use crate::facts::{PodFacts, PodKey};
 use crate::index::{Change, Index};
 use crate::metrics::Metrics;
 use crate::watch::{Kind, Object, Seen, Told};
@@ -151,6 +151,7 @@ impl World {
     fn take_in(&mut self, news: Seen) {
         match news {
             Seen::Is(object) => self.object(object),
+            Seen::Checked(pods) => self.compare(&pods),
             Seen::Gone(kind, key) => self.gone(kind, &key),
             Seen::Listed(kind, all) => {
                 for key in self.known(kind).into_iter().filter(|key| !all.contains(key)) {
@@ -159,6 +160,16 @@ impl World {
             }
         }
         self.write_all();
+    }
+
+    /// Compares what is believed with a fresh list.
+    fn compare(&mut self, pods: &[PodFacts]) {
+        let drift = self.index.drift(&self.engine, pods);
+        for what in &drift {
+            tracing::error!(what, "what is believed is not what the objects say; restart the operator, and report this");
+        }
+        self.metrics.checks.inc();
+        self.metrics.drift.set(i64::try_from(drift.len()).unwrap_or(i64::MAX));
     }
 
     fn object(&mut self, object: Object) {
@@ -344,5 +355,7 @@ fn kind_of(news: &Seen) -> Kind {
         Seen::Is(Object::Training(_)) => Kind::TrainingJob,
         Seen::Is(Object::Pod(_)) => Kind::Pod,
         Seen::Gone(kind, _) | Seen::Listed(kind, _) => *kind,
+        // After all that it is compared with.
+        Seen::Checked(_) => Kind::Pod,
     }
 }

@@ -242,6 +242,7 @@ impl ControlPlane {
         let mut command = self.parts.namespaces.on_network(&binary()?);
         command
             .args(["operator", "--listen", &format!("127.0.0.1:{port}"), "--identity", name, "--lease-seconds", "8"])
+            .args(["--check-seconds", "1"])
             .args(flags);
         command.env("KUBECONFIG", self.parts.at("kubeconfig")).env("RUST_LOG", "info");
         self.parts.spawn(name, command)
@@ -278,6 +279,23 @@ impl ControlPlane {
     pub async fn post(&self, url: &str, body: &str) -> Result<u16> {
         let client = reqwest::Client::builder().no_proxy().timeout(SOON).build()?;
         Ok(client.post(url).body(body.to_owned()).send().await?.status().as_u16())
+    }
+
+    /// What an operator believes is what a list says, at two comparisons from now.
+    pub async fn check_belief(&self, port: u16) -> Result<()> {
+        let figure = |text: &str, name: &str| {
+            let value = text.lines().find_map(|line| line.strip_prefix(name)).map(str::trim);
+            value.and_then(|value| value.parse::<u64>().ok())
+        };
+        let compared = |text: &str| figure(text, "tidegate_operator_drift_checks_total ").unwrap_or(0);
+        let (_, before) = self.ask(port, "/metrics", None).await?;
+        let look = || async {
+            let (_, now) = self.ask(port, "/metrics", None).await?;
+            Ok((compared(&now) >= compared(&before) + 2).then_some(now))
+        };
+        let now = until("two comparisons with a fresh list", SOON, look).await?;
+        ensure!(figure(&now, "tidegate_operator_drift_nodes ") == Some(0), "drift: {now}");
+        Ok(())
     }
 
     /// No node gives away more GPUs than it has, whoever bound the pods.

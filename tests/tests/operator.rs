@@ -82,6 +82,7 @@ async fn pods_are_bound_within_quota_and_who_is_owed_gets_its_gpu_back() {
     let look = || async { Ok(plane.bound().await?.iter().any(|(pod, _)| pod == "b-0").then_some(())) };
     until("b to have its GPU", SOON, look).await.unwrap();
     plane.check_nodes(2).await.unwrap();
+    plane.check_belief(PORT).await.unwrap();
     assert!(plane.list().await.unwrap().iter().all(|pod| pod.metadata.deletion_timestamp.is_none()), "one was enough");
 }
 
@@ -159,6 +160,7 @@ async fn a_leader_that_is_killed_is_followed_by_one_that_binds_nothing_twice() {
     tokio::time::sleep(A_WHILE).await;
     assert_eq!(plane.bound().await.unwrap().len(), 24);
     plane.check_nodes(8).await.unwrap();
+    plane.check_belief(OTHER_PORT).await.unwrap();
     assert!(plane.list().await.unwrap().iter().all(|pod| pod.metadata.deletion_timestamp.is_none()), "nobody was told to end");
 }
 
@@ -263,6 +265,7 @@ async fn a_training_job_runs_gives_way_and_survives_its_operator() {
     };
     until("the next leader", SOON, look).await.unwrap();
     tokio::time::sleep(A_WHILE).await;
+    plane.check_belief(OTHER_PORT).await.unwrap();
     let left: Vec<String> = plane.list().await.unwrap().iter().filter(second).map(ResourceExt::name_any).collect();
     assert_eq!(left, again);
     for pod in &again {

@@ -64,6 +64,11 @@ impl Nodes {
         limit.is_some_and(|(pods, most)| pods + coming + more <= most)
     }
 
+    /// Nodes to which pods are on their way.
+    pub fn awaited(&self) -> impl Iterator<Item = &str> {
+        self.coming.values().map(String::as_str)
+    }
+
     /// A pod is being bound there.
     pub fn comes(&mut self, pod: &PodKey, name: &str) {
         self.coming.insert(pod.clone(), name.to_owned());

@@ -556,3 +556,24 @@ fn quotas_may_be_of_other_things_than_gpus() {
     rig.see("q", |_| {});
     assert_eq!(rig.bind_all(|_| {}).len(), 1, "each wants one core, and one is what the queue may use");
 }
+
+#[test]
+fn what_is_believed_is_what_a_fresh_list_says_but_for_what_is_on_its_way() {
+    let mut rig = Rig::with(&[("n1", 2), ("n2", 2)], &[("a", 4)]);
+    rig.see("p", |_| {});
+    rig.see("other", |pod| {
+        foreign(pod);
+        pod["spec"]["nodeName"] = json!("n2");
+    });
+    let listed = |rig: &Rig| rig.index.pods.values().map(|entry| entry.facts.clone()).collect::<Vec<_>>();
+    assert!(rig.index.drift(&rig.engine, &listed(&rig)).is_empty());
+    let writes = rig.turn();
+    assert!(rig.index.drift(&rig.engine, &listed(&rig)).is_empty(), "it is being bound");
+    rig.done(&writes[0], Ok(()));
+    rig.see("p", |pod| pod["spec"]["nodeName"] = json!("n1"));
+    assert!(rig.index.drift(&rig.engine, &listed(&rig)).is_empty());
+    // The engine is told of an end that there was not.
+    let job = rig.engine.state().jobs.iter().find(|(name, _)| name.0.starts_with("pod/")).map(|(name, _)| name.clone()).unwrap();
+    rig.tell(vec![Event::JobExited { name: job, attempt: 1, exit: tidegate_core::JobExit::Succeeded }]);
+    assert_eq!(rig.index.drift(&rig.engine, &listed(&rig)), ["node n1: 1 GPUs are held, and 0 counted"]);
+}

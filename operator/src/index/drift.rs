@@ -1,0 +1,59 @@
+//! Whether the engine believes what the objects say, compared with a fresh list now and then. What is on its way differs rightly:
+//! nodes with pods that have changed since, or that are being started or stopped, are left out.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use tidegate_core::Engine;
+use tidegate_core::plan::ActionKind;
+
+use super::Index;
+use crate::facts::{PodFacts, PodKey};
+
+impl Index {
+    /// Nodes on which the engine counts other GPUs as held than the pods of a fresh list hold, in a sentence each.
+    pub fn drift(&self, engine: &Engine, listed: &[PodFacts]) -> Vec<String> {
+        let by_key: BTreeMap<&PodKey, &PodFacts> = listed.iter().map(|pod| (&pod.key, pod)).collect();
+        let mut unsettled: BTreeSet<&str> = self.nodes.awaited().collect();
+        let node = |pod: &PodFacts| pod.node.clone().or_else(|| pod.nominated.clone());
+        let mut held = BTreeMap::<String, u64>::new();
+        for pod in listed {
+            let known = self.pods.get(&pod.key).map(|entry| &entry.facts);
+            if known.is_none_or(|known| known.resource_version != pod.resource_version) {
+                unsettled.extend(pod.node.as_deref().or(pod.nominated.as_deref()));
+            } else if let Some(node) = node(pod).filter(|_| !pod.phase.is_over()) {
+                *held.entry(node).or_default() += u64::from(pod.requests.gpus);
+            }
+        }
+        let gone = self.pods.values().map(|entry| &entry.facts).filter(|known| !by_key.contains_key(&known.key));
+        unsettled.extend(gone.filter_map(|known| known.node.as_deref().or(known.nominated.as_deref())));
+        let state = engine.state();
+        let counted = counted(engine);
+        for action in state.actions.values() {
+            let (ActionKind::StartJob { job, .. } | ActionKind::StopJob { job, .. }) = &action.kind else { continue };
+            let seats = state.jobs.get(job).and_then(|job| job.run()).map_or(&[][..], |run| &run.seats);
+            unsettled.extend(seats.iter().filter_map(|seat| state.nodes.name(seat.node)).map(|node| node.0.as_str()));
+        }
+        let mut names: BTreeSet<&str> = held.keys().map(String::as_str).collect();
+        names.extend(counted.keys().copied());
+        let differs = |node: &&str| {
+            let (is, should) = (counted.get(node).copied().unwrap_or_default(), held.get(*node).copied().unwrap_or_default());
+            (is != should && !unsettled.contains(node)).then(|| format!("node {node}: {should} GPUs are held, and {is} counted"))
+        };
+        names.iter().filter_map(differs).collect()
+    }
+}
+
+/// GPUs of each node that running work holds, as the engine has it.
+fn counted(engine: &Engine) -> BTreeMap<&str, u64> {
+    let state = engine.state();
+    let mut counted = BTreeMap::new();
+    for job in state.jobs.values() {
+        for seat in job.run().map_or(&[][..], |run| &run.seats) {
+            let gpus = job.spec.groups.get(usize::from(seat.group)).map_or(0, |group| group.ask.devices());
+            if let Some(node) = state.nodes.name(seat.node) {
+                *counted.entry(node.0.as_str()).or_default() += u64::from(gpus);
+            }
+        }
+    }
+    counted
+}
