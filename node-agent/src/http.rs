@@ -7,23 +7,28 @@ use axum::http::header;
 use axum::response::{IntoResponse, Response};
 use axum::{Json, Router, routing::get};
 use k8s_openapi::jiff::Timestamp;
-use prometheus::Registry;
 use tidegate_api::kinds::GpuNodeStatus;
 use tidegate_nvml::Topology;
 use tidegate_runtime::admin::{self, Readiness};
 
 use crate::collect::Shared;
+use crate::page::Page;
 use crate::status;
 use crate::view::Gpus;
 
 /// Everything that is served.
-pub fn routes(shared: Arc<Shared>, registry: Registry, readiness: Readiness) -> Router {
+pub fn routes(shared: Arc<Shared>, page: Arc<Page>, readiness: Readiness) -> Router {
     let own = Router::new()
         .route("/gpus", get(gpus))
         .route("/status", get(gpu_node))
         .route("/topology", get(topology))
         .with_state(shared);
-    admin::routes(registry, readiness).merge(own)
+    let metrics = Router::new().route("/metrics", get(metrics)).with_state(page);
+    admin::probes(readiness).merge(metrics).merge(own)
+}
+
+async fn metrics(State(page): State<Arc<Page>>) -> Response {
+    admin::answer(page.text())
 }
 
 async fn gpus(State(shared): State<Arc<Shared>>) -> Response {

@@ -26,6 +26,7 @@ pub mod health;
 mod http;
 pub mod metrics;
 pub mod node;
+mod page;
 pub mod pods;
 mod process;
 mod saved;
@@ -49,6 +50,7 @@ use args::Table;
 pub use args::{Args, Settings};
 use collect::Shared;
 use node::{Node, Times};
+use page::Page;
 use saved::Kept;
 
 /// How long the threads have to end. One that hangs in the driver never does.
@@ -80,7 +82,9 @@ pub async fn run(args: Args, shutdown: CancellationToken) -> Result<(), Error> {
     if let Some(wanted) = settings.status.clone() {
         tasks.spawn(status::write(shared.clone(), wanted, shutdown.clone()));
     }
-    let routes = http::routes(shared.clone(), registry, readiness);
+    let page = Page::new(registry, settings.interval);
+    tasks.spawn(page.clone().keep(shutdown.clone()));
+    let routes = http::routes(shared.clone(), page, readiness);
     let served = axum::serve(listener, routes).with_graceful_shutdown(shutdown.clone().cancelled_owned()).await;
     shutdown.cancel();
     shared.stop();

@@ -7,7 +7,7 @@ use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::{Router, routing::get};
-use prometheus::{Encoder, Registry, TextEncoder};
+use prometheus::{Encoder, Registry, TEXT_FORMAT, TextEncoder};
 
 /// Whether a part wants traffic. Off from the first moment of a shutdown.
 #[derive(Clone, Debug, Default)]
@@ -35,13 +35,26 @@ pub fn probes(readiness: Readiness) -> Router {
     Router::new().route("/healthz", get(|| async { "ok\n" })).route("/readyz", get(readyz)).with_state(readiness)
 }
 
-async fn metrics(State(registry): State<Registry>) -> Response {
-    let encoder = TextEncoder::new();
+/// The metrics of a registry as Prometheus reads them.
+///
+/// # Errors
+/// A collector gives what is no metric.
+pub fn text(registry: &Registry) -> Result<Vec<u8>, prometheus::Error> {
     let mut text = Vec::new();
-    match encoder.encode(&registry.gather(), &mut text) {
-        Ok(()) => ([(header::CONTENT_TYPE, encoder.format_type().to_owned())], text).into_response(),
+    TextEncoder::new().encode(&registry.gather(), &mut text)?;
+    Ok(text)
+}
+
+/// The answer of `/metrics`.
+pub fn answer<T: IntoResponse>(text: Result<T, prometheus::Error>) -> Response {
+    match text {
+        Ok(text) => ([(header::CONTENT_TYPE, TEXT_FORMAT)], text).into_response(),
         Err(e) => (StatusCode::INTERNAL_SERVER_ERROR, format!("cannot encode metrics: {e}\n")).into_response(),
     }
+}
+
+async fn metrics(State(registry): State<Registry>) -> Response {
+    answer(text(&registry))
 }
 
 async fn readyz(State(readiness): State<Readiness>) -> Response {

@@ -74,6 +74,9 @@ pub struct Case {
     pub scrape_p50_ms: f64,
     pub scrape_p99_ms: f64,
     pub goal_scrape_p99_ms: Option<f64>,
+    /// What `/healthz` takes of the same process, asked between two scrapes: what the machine and the way cost.
+    pub probe_p50_ms: f64,
+    pub probe_p99_ms: f64,
     pub readings_per_second: f64,
     pub goals_met: bool,
 }
@@ -134,20 +137,24 @@ async fn measure(plan: &Plan, tidegate: &Path, time: Duration) -> Result<Case> {
     let request = get("/metrics");
     sleep(WARM_UP).await;
     let (cpu, began, before) = (cpu_since(Duration::ZERO, &[pid])?, Instant::now(), readings(address).await?);
-    let mut scrapes = Vec::new();
-    let mut ticks = interval(SCRAPE_EVERY);
+    let (mut scrapes, mut probes) = (Vec::new(), Vec::new());
+    let probe = get("/healthz");
+    let mut ticks = interval(SCRAPE_EVERY / 2);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     while began.elapsed() < time {
-        ticks.tick().await;
-        let sent = Instant::now();
-        ensure!(connection.exchange(&request).await? == 200, "a scrape failed");
-        scrapes.push(sent.elapsed());
+        for (request, times) in [(&request, &mut scrapes), (&probe, &mut probes)] {
+            ticks.tick().await;
+            let sent = Instant::now();
+            ensure!(connection.exchange(request).await? == 200, "a request failed");
+            times.push(sent.elapsed());
+        }
     }
     let (elapsed, cpu) = (began.elapsed().as_secs_f64(), cpu_since(cpu, &[pid])?);
     let scrape_cpu_ms = cpu_of_a_scrape(pid, &mut connection).await?;
     let text = scrape(address).await?;
     let read = readings(address).await? - before;
     scrapes.sort_unstable();
+    probes.sort_unstable();
     let memory = |field: &str| status_mib(pid, field);
     let mut case = Case {
         case: plan.case,
@@ -166,6 +173,8 @@ async fn measure(plan: &Plan, tidegate: &Path, time: Duration) -> Result<Case> {
         scrape_p50_ms: quantile_ms(&scrapes, 50),
         scrape_p99_ms: quantile_ms(&scrapes, 99),
         goal_scrape_p99_ms: plan.goal_scrape_p99_ms,
+        probe_p50_ms: quantile_ms(&probes, 50),
+        probe_p99_ms: quantile_ms(&probes, 99),
         readings_per_second: round(read / elapsed),
         goals_met: false,
     };
@@ -310,9 +319,11 @@ fn one(case: &Case) -> String {
     let Case { series, scrape_bytes, readings_per_second, rss_mib, rss_peak_mib, .. } = case;
     let memory = format!("RSS {rss_mib} MiB, at most {rss_peak_mib}{}", goal(Some(case.goal_rss_mib)));
     let cpu = format!("CPU {} % of a core{}", case.cpu_percent_of_a_core, goal(case.goal_cpu_percent));
-    let Case { scrape_cpu_ms, scrape_p50_ms, scrape_p99_ms, .. } = case;
+    let Case { scrape_cpu_ms, scrape_p50_ms, scrape_p99_ms, probe_p50_ms, probe_p99_ms, .. } = case;
     let goal_ms = goal(case.goal_scrape_p99_ms);
-    let scrapes = format!("scrape p50 {scrape_p50_ms} ms, p99 {scrape_p99_ms} ms{goal_ms}, CPU {scrape_cpu_ms} ms");
+    let scrapes = format!(
+        "scrape p50 {scrape_p50_ms} ms, p99 {scrape_p99_ms} ms{goal_ms}, CPU {scrape_cpu_ms} ms; /healthz p50 {probe_p50_ms} ms, p99 {probe_p99_ms} ms"
+    );
     let about = format!("{series} series, {scrape_bytes} bytes a scrape, {readings_per_second} readings/s");
     format!("\n{}: {about}\n  {memory}\n  {cpu}\n  {scrapes}\n", case.case)
 }
