@@ -31,6 +31,9 @@ pub struct Args {
     /// How often what is believed is compared with a fresh list of all pods, in seconds.
     #[arg(long, env = "TIDEGATE_OPERATOR_CHECK_SECONDS", default_value_t = 600, value_name = "SECONDS")]
     pub check_seconds: u64,
+    /// For tests: the process aborts when so many requests that place or end pods were answered, in the middle of what it does.
+    #[arg(long, hide = true, value_name = "REQUESTS")]
+    pub abort_after: Option<u64>,
     /// By what name this process holds the lease, for people: its pod's name, say. A number is added.
     #[arg(long, env = "TIDEGATE_OPERATOR_IDENTITY", default_value = "operator", value_name = "NAME")]
     pub identity: String,
@@ -56,12 +59,14 @@ pub struct Settings {
     pub lease: lease::Settings,
     pub progress_url: Option<String>,
     pub check_every: Duration,
+    pub abort_after: Option<u64>,
 }
 
 impl Args {
     /// Checks what clap cannot. `unique` is what no other process has.
     pub fn validate(self, unique: &str) -> Result<Settings, Error> {
-        let Self { listen, mode, lease_namespace, lease_name, lease_seconds, progress_url, check_seconds, identity } = self;
+        let Self { listen, mode, lease_namespace, lease_name, lease_seconds, progress_url, check_seconds, abort_after, identity } =
+            self;
         if !LEASE_SECONDS.contains(&lease_seconds) {
             let (least, most) = (LEASE_SECONDS.start(), LEASE_SECONDS.end());
             return Err(Error::Usage(format!("--lease-seconds {lease_seconds}: give a number from {least} to {most}")));
@@ -80,7 +85,8 @@ impl Args {
             identity: format!("{identity}_{unique}"),
             ttl: Duration::from_secs(lease_seconds),
         };
-        Ok(Settings { listen, mode, lease, progress_url, check_every: Duration::from_secs(check_seconds.max(1)) })
+        let check_every = Duration::from_secs(check_seconds.max(1));
+        Ok(Settings { listen, mode, lease, progress_url, check_every, abort_after })
     }
 }
 

@@ -39,6 +39,7 @@ pub struct Writer {
     client: Client,
     fence: Fence,
     metrics: Metrics,
+    abort_after: Option<u64>,
     /// What somebody waits for, and what only informs.
     urgent: VecDeque<Write>,
     later: VecDeque<Write>,
@@ -46,8 +47,9 @@ pub struct Writer {
 }
 
 impl Writer {
-    pub fn new(client: Client, fence: Fence, metrics: Metrics) -> Self {
-        Self { client, fence, metrics, urgent: VecDeque::new(), later: VecDeque::new(), running: JoinSet::new() }
+    /// `abort_after`: see [`crate::Args`].
+    pub fn new(client: Client, fence: Fence, metrics: Metrics, abort_after: Option<u64>) -> Self {
+        Self { client, fence, metrics, abort_after, urgent: VecDeque::new(), later: VecDeque::new(), running: JoinSet::new() }
     }
 
     /// Queues a write.
@@ -67,12 +69,22 @@ impl Writer {
         loop {
             match self.running.join_next().await {
                 Some(Ok(written)) => {
+                    self.count_down(&written);
                     self.fill();
                     return written;
                 }
                 Some(Err(error)) => tracing::error!(%error, "a write broke off"),
                 None => std::future::pending().await,
             }
+        }
+    }
+
+    fn count_down(&mut self, (write, result): &Written) {
+        let Some(left) = self.abort_after.as_mut().filter(|_| result.is_ok() && !write.informs()) else { return };
+        *left = left.saturating_sub(1);
+        if *left == 0 {
+            tracing::error!("aborting, as --abort-after says");
+            std::process::abort();
         }
     }
 
@@ -89,7 +101,9 @@ impl Writer {
     }
 
     fn fill(&mut self) {
-        while self.running.len() < AT_ONCE {
+        // Where the process is to end in the middle, one request comes after the other.
+        let at_once = if self.abort_after.is_some() { 1 } else { AT_ONCE };
+        while self.running.len() < at_once {
             let Some(write) = self.urgent.pop_front().or_else(|| self.later.pop_front()) else { return };
             self.running.spawn(insist(self.client.clone(), self.fence.clone(), self.metrics.clone(), write));
         }

@@ -143,6 +143,40 @@ async fn a_native_pod_group_is_bound_whole_once_it_exists() {
     plane.until_bound(2).await.unwrap();
 }
 
+/// At every point of a gang's bindings the leader ends, and the next one finds what it left.
+#[tokio::test]
+async fn a_leader_that_ends_in_the_middle_of_a_gang_is_followed_by_one_that_makes_it_whole() {
+    const GANG: u64 = 4;
+    let mut plane = plane(&[("n1", 2), ("n2", 2)], &[("a", 4)]).await;
+    for after in 1..=GANG {
+        for number in 0..GANG {
+            plane.pod(&format!("w{after}-{number}"), "a", gang("g", 4)).await.unwrap();
+        }
+        let (first, second) = (format!("first-{after}"), format!("second-{after}"));
+        plane.operator(&first, PORT, &["--abort-after", &after.to_string()]).unwrap();
+        plane.ended(&first).await.unwrap();
+        let early: BTreeSet<(String, String)> = plane.bound().await.unwrap().into_iter().collect();
+        assert_eq!(early.len() as u64, after, "it ended in the middle");
+        plane.operator(&second, OTHER_PORT, &[]).unwrap();
+        let bound: BTreeSet<(String, String)> = plane.until_bound(4).await.unwrap().into_iter().collect();
+        assert!(early.is_subset(&bound), "what was bound stays where it is");
+        plane.check_nodes(2).await.unwrap();
+        for number in 0..GANG {
+            plane.says(&format!("w{after}-{number}"), "Running").await.unwrap();
+        }
+        plane.check_belief(OTHER_PORT).await.unwrap();
+        assert!(
+            plane.list().await.unwrap().iter().all(|pod| pod.metadata.deletion_timestamp.is_none()),
+            "nobody was told to end"
+        );
+        for number in 0..GANG {
+            plane.end(&format!("w{after}-{number}")).await.unwrap();
+        }
+        plane.signal(&second, Signal::SIGTERM).unwrap();
+        plane.ended(&second).await.unwrap();
+    }
+}
+
 #[tokio::test]
 async fn a_leader_that_is_killed_is_followed_by_one_that_binds_nothing_twice() {
     let mut plane = plane(&[("n1", 8), ("n2", 8), ("n3", 8)], &[("a", 24)]).await;
