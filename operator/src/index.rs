@@ -16,6 +16,7 @@ mod carry;
 mod drift;
 mod nodes;
 mod note;
+mod rest;
 mod settle;
 mod training;
 mod unit;

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use k8s_openapi::api::core::v1::{Pod, PodCondition, PodSpec};
+use k8s_openapi::api::core::v1::{Pod, PodCondition, PodSpec, PodStatus};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::ResourceExt;
 use tidegate_api::kinds::GROUP;
@@ -80,6 +80,8 @@ pub struct PodFacts {
     /// Its end was somebody's doing and no failure of its own: an eviction, a node that was drained or lost.
     pub disrupted: bool,
     pub created: At,
+    /// When it was bound.
+    pub bound: Option<At>,
     pub requests: Requests,
     pub needs: Option<Box<Needs>>,
     /// What it says to us; absent: it is another scheduler's.
@@ -138,6 +140,7 @@ impl PodFacts {
             ending: pod.metadata.deletion_timestamp.is_some(),
             disrupted: status.is_some_and(|status| status.conditions.iter().flatten().any(is_disruption)),
             created: At(u64::try_from(created).unwrap_or(0)),
+            bound: status.and_then(bound),
             ours: (spec.scheduler_name.as_deref() == Some(labels::SCHEDULER)).then(|| Ours::of(pod, spec, requests)),
             worker: WorkerOf::of(pod),
             requests,
@@ -149,6 +152,12 @@ impl PodFacts {
     pub fn holds(&self) -> bool {
         self.node.is_some() && !self.phase.is_over()
     }
+}
+
+fn bound(status: &PodStatus) -> Option<At> {
+    let mut conditions = status.conditions.iter().flatten();
+    let scheduled = conditions.find(|condition| condition.type_ == "PodScheduled" && condition.status == "True")?;
+    Some(At(u64::try_from(scheduled.last_transition_time.as_ref()?.0.as_millisecond()).ok()?))
 }
 
 fn is_disruption(condition: &PodCondition) -> bool {

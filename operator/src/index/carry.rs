@@ -258,7 +258,7 @@ impl Index {
 
     /// Every binding of a start has its answer.
     pub(super) fn concluded(&mut self, id: &UnitId) -> Vec<Event> {
-        let size = unit::size(id, &self.members(id));
+        let size = self.size(id, &self.members(id));
         let Some(unit) = self.units.get_mut(id) else { return Vec::new() };
         let Some(run) = unit.run_mut() else { return Vec::new() };
         let (action, failed) = (run.action.take(), std::mem::take(&mut run.failed));

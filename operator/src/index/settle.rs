@@ -51,7 +51,7 @@ impl Index {
     /// Complete: its job waits. Not complete any more: there is no such job.
     fn settle_waiting(&mut self, id: &UnitId, events: &mut Vec<Event>) {
         let waiting = self.waiting(id);
-        let size = unit::size(id, &waiting);
+        let size = self.size(id, &waiting);
         let spec = (!waiting.is_empty() && waiting.len() >= size).then(|| unit::spec(&waiting, size));
         let submitted = waiting.iter().map(|pod| pod.created).max().unwrap_or_default();
         let Some(unit) = self.units.get_mut(id) else { return };
@@ -93,7 +93,7 @@ impl Index {
         // What we are binding counts beside what was found.
         let open = |pod: &PodFacts| unit.run().filter(|run| run.open.contains(&pod.key)).and_then(|run| run.placed.get(&pod.key));
         let holding: Vec<&PodFacts> = all.iter().copied().filter(|pod| there(pod) || open(pod).is_some()).collect();
-        let size = unit::size(id, &all);
+        let size = self.size(id, &all);
         let spec = unit::spec(&holding, size);
         let asks = unit::asks(holding.iter().copied());
         let place = |pod: &&PodFacts| {
@@ -104,7 +104,7 @@ impl Index {
             (pod.key.clone(), placed)
         };
         let placed: BTreeMap<PodKey, Placed> = holding.iter().map(place).collect();
-        let since = holding.iter().map(|pod| pod.created).min().unwrap_or_default();
+        let since = holding.iter().map(|pod| pod.bound.unwrap_or(pod.created)).min().unwrap_or_default();
         let Some(unit) = self.units.get_mut(id) else { return };
         let name = unit.job();
         match &mut unit.phase {
@@ -145,6 +145,11 @@ impl Index {
         if run.placed.is_empty() && run.open.is_empty() {
             return self.exited(id, events);
         }
+        if self.join(id, events) {
+            return;
+        }
+        let Some(unit) = self.units.get_mut(id) else { return };
+        let Some(run) = unit.run_mut() else { return };
         if !run.failed.is_empty() && run.open.is_empty() {
             events.extend(self.concluded(id));
             return;
@@ -216,11 +221,12 @@ impl Index {
                 entry.unit = None;
             }
         }
+        self.take_back_rest(id, events);
         events.extend(self.settle(id));
     }
 
     fn note_started(&mut self, id: &UnitId, events: &mut Vec<Event>) {
-        let size = unit::size(id, &self.members(id));
+        let size = self.size(id, &self.members(id));
         let Some(unit) = self.units.get(id) else { return };
         let Some(run) = unit.run().filter(|run| !run.started && !run.stopping && run.open.is_empty()) else { return };
         let runs = |key: &PodKey| self.pods.get(key).is_some_and(|entry| entry.facts.phase == PodPhase::Running);
@@ -231,28 +237,6 @@ impl Index {
                 run.started = true;
             }
             events.push(event);
-        }
-    }
-
-    /// Pods that come to a gang that has started are on their own: it is not stopped to take them in, and who takes the place of
-    /// one that has ended does not wait for the others' end. While some of it are told to end all of it may be made anew.
-    fn release_late(&mut self, id: &UnitId, events: &mut Vec<Event>) {
-        let stays = |key: &PodKey| self.pods.get(key).is_some_and(|entry| !entry.facts.ending);
-        let stands = |run: &Run| run.open.is_empty() && !run.stopping && run.placed.keys().all(stays);
-        if !self.units.get(id).and_then(|unit| unit.run()).is_some_and(stands) {
-            return;
-        }
-        let late: Vec<PodKey> = self.waiting(id).iter().map(|pod| pod.key.clone()).collect();
-        for key in late {
-            let own = UnitId::Single(key.clone());
-            if let Some(unit) = self.units.get_mut(id) {
-                unit.members.remove(&key);
-            }
-            if let Some(entry) = self.pods.get_mut(&key) {
-                entry.unit = Some(own.clone());
-            }
-            self.units.entry(own.clone()).or_insert_with(|| super::Unit::new(&own)).members.insert(key);
-            events.extend(self.settle(&own));
         }
     }
 

@@ -24,14 +24,10 @@ fn owns(nominal: u32) -> Queue {
 
 impl Rig {
     pub fn new() -> Self {
-        Self {
-            engine: Engine::default(),
-            index: Index::default(),
-            now: At(1_000),
-            waiting: Vec::new(),
-            versions: 0,
-            notes: Vec::new(),
-        }
+        let (engine, index) = (Engine::default(), Index::default());
+        let mut rig = Self { engine, index, now: At(1_000), waiting: Vec::new(), versions: 0, notes: Vec::new() };
+        rig.index.begin();
+        rig
     }
 
     pub fn with(nodes: &[(&str, u32)], queues: &[(&str, u32)]) -> Self {
@@ -576,4 +572,71 @@ fn what_is_believed_is_what_a_fresh_list_says_but_for_what_is_on_its_way() {
     let job = rig.engine.state().jobs.iter().find(|(name, _)| name.0.starts_with("pod/")).map(|(name, _)| name.clone()).unwrap();
     rig.tell(vec![Event::JobExited { name: job, attempt: 1, exit: tidegate_core::JobExit::Succeeded }]);
     assert_eq!(rig.index.drift(&rig.engine, &listed(&rig)), ["node n1: 1 GPUs are held, and 0 counted"]);
+}
+
+/// When the pods of these tests were made.
+const MADE: At = At(1_795_910_400_000);
+
+/// The leader is gone after it has bound `bound` of three: what the next one makes of it.
+fn half_bound(bound: usize, change: impl Fn(&mut Value)) -> Rig {
+    let mut rig = Rig::with(&[("n1", 3)], &[("a", 3)]);
+    (rig.now, rig.index.begun) = (MADE, false);
+    for at in 0..3 {
+        rig.see(&format!("w-{at}"), |pod| {
+            gang(3)(pod);
+            change(pod);
+            if at < bound {
+                pod["spec"]["nodeName"] = json!("n1");
+            }
+        });
+    }
+    let events = rig.index.begin();
+    rig.tell(events);
+    rig
+}
+
+#[test]
+fn a_gang_that_is_found_half_bound_is_made_whole() {
+    for bound in 1..3 {
+        let mut rig = half_bound(bound, |_| {});
+        assert_eq!(rig.bind_all(gang(3)).len(), 3 - bound);
+        for at in 0..3 {
+            rig.see(&format!("w-{at}"), |pod| {
+                gang(3)(pod);
+                pod["spec"]["nodeName"] = json!("n1");
+                pod["status"]["phase"] = json!("Running");
+            });
+        }
+        assert!(rig.turn().is_empty());
+        let jobs: Vec<_> = rig.engine.state().jobs.iter().filter_map(|(name, job)| Some((name.0.as_str(), job.run()?))).collect();
+        let [(name, run)] = jobs.as_slice() else { panic!("{jobs:?}") };
+        assert_eq!((*name, run.seats.len(), run.observed), ("gang/team/g", 3, true), "{bound} were bound");
+    }
+}
+
+#[test]
+fn a_gang_that_is_found_half_bound_and_cannot_be_made_whole_ends_in_time() {
+    let mut rig = half_bound(2, |_| {});
+    rig.see("other", |pod| {
+        foreign(pod);
+        pod["spec"]["nodeName"] = json!("n1");
+    });
+    assert!(rig.turn().is_empty(), "no GPU is left for the third");
+    rig.now = rig.now.plus(601_000);
+    let writes = rig.turn();
+    assert!(writes.len() == 2 && writes.iter().all(|write| matches!(write, Write::Evict { .. })), "{writes:?}");
+    for name in ["w-0", "w-1", "other"] {
+        rig.gone(name);
+    }
+    for name in ["w-3", "w-4"] {
+        rig.see(name, gang(3));
+    }
+    assert_eq!(rig.turn().len(), 3, "the one that waited is of the gang again");
+}
+
+#[test]
+fn a_gang_that_must_be_in_one_place_is_made_anew() {
+    let mut rig = half_bound(1, |pod| pod["metadata"]["annotations"]["tidegate.dev/required-topology"] = json!("node"));
+    let writes = rig.turn();
+    assert!(matches!(writes.as_slice(), [Write::Evict { .. }]), "{writes:?}");
 }

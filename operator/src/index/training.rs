@@ -158,11 +158,14 @@ impl Index {
         self.trainings.iter().filter(|(_, training)| training.facts.is_some()).map(|(key, _)| key)
     }
 
-    /// Every kind was listed: what runs of training jobs is known.
+    /// Every kind was listed: what runs of gangs and training jobs is known.
     pub fn begin(&mut self) -> Vec<Event> {
         self.begun = true;
+        let units: Vec<UnitId> = self.units.keys().cloned().collect();
+        let mut events: Vec<Event> = units.iter().flat_map(|id| self.settle(id)).collect();
         let keys: Vec<PodKey> = self.trainings.keys().cloned().collect();
-        keys.iter().flat_map(|key| self.look_at_training(key)).collect()
+        events.extend(keys.iter().flat_map(|key| self.look_at_training(key)));
+        events
     }
 
     /// A worker's pod was seen.

@@ -23,6 +23,11 @@ pub(super) enum UnitId {
         namespace: String,
         name: String,
     },
+    /// Those of a gang that wait while others of it are bound.
+    Rest {
+        namespace: String,
+        name: String,
+    },
     Single(PodKey),
     /// Placed by another scheduler.
     Foreign(PodKey),
@@ -46,10 +51,25 @@ impl UnitId {
     }
 }
 
+impl UnitId {
+    /// The rest of a gang.
+    pub fn rest(&self) -> Option<Self> {
+        let Self::Gang { namespace, name } = self else { return None };
+        Some(Self::Rest { namespace: namespace.clone(), name: name.clone() })
+    }
+
+    /// The gang of which it is the rest.
+    pub fn whole(&self) -> Option<Self> {
+        let Self::Rest { namespace, name } = self else { return None };
+        Some(Self::Gang { namespace: namespace.clone(), name: name.clone() })
+    }
+}
+
 impl fmt::Display for UnitId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Gang { namespace, name } => write!(f, "gang/{namespace}/{name}"),
+            Self::Rest { namespace, name } => write!(f, "rest/{namespace}/{name}"),
             Self::Single(pod) => write!(f, "pod/{pod}"),
             Self::Foreign(pod) => write!(f, "foreign/{pod}"),
         }

@@ -31,6 +31,7 @@ impl Cluster {
 
     fn rig() -> Rig {
         let mut rig = Rig::with(&[("n1", 2), ("n2", 2)], &[("a", 4)]);
+        rig.index.begun = false;
         rig.index.progress_url = Some("http://operator:8080/".to_owned());
         rig
     }
