@@ -52,8 +52,26 @@ struct Entry {
     said: Option<Box<pod::Ours>>,
     unit: Option<UnitId>,
     /// Why it does not run, as it was last told.
-    told: Option<String>,
+    told: Option<Told>,
 }
+
+/// A reason that was told, and in which round.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Told {
+    message: String,
+    round: u32,
+}
+
+impl Told {
+    /// Whether a message is news: another one than was told. If only its numbers and moments are others, it has time.
+    fn is_news(&self, message: &str, round: u32) -> bool {
+        let words = |text: &str| text.chars().filter(|c| !c.is_ascii_digit()).collect::<String>();
+        self.message != message && (words(&self.message) != words(message) || round.wrapping_sub(self.round) >= NUMBERS_AFTER)
+    }
+}
+
+/// Rounds (see [`Index::ask_again`]) after which other numbers in a reason are told: ten minutes.
+const NUMBERS_AFTER: u32 = 40;
 
 /// See the module.
 #[derive(Clone, Debug, Default)]
@@ -72,6 +90,8 @@ pub struct Index {
     begun: bool,
     /// Where workers post their progress; absent: nowhere.
     progress_url: Option<String>,
+    /// Counts the times that everybody who waits was looked at.
+    round: u32,
     /// Writes that came of what was seen: of a unit that is being stopped.
     writes: Vec<Write>,
 }

@@ -236,6 +236,19 @@ async fn what_is_observed_is_published_and_nothing_is_changed() {
     assert!(status == 200 && text.contains("wouldChange"), "{status} {text}");
     let (_, metrics) = plane.ask(PORT, "/metrics", None).await.unwrap();
     assert!(metrics.contains("tidegate_operator_synced 1"), "{metrics}");
+    // What was downloaded is asked elsewhere.
+    let (status, snapshot) = plane.ask(PORT, "/snapshot", Some(ADMIN)).await.unwrap();
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), snapshot).unwrap();
+    let asked = |command: &[&str]| {
+        let program = tidegate_tests::harness::binary().unwrap();
+        let output = std::process::Command::new(program).args(command).arg("--snapshot").arg(file.path()).output().unwrap();
+        assert!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap()
+    };
+    assert_eq!(status, 200);
+    assert!(asked(&["eta"]).contains("pod/team/w-0"));
+    assert!(asked(&["what-if", "queue/research:gpu=+4"]).contains("what if"));
 }
 
 /// What a container of a pod finds in its environment under that name.

@@ -13,7 +13,7 @@ use tidegate_core::{Event, JobExit, Outcome, explain};
 use super::note::Note;
 use super::training::{self, Start};
 use super::unit::{self, Phase, Run, UnitId};
-use super::{Engine, Index};
+use super::{Engine, Index, Told};
 use crate::facts::{PodFacts, PodKey};
 
 /// Looks at waiting units for reasons to tell, in one go: each costs a pass over the nodes.
@@ -296,6 +296,7 @@ impl Index {
 
     /// Everybody who waits is to be told why again, if it has changed.
     pub fn ask_again(&mut self) {
+        self.round = self.round.wrapping_add(1);
         let waits = |(_, unit): &(&UnitId, &unit::Unit)| unit.run().is_none();
         self.to_tell.extend(self.units.iter().filter(waits).map(|(id, _)| id.clone()));
         self.look_at_waiting_trainings();
@@ -314,10 +315,11 @@ impl Index {
             let Some(entry) = self.pods.get_mut(&key) else { continue };
             let Some(ours) = entry.facts.ours.as_ref().filter(|ours| !ours.gated) else { continue };
             let message = ours.problem.clone().unwrap_or_else(|| waits.clone());
-            if message.is_empty() || entry.facts.node.is_some() || entry.told.as_ref() == Some(&message) {
+            let is_news = entry.told.as_ref().is_none_or(|told| told.is_news(&message, self.round));
+            if message.is_empty() || entry.facts.node.is_some() || !is_news {
                 continue;
             }
-            if entry.told.replace(message.clone()).is_none() {
+            if entry.told.replace(Told { message: message.clone(), round: self.round }).is_none() {
                 writes.push(Note::refused(&entry.facts.uid, &message).about(&key));
             }
             writes.push(Write::Refuse { pod: key, uid: entry.facts.uid.clone(), message });

@@ -640,3 +640,12 @@ fn a_gang_that_must_be_in_one_place_is_made_anew() {
     let writes = rig.turn();
     assert!(matches!(writes.as_slice(), [Write::Evict { .. }]), "{writes:?}");
 }
+
+#[test]
+fn other_numbers_in_a_reason_are_told_seldom_and_other_words_at_once() {
+    let told = Told { message: "2 of 4 are free at 14:20".to_owned(), round: 7 };
+    assert!(!told.is_news("2 of 4 are free at 14:20", 1_000));
+    assert!(!told.is_news("3 of 4 are free at 14:21", 8));
+    assert!(told.is_news("3 of 4 are free at 14:21", 7 + NUMBERS_AFTER));
+    assert!(told.is_news("its queue has no more", 7));
+}
