@@ -4,6 +4,7 @@ pub mod agent;
 pub mod bare;
 pub mod batching;
 pub mod client;
+pub mod cluster;
 pub mod figures;
 pub mod machine;
 pub mod models;

@@ -4,7 +4,7 @@
 //! Everything is on a network of its own, which the test's thread enters too: no port collides, nothing leaves the machine.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
@@ -36,6 +36,8 @@ pub const NOBODY: &str = "nobody-token";
 const OPERATOR: &str = "operator-token";
 /// What a person waits for, on a machine that is busy with other tests.
 pub const SOON: Duration = Duration::from_mins(1);
+/// By which the API server serves PodGroups: without them it has none.
+pub const POD_GROUPS: [&str; 2] = ["--feature-gates=GenericWorkload=true", "--runtime-config=scheduling.k8s.io/v1beta1=true"];
 /// The namespace of the pods.
 pub const TEAM: &str = "team";
 
@@ -246,6 +248,58 @@ impl ControlPlane {
             .args(flags);
         command.env("KUBECONFIG", self.parts.at("kubeconfig")).env("RUST_LOG", "info");
         self.parts.spawn(name, command)
+    }
+
+    /// Starts KWOK, which plays the kubelets of the nodes that it is told to.
+    pub fn kwok(&mut self) -> Result<()> {
+        let stages = installed("TIDEGATE_TEST_KWOK_STAGES")?;
+        let read = |file: &str| fs::read_to_string(stages.join(file)).with_context(|| format!("read KWOK's stage {file}"));
+        let files = ["pod/fast/pod-ready.yaml", "pod/fast/pod-delete.yaml", "node/fast/node-initialize.yaml"];
+        let more = "node/heartbeat-with-lease/node-heartbeat-with-lease.yaml";
+        let texts = files.into_iter().chain([more]).map(read).collect::<Result<Vec<_>>>()?;
+        fs::write(self.parts.at("kwok.yaml"), texts.join("\n---\n"))?;
+        let mut kwok = self.parts.command(&installed("TIDEGATE_TEST_CONTROLPLANE")?.join("kwok"));
+        kwok.arg("-c").arg(self.parts.at("kwok.yaml")).arg("--kubeconfig").arg(self.admin_config()?);
+        kwok.args(["--manage-nodes-with-annotation-selector", "kwok.x-k8s.io/node=fake", "--node-lease-duration-seconds", "40"]);
+        self.parts.spawn("kwok", kwok)
+    }
+
+    /// Starts kube-scheduler with its client's limits lifted.
+    pub fn kube_scheduler(&mut self, name: &str) -> Result<()> {
+        let config = format!(
+            "apiVersion: kubescheduler.config.k8s.io/v1
+kind: KubeSchedulerConfiguration
+clientConnection:
+  kubeconfig: {}
+  qps: 5000
+  burst: 10000
+leaderElection:
+  leaderElect: false
+",
+            self.admin_config()?.display()
+        );
+        fs::write(self.parts.at("scheduler.yaml"), config)?;
+        let mut scheduler = self.parts.command(&installed("TIDEGATE_TEST_CONTROLPLANE")?.join("kube-scheduler"));
+        scheduler.arg("--config").arg(self.parts.at("scheduler.yaml"));
+        scheduler.args(["--bind-address=127.0.0.1", "--feature-gates=GenericWorkload=true"]);
+        self.parts.spawn(name, scheduler)
+    }
+
+    /// A file by which programs reach the API server with every right.
+    fn admin_config(&self) -> Result<PathBuf> {
+        let file = self.parts.at("admin-kubeconfig");
+        fs::write(&file, kubeconfig(ADMIN))?;
+        Ok(file)
+    }
+
+    /// The process of a part.
+    pub fn pid(&mut self, name: &str) -> Result<u32> {
+        Ok(self.parts.child(name)?.id())
+    }
+
+    /// The ends of all logs.
+    pub fn said(&self) -> String {
+        self.parts.said()
     }
 
     /// Sends an operator a signal.

@@ -11,16 +11,13 @@ use kube::api::{Api, PostParams};
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 use tidegate_api::kinds::TrainingPhase;
-use tidegate_tests::control_plane::{ADMIN, ControlPlane, NOBODY, SOON, TEAM};
+use tidegate_tests::control_plane::{ADMIN, ControlPlane, NOBODY, POD_GROUPS, SOON, TEAM};
 use tidegate_tests::harness::until;
 
 const PORT: u16 = 9001;
 const OTHER_PORT: u16 = 9002;
 /// Long enough for a decision and its writes, on a busy machine; nothing happens by then that should not.
 const A_WHILE: Duration = Duration::from_secs(3);
-
-/// By which the API server serves PodGroups: without them it has none.
-const POD_GROUPS: [&str; 2] = ["--feature-gates=GenericWorkload=true", "--runtime-config=scheduling.k8s.io/v1beta1=true"];
 
 async fn plane(nodes: &[(&str, u32)], queues: &[(&str, u32)]) -> ControlPlane {
     plane_with(&[], nodes, queues).await

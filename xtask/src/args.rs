@@ -4,6 +4,7 @@
 pub const USAGE: &str = "usage: cargo xtask test [--quick | --cluster | --all]
        cargo xtask scenario tide|crash [--json] [--seed N] [--picture PNG]
         cargo xtask bench agent|batching [--json]
+        cargo xtask bench cluster [--json] [--nodes N] [--pods N] [--gangs N] [--only tidegate|kube-scheduler]
         cargo xtask bench engine [--json] [--gpus N,N..] [--cycles N] [--seed N]
         cargo xtask docs";
 
@@ -17,6 +18,11 @@ pub enum Chore {
     Docs,
     /// A binary of the package `tidegate-tests` and its arguments.
     Program {
+        binary: &'static str,
+        arguments: Vec<String>,
+    },
+    /// The same, on a cluster beside other schedulers: they are built first.
+    OnCluster {
         binary: &'static str,
         arguments: Vec<String>,
     },
@@ -55,6 +61,10 @@ pub fn parse(words: &[String]) -> Result<Chore, String> {
         ["bench", "engine", rest @ ..] => {
             Ok(Chore::Bench { target: "engine", arguments: rest.iter().map(ToString::to_string).collect() })
         }
+        ["bench", "cluster", ..] => {
+            let arguments = words.iter().skip(1).map(ToString::to_string).collect();
+            Ok(Chore::OnCluster { binary: "bench", arguments })
+        }
         ["bench", rest @ ..] => program("bench", rest),
         [other, ..] => Err(format!("no chore is called `{other}`")),
     }
@@ -87,6 +97,8 @@ mod tests {
         assert_eq!(parsed("docs"), Ok(Chore::Docs));
         let tide = Chore::Program { binary: "scenario", arguments: vec!["tide".into(), "--json".into()] };
         assert_eq!(parsed("scenario tide --json"), Ok(tide));
+        let cluster = Chore::OnCluster { binary: "bench", arguments: vec!["cluster".into(), "--json".into()] };
+        assert_eq!(parsed("bench cluster --json"), Ok(cluster));
         let engine = Chore::Bench { target: "engine", arguments: vec!["--json".into()] };
         assert_eq!(parsed("bench engine --json"), Ok(engine));
     }

@@ -32,12 +32,13 @@ pub fn build() -> Result<()> {
     command::run(&mut whole_workspace("build"))
 }
 
-/// Builds every package, then runs a binary of `tidegate-tests` whose standard output is ours.
-pub fn run_program(binary: &str, arguments: &[String]) -> Result<ExitCode> {
+/// Builds every package, then runs a binary of `tidegate-tests`, with variables beside, whose standard output is ours.
+pub fn run_program(binary: &str, arguments: &[String], environment: &[(&str, PathBuf)]) -> Result<ExitCode> {
     build()?;
     let mut program = Command::new(built(binary)?);
     let what = command::line(&program);
-    Ok(ended(program.current_dir(cache::workspace()).args(arguments).status().with_context(|| format!("cannot run `{what}`"))?))
+    program.current_dir(cache::workspace()).args(arguments).envs(environment.iter().cloned());
+    Ok(ended(program.status().with_context(|| format!("cannot run `{what}`"))?))
 }
 
 /// As a program ended, so do we.

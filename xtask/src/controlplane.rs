@@ -17,8 +17,7 @@ const CONTAINERD_TAGS: &str = "no_btrfs,no_devmapper,no_zfs";
 
 /// Builds the API server, etcd, the kubelet, the device plug-in and containerd with its shim and `ctr`. Their folder.
 pub fn build(cache: &Path) -> Result<PathBuf> {
-    let go = command::find(&["go"]).or_else(|| Some(PathBuf::from(GO)).filter(|go| go.is_file()));
-    let go = go.context("go is not on PATH; install Go 1.26 or newer: https://go.dev/dl")?;
+    let go = go()?;
     let programs = cache.join("controlplane");
     fs::create_dir_all(&programs).with_context(|| format!("cannot make {}", programs.display()))?;
     let sources = cache::workspace().join("tests/controlplane");
@@ -33,6 +32,31 @@ pub fn build(cache: &Path) -> Result<PathBuf> {
     Ok(programs)
 }
 
+/// Builds kube-scheduler and KWOK, for benchmarks, beside the others. The folder of KWOK's stages.
+pub fn build_rivals(cache: &Path) -> Result<PathBuf> {
+    let programs = build(cache)?;
+    let (go, sources) = (go()?, cache::workspace().join("tests/controlplane"));
+    let linked = format!("-s -w {}", kubernetes_version(&go, &sources)?);
+    command::run(compile(&go, &sources, &programs).args(["-ldflags", &linked, "./kube-scheduler"]))?;
+    let kwok = sources.join("kwok");
+    command::run(compile(&go, &kwok, &programs).args(["-ldflags", "-s -w", "tool"]))?;
+    let folder = told(Command::new(go).current_dir(kwok).args(["list", "-m", "-f", "{{.Dir}}", "sigs.k8s.io/kwok"]))?;
+    Ok(PathBuf::from(folder).join("kustomize/stage"))
+}
+
+fn go() -> Result<PathBuf> {
+    let go = command::find(&["go"]).or_else(|| Some(PathBuf::from(GO)).filter(|go| go.is_file()));
+    go.context("go is not on PATH; install Go 1.26 or newer: https://go.dev/dl")
+}
+
+/// What a command prints.
+fn told(command: &mut Command) -> Result<String> {
+    let what = command::line(command);
+    let output = command.output().with_context(|| format!("cannot run `{what}`"))?;
+    ensure!(output.status.success(), "`{what}` failed: {}", String::from_utf8_lossy(&output.stderr).trim());
+    Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
+}
+
 /// `go build` of programs that need no C library, into a folder.
 fn compile(go: &Path, sources: &Path, programs: &Path) -> Command {
     let mut build = Command::new(go);
@@ -44,10 +68,7 @@ fn compile(go: &Path, sources: &Path, programs: &Path) -> Command {
 fn kubernetes_version(go: &Path, sources: &Path) -> Result<String> {
     let mut list = Command::new(go);
     list.current_dir(sources).args(["list", "-m", "-f", "{{.Version}}", "k8s.io/kubernetes"]);
-    let what = command::line(&list);
-    let output = list.output().with_context(|| format!("cannot run `{what}`"))?;
-    ensure!(output.status.success(), "`{what}` failed: {}", String::from_utf8_lossy(&output.stderr).trim());
-    version_flags(String::from_utf8_lossy(&output.stdout).trim())
+    version_flags(&told(&mut list)?)
 }
 
 fn version_flags(version: &str) -> Result<String> {

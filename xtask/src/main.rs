@@ -6,7 +6,7 @@
 //! cargo xtask test --cluster  the tests on a real API server and kubelet, which are built first; needs Go and root
 //! cargo xtask test --all      `test`, then `test --cluster`, with one count
 //! cargo xtask scenario NAME   `tide` or `crash`; --json prints exactly one JSON object
-//! cargo xtask bench NAME      `agent`, `batching` or `engine`; --json likewise
+//! cargo xtask bench NAME      `agent`, `batching`, `cluster` or `engine`; --json likewise
 //! cargo xtask docs            writes the tables of the documentation that are made from the code
 //! ```
 //!
@@ -43,7 +43,10 @@ fn main() -> ExitCode {
         }
         Chore::Docs => docs::run().map(|()| ExitCode::SUCCESS),
         Chore::Test(tiers) => test::run(tiers),
-        Chore::Program { binary, arguments } => cargo::run_program(binary, &arguments),
+        Chore::Program { binary, arguments } => cargo::run_program(binary, &arguments, &[]),
+        Chore::OnCluster { binary, arguments } => {
+            prerequisites::rivals().and_then(|environment| cargo::run_program(binary, &arguments, &environment))
+        }
         Chore::Bench { target, arguments } => cargo::run_bench(target, &arguments),
     };
     done.unwrap_or_else(|error| {

@@ -68,6 +68,13 @@ fn cluster(folder: &Path) -> Vec<Wanted> {
     ]
 }
 
+/// Environment variables for benchmarks on a cluster beside other schedulers.
+pub fn rivals() -> Result<Vec<(&'static str, PathBuf)>> {
+    let mut environment = prepare(Tier::Cluster).map_err(|missing| anyhow!(missing.join("; ")))?;
+    environment.push(("TIDEGATE_TEST_KWOK_STAGES", controlplane::build_rivals(&cache::folder()?)?));
+    Ok(environment)
+}
+
 /// Whether this process may open what a node needs: root may, in a container only a privileged one.
 fn namespaces() -> Result<()> {
     let mut unshare = Command::new("unshare");
