@@ -26,6 +26,8 @@ const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LAST_PAUSE: Duration = Duration::from_secs(10);
 /// The API server's bound on the text of an event, in bytes; a character has four at most.
 const MAX_NOTE: usize = 1024 / 4;
+/// Of an object's name in an event's: that has room for no more than 253 characters with what makes it its own.
+const MAX_NAME: usize = 200;
 /// Requests that only inform and wait: more events are dropped.
 const MOST_LATER: usize = 20_000;
 /// How often a process that may not act looks whether it may again.
@@ -165,7 +167,7 @@ fn event(object: &PodKey, note: &Note) -> Event {
     let api_version = if note.kind == "Pod" { "v1".to_owned() } else { format!("{GROUP}/{VERSION}") };
     Event {
         metadata: ObjectMeta {
-            generate_name: Some(format!("{}.", object.name())),
+            generate_name: Some(format!("{}-", object.name().chars().take(MAX_NAME).collect::<String>())),
             namespace: Some(object.namespace().to_owned()),
             ..ObjectMeta::default()
         },

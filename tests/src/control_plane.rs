@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use k8s_openapi::api::core::v1::{Namespace, Node, Pod};
+use k8s_openapi::api::events::v1::Event;
 use k8s_openapi::api::rbac::v1::{ClusterRole, ClusterRoleBinding};
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams, PostParams};
@@ -292,9 +293,27 @@ leaderElection:
         Ok(file)
     }
 
-    /// The process of a part.
+    /// The process of a part: the last child of what was started, which entered the namespaces first.
     pub fn pid(&mut self, name: &str) -> Result<u32> {
-        Ok(self.parts.child(name)?.id())
+        let mut pid = self.parts.child(name)?.id();
+        loop {
+            let children = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children"))?;
+            match children.split_whitespace().next() {
+                Some(child) => pid = child.parse()?,
+                None => return Ok(pid),
+            }
+        }
+    }
+
+    /// Waits for an event on an object, of that reason.
+    pub async fn until_event(&self, object: &str, reason: &str) -> Result<Event> {
+        let events: Api<Event> = Api::namespaced(self.client.clone(), TEAM);
+        let about = |event: &Event| {
+            let name = event.regarding.as_ref().and_then(|regarding| regarding.name.as_deref());
+            name == Some(object) && event.reason.as_deref() == Some(reason)
+        };
+        let look = || async { Ok(events.list(&ListParams::default()).await?.items.into_iter().find(about)) };
+        until(&format!("the event {reason} on {object}"), SOON, look).await.with_context(|| self.parts.said())
     }
 
     /// The ends of all logs.

@@ -75,6 +75,9 @@ async fn pods_are_bound_within_quota_and_who_is_owed_gets_its_gpu_back() {
         Ok(ending.map(ResourceExt::name_any).next())
     };
     let victim = until("a pod to be told to end", SOON, ending).await.unwrap();
+    let preempted = plane.until_event(&victim, "Preempted").await.unwrap();
+    assert!(preempted.note.as_ref().is_some_and(|note| note.contains("b-0")), "{preempted:?}");
+    plane.until_event(&waits, "FailedScheduling").await.unwrap();
     plane.end(&victim).await.unwrap();
     let look = || async { Ok(plane.bound().await?.iter().any(|(pod, _)| pod == "b-0").then_some(())) };
     until("b to have its GPU", SOON, look).await.unwrap();
@@ -316,6 +319,7 @@ async fn a_training_job_runs_gives_way_and_survives_its_operator() {
         plane.says(pod, "Succeeded").await.unwrap();
     }
     let status = plane.until_training("night-1", TrainingPhase::Succeeded).await.unwrap();
+    plane.until_event("night-1", "Succeeded").await.unwrap();
     assert_eq!((status.workers, status.failures), (0, 0));
 }
 
