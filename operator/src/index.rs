@@ -16,6 +16,7 @@ mod carry;
 mod nodes;
 mod settle;
 mod unit;
+mod volumes;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -58,6 +59,8 @@ pub struct Index {
     jobs: BTreeMap<JobName, UnitId>,
     /// Whose waiting pods are to be told why, round and round.
     to_tell: BTreeSet<UnitId>,
+    /// Starts that wait for volumes.
+    held: BTreeSet<UnitId>,
     /// Writes that came of what was seen: of a unit that is being stopped.
     writes: Vec<Write>,
 }
@@ -130,10 +133,14 @@ impl Index {
 
     fn look_again(&mut self, pods: Vec<PodKey>, engine: &Engine) -> Vec<Event> {
         let mut events = Vec::new();
+        let held: BTreeSet<UnitId> = pods.iter().filter_map(|key| self.pods.get(key)?.unit.clone()).collect();
         for key in pods {
             let said = |entry: &Entry| PodFacts { ours: entry.said.as_deref().cloned(), ..entry.facts.clone() };
             let facts = self.pods.get(&key).filter(|entry| entry.said.is_some()).map(said);
             events.extend(facts.map(|facts| self.know(facts, engine)).unwrap_or_default());
+        }
+        for id in held.intersection(&self.held.clone()) {
+            events.extend(self.look_at_held(id, engine));
         }
         events
     }
@@ -146,7 +153,7 @@ impl Index {
         let known = self.pods.remove(&key);
         let was = known.as_ref().and_then(|known| known.unit.clone());
         let told = known.as_ref().and_then(|known| known.told.clone());
-        self.around.count(known.as_ref().map(|known| &known.facts), Some(&facts));
+        let touched = self.around.count(known.as_ref().map(|known| &known.facts), Some(&facts));
         events.extend(self.nodes.count(known.as_ref().map(|known| &known.facts), Some(&facts)));
         let unit = was.filter(|unit| self.units.get(unit).is_some_and(|unit| unit.has(&key)));
         // One that is over holds nothing, whoever sees it for the first time.
@@ -158,13 +165,14 @@ impl Index {
             self.units.entry(id.clone()).or_insert_with(|| Unit::new(&id)).members.insert(key);
             events.extend(self.settle(&id, engine));
         }
+        events.extend(self.look_again(touched, engine));
         events
     }
 
     /// A pod that waits and is of another gang now, or of none any more, leaves the one that it was of.
     fn regroup(&mut self, facts: &PodFacts, engine: &Engine) -> Vec<Event> {
         let gang = |facts: &PodFacts| facts.ours.as_ref().and_then(|ours| Some(ours.gang.as_ref()?.name.clone()));
-        let known = self.pods.get_mut(&facts.key).filter(|known| !known.facts.holds() && gang(&known.facts) != gang(facts));
+        let known = self.pods.get(&facts.key).filter(|known| !known.facts.holds() && gang(&known.facts) != gang(facts));
         let Some(id) = known.and_then(|known| known.unit.clone()) else { return Vec::new() };
         let Some(unit) = self.units.get_mut(&id) else { return Vec::new() };
         if unit.run().is_some_and(|run| run.placed.contains_key(&facts.key)) {
@@ -176,7 +184,7 @@ impl Index {
 
     fn forget(&mut self, key: &PodKey, engine: &Engine) -> Vec<Event> {
         let Some(entry) = self.pods.remove(key) else { return Vec::new() };
-        self.around.count(Some(&entry.facts), None);
+        let touched = self.around.count(Some(&entry.facts), None);
         let mut events = self.nodes.count(Some(&entry.facts), None);
         if let Some(id) = entry.unit {
             if let Some(unit) = self.units.get_mut(&id) {
@@ -184,6 +192,7 @@ impl Index {
             }
             events.extend(self.settle(&id, engine));
         }
+        events.extend(self.look_again(touched, engine));
         events
     }
 }

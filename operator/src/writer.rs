@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod};
 use k8s_openapi::jiff::Timestamp;
 use kube::Client;
 use kube::api::{Api, DeleteParams, EvictParams, Patch, PatchParams, PostParams, Preconditions};
@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
+use crate::facts::volume::SELECTED_NODE;
 use crate::index::{Failure, Write};
 use crate::lease::{Fence, REQUEST_WITHIN};
 use crate::metrics::Metrics;
@@ -46,7 +47,7 @@ impl Writer {
     pub fn push(&mut self, write: Write) {
         match write {
             Write::Refuse { .. } => self.later.push_back(write),
-            Write::Bind { .. } | Write::Evict { .. } => self.urgent.push_back(write),
+            Write::Bind { .. } | Write::Evict { .. } | Write::SelectNode { .. } => self.urgent.push_back(write),
         }
         self.fill();
     }
@@ -87,14 +88,14 @@ impl Writer {
 
 /// Tries until there is an answer that stands.
 async fn insist(client: Client, fence: Fence, metrics: Metrics, write: Write) -> Written {
-    let pods: Api<Pod> = Api::namespaced(client, write.pod().namespace());
+    let pods: Api<Pod> = Api::namespaced(client.clone(), write.pod().namespace());
     let mut pause = FIRST_PAUSE;
     loop {
         if !fence.allows() {
             sleep(FENCED_PAUSE).await;
             continue;
         }
-        let answer = timeout(REQUEST_WITHIN, carry_out(&pods, &write)).await;
+        let answer = timeout(REQUEST_WITHIN, carry_out(&client, &pods, &write)).await;
         match answer.map_err(|_| None).and_then(|answer| answer.map_err(Some)) {
             Ok(()) => {
                 metrics.wrote(&write, "done");
@@ -137,7 +138,7 @@ fn lasting(error: &kube::Error) -> Option<Failure> {
     }
 }
 
-async fn carry_out(pods: &Api<Pod>, write: &Write) -> Result<(), kube::Error> {
+async fn carry_out(client: &Client, pods: &Api<Pod>, write: &Write) -> Result<(), kube::Error> {
     match write {
         Write::Bind { pod, uid, resource_version, node } => {
             let binding = json!({
@@ -152,6 +153,14 @@ async fn carry_out(pods: &Api<Pod>, write: &Write) -> Result<(), kube::Error> {
             let delete = DeleteParams { grace_period_seconds: Some(*grace_seconds), ..DeleteParams::default() }
                 .preconditions(preconditions);
             pods.evict(pod.name(), &EvictParams { delete_options: Some(delete), ..EvictParams::default() }).await.map(drop)
+        }
+        Write::SelectNode { pod, claim, uid, resource_version, node } => {
+            let claims: Api<PersistentVolumeClaim> = Api::namespaced(client.clone(), pod.namespace());
+            let name = claim.split_once('/').map_or(claim.as_str(), |(_, name)| name);
+            let patch = json!({
+                "metadata": {"uid": uid, "resourceVersion": resource_version, "annotations": {SELECTED_NODE: node}},
+            });
+            claims.patch(name, &PatchParams::default(), &Patch::Merge(patch)).await.map(drop)
         }
         Write::Refuse { pod, uid, message } => {
             let condition = json!({

@@ -142,6 +142,10 @@ impl Index {
         if run.placed.is_empty() && run.open.is_empty() {
             return self.exited(id, engine, events);
         }
+        if let Some(why) = run.failed.pop_if(|_| run.held.is_some()) {
+            events.extend(self.give_up(id, why, engine));
+            return;
+        }
         if !run.failed.is_empty() && run.open.is_empty() {
             events.extend(self.concluded(id, engine));
             return;
