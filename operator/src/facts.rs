@@ -7,14 +7,17 @@ pub mod group;
 mod needs;
 pub mod node;
 pub mod pod;
+mod ports;
 mod quantity;
 mod requests;
-mod selection;
+pub mod selection;
 pub mod training;
+pub mod volume;
 
 pub use beside::{Beside, BesideKind};
 pub use gang::Gang;
 pub use needs::Needs;
 pub use node::NodeFacts;
 pub use pod::{PodFacts, PodKey, PodPhase};
+pub use ports::HostPort;
 pub use training::TrainingFacts;

@@ -20,6 +20,7 @@ mod rest;
 mod settle;
 mod training;
 mod unit;
+mod volumes;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -92,6 +93,8 @@ pub struct Index {
     progress_url: Option<String>,
     /// Counts the times that everybody who waits was looked at.
     round: u32,
+    /// Starts that wait for volumes.
+    held: BTreeSet<UnitId>,
     /// Writes that came of what was seen: of a unit that is being stopped.
     writes: Vec<Write>,
 }
@@ -126,14 +129,23 @@ impl Index {
 
     /// An object beside pods.
     pub fn beside(&mut self, object: Beside) -> Vec<Event> {
+        let kind = object.kind();
         let pods = self.around.set(object);
-        self.look_again(pods)
+        self.look_around(kind, pods)
     }
 
     /// An object beside pods is gone.
     pub fn beside_gone(&mut self, kind: BesideKind, key: &str) -> Vec<Event> {
         let pods = self.around.gone(kind, key);
-        self.look_again(pods)
+        self.look_around(kind, pods)
+    }
+
+    fn look_around(&mut self, kind: BesideKind, pods: Vec<PodKey>) -> Vec<Event> {
+        let mut events = self.look_again(pods);
+        if matches!(kind, BesideKind::Claim | BesideKind::Volume) {
+            events.extend(self.look_at_users_of_volumes());
+        }
+        events
     }
 
     /// Keys of all known objects of a kind.
@@ -169,10 +181,14 @@ impl Index {
 
     fn look_again(&mut self, pods: Vec<PodKey>) -> Vec<Event> {
         let mut events = Vec::new();
+        let held: BTreeSet<UnitId> = pods.iter().filter_map(|key| self.pods.get(key)?.unit.clone()).collect();
         for key in pods {
             let said = |entry: &Entry| PodFacts { ours: entry.said.as_deref().cloned(), ..entry.facts.clone() };
             let facts = self.pods.get(&key).filter(|entry| entry.said.is_some()).map(said);
             events.extend(facts.map(|facts| self.know(facts)).unwrap_or_default());
+        }
+        for id in held.intersection(&self.held.clone()) {
+            events.extend(self.look_at_held(id));
         }
         events
     }
@@ -185,7 +201,7 @@ impl Index {
         let known = self.pods.remove(&key);
         let was = known.as_ref().and_then(|known| known.unit.clone());
         let told = known.as_ref().and_then(|known| known.told.clone());
-        self.around.count(known.as_ref().map(|known| &known.facts), Some(&facts));
+        let touched = self.around.count(known.as_ref().map(|known| &known.facts), Some(&facts));
         events.extend(self.nodes.count(known.as_ref().map(|known| &known.facts), Some(&facts)));
         let unit = was.filter(|unit| self.units.get(unit).is_some_and(|unit| unit.has(&key)));
         // One that is over holds nothing, whoever sees it for the first time.
@@ -199,6 +215,7 @@ impl Index {
         } else if let Some(of) = worker {
             events.extend(self.worker_seen(&key, &of));
         }
+        events.extend(self.look_again(touched));
         events
     }
 
@@ -214,7 +231,7 @@ impl Index {
     /// A pod that waits and is of another gang now, or of none any more, leaves the one that it was of.
     fn regroup(&mut self, facts: &PodFacts) -> Vec<Event> {
         let gang = |facts: &PodFacts| facts.ours.as_ref().and_then(|ours| Some(ours.gang.as_ref()?.name.clone()));
-        let known = self.pods.get_mut(&facts.key).filter(|known| !known.facts.holds() && gang(&known.facts) != gang(facts));
+        let known = self.pods.get(&facts.key).filter(|known| !known.facts.holds() && gang(&known.facts) != gang(facts));
         let Some(id) = known.and_then(|known| known.unit.clone()) else { return Vec::new() };
         let Some(unit) = self.units.get_mut(&id) else { return Vec::new() };
         if unit.run().is_some_and(|run| run.placed.contains_key(&facts.key)) {
@@ -226,7 +243,7 @@ impl Index {
 
     fn forget(&mut self, key: &PodKey) -> Vec<Event> {
         let Some(entry) = self.pods.remove(key) else { return Vec::new() };
-        self.around.count(Some(&entry.facts), None);
+        let touched = self.around.count(Some(&entry.facts), None);
         let mut events = self.nodes.count(Some(&entry.facts), None);
         if let Some(id) = entry.unit {
             if let Some(unit) = self.units.get_mut(&id) {
@@ -236,6 +253,7 @@ impl Index {
         } else if let Some(of) = &entry.facts.worker {
             events.extend(self.worker_gone(key, of));
         }
+        events.extend(self.look_again(touched));
         events
     }
 }

@@ -9,8 +9,9 @@ use std::pin::pin;
 use std::time::Duration;
 
 use futures_util::StreamExt;
-use k8s_openapi::api::core::v1::{Namespace, Node, Pod};
+use k8s_openapi::api::core::v1::{Namespace, Node, PersistentVolume, PersistentVolumeClaim, Pod};
 use k8s_openapi::api::scheduling::v1beta1::PodGroup;
+use k8s_openapi::api::storage::v1::StorageClass;
 use kube::api::{Api, ApiResource, DynamicObject, ListParams};
 use kube::runtime::WatchStreamExt;
 use kube::runtime::watcher::{self, watcher};
@@ -24,6 +25,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::facts::group::GroupFacts;
+use crate::facts::volume::{ClaimFacts, ClassFacts, VolumeFacts};
 use crate::facts::{Beside, BesideKind, NodeFacts, PodFacts, PodKey, TrainingFacts};
 use crate::metrics::Metrics;
 
@@ -47,8 +49,18 @@ pub enum Kind {
 }
 
 impl Kind {
-    pub const ALL: [Self; 7] =
-        [Self::Pool, Self::Queue, Self::Namespace, Self::Node, Self::Beside(BesideKind::Group), Self::TrainingJob, Self::Pod];
+    pub const ALL: [Self; 10] = [
+        Self::Pool,
+        Self::Queue,
+        Self::Namespace,
+        Self::Node,
+        Self::Beside(BesideKind::Group),
+        Self::Beside(BesideKind::Class),
+        Self::Beside(BesideKind::Volume),
+        Self::Beside(BesideKind::Claim),
+        Self::TrainingJob,
+        Self::Pod,
+    ];
 
     /// Bounded word for metrics.
     pub fn word(self) -> &'static str {
@@ -101,6 +113,15 @@ pub fn start(client: &Client, to: &mpsc::Sender<Seen>, metrics: &Metrics, tasks:
     watch.begin(Api::<Node>::all(all()), Kind::Node, |object| Object::Node(NodeFacts::of(&object)));
     watch.begin_once_served(client, Kind::Beside(BesideKind::Group), |object: PodGroup| {
         Object::Beside(Beside::Group(GroupFacts::of(&object)))
+    });
+    watch.begin(Api::<StorageClass>::all(all()), Kind::Beside(BesideKind::Class), |object| {
+        Object::Beside(Beside::Class(ClassFacts::of(&object)))
+    });
+    watch.begin(Api::<PersistentVolume>::all(all()), Kind::Beside(BesideKind::Volume), |object| {
+        Object::Beside(Beside::Volume(VolumeFacts::of(&object)))
+    });
+    watch.begin(Api::<PersistentVolumeClaim>::all(all()), Kind::Beside(BesideKind::Claim), |object| {
+        Object::Beside(Beside::Claim(ClaimFacts::of(&object)))
     });
     watch.begin(ours(ApiResource::erase::<TrainingJob>(&())), Kind::TrainingJob, |object| {
         Object::Training(Box::new(TrainingFacts::of(&object)))

@@ -331,6 +331,8 @@ impl World {
         if self.ticks.is_multiple_of(ASK_AGAIN_TICKS) {
             self.index.ask_again();
         }
+        let events = self.index.look(now());
+        self.tell(events);
         if self.missing.is_empty() && self.mode == Mode::Act {
             for write in self.index.tell_waiting(&self.engine) {
                 self.write(write);

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use k8s_openapi::api::core::v1::{ObjectReference, Pod, Service};
+use k8s_openapi::api::core::v1::{ObjectReference, PersistentVolumeClaim, Pod, Service};
 use k8s_openapi::api::events::v1::Event;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta};
 use k8s_openapi::jiff::Timestamp;
@@ -15,6 +15,7 @@ use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
 use crate::facts::PodKey;
+use crate::facts::volume::SELECTED_NODE;
 use crate::index::{Failure, Note, Ours, Write};
 use crate::lease::{Fence, REQUEST_WITHIN};
 use crate::metrics::Metrics;
@@ -242,6 +243,14 @@ async fn carry_out(client: &Client, write: &Write) -> Result<(), kube::Error> {
             let delete = DeleteParams { grace_period_seconds: Some(*grace_seconds), ..DeleteParams::default() }
                 .preconditions(preconditions);
             pods.evict(pod.name(), &EvictParams { delete_options: Some(delete), ..EvictParams::default() }).await.map(drop)
+        }
+        Write::SelectNode { pod, claim, uid, resource_version, node } => {
+            let claims: Api<PersistentVolumeClaim> = Api::namespaced(client.clone(), pod.namespace());
+            let name = claim.split_once('/').map_or(claim.as_str(), |(_, name)| name);
+            let patch = json!({
+                "metadata": {"uid": uid, "resourceVersion": resource_version, "annotations": {SELECTED_NODE: node}},
+            });
+            claims.patch(name, &PatchParams::default(), &Patch::Merge(patch)).await.map(drop)
         }
         Write::Refuse { pod, uid, message } => {
             let condition = json!({

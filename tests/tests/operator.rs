@@ -4,10 +4,11 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim, Pod};
 use k8s_openapi::api::scheduling::v1beta1::PodGroup;
+use k8s_openapi::api::storage::v1::StorageClass;
 use kube::ResourceExt;
-use kube::api::{Api, PostParams};
+use kube::api::{Api, Patch, PatchParams, PostParams};
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 use tidegate_api::kinds::TrainingPhase;
@@ -175,6 +176,74 @@ async fn a_leader_that_ends_in_the_middle_of_a_gang_is_followed_by_one_that_make
         plane.signal(&second, Signal::SIGTERM).unwrap();
         plane.ended(&second).await.unwrap();
     }
+}
+
+#[tokio::test]
+async fn two_pods_with_one_host_port_are_on_two_nodes() {
+    let mut plane = plane(&[("n1", 4), ("n2", 4)], &[("a", 8)]).await;
+    plane.operator("operator", PORT, &[]).unwrap();
+    let port = |pod: &mut Value| {
+        pod["spec"]["containers"][0]["ports"] = json!([{"containerPort": 80, "hostPort": 8080}]);
+    };
+    for name in ["p", "q", "r"] {
+        plane.pod(name, "a", port).await.unwrap();
+    }
+    let bound = plane.until_bound(2).await.unwrap();
+    assert_ne!(bound[0].1, bound[1].1);
+    let waits = ["p", "q", "r"].into_iter().find(|name| bound.iter().all(|(pod, _)| pod != name)).unwrap();
+    let told = refusal(&plane, waits).await;
+    assert!(told.contains("host port 8080/TCP is taken on"), "{told}");
+    assert_eq!(plane.bound().await.unwrap().len(), 2);
+}
+
+#[tokio::test]
+async fn a_claim_is_told_the_node_of_its_first_user_and_the_pod_is_bound_when_its_volume_is_there() {
+    let mut plane = plane(&[("n1", 1), ("n2", 1)], &[("a", 2)]).await;
+    plane.operator("operator", PORT, &[]).unwrap();
+    let claims: Api<PersistentVolumeClaim> = Api::namespaced(plane.client.clone(), TEAM);
+    let volume = |pod: &mut Value| {
+        pod["spec"]["volumes"] = json!([{"name": "data", "persistentVolumeClaim": {"claimName": "data"}}]);
+    };
+    plane.pod("p", "a", volume).await.unwrap();
+    let told = refusal(&plane, "p").await;
+    assert!(told.contains("team/data, which does not exist"), "{told}");
+
+    let class: StorageClass = serde_json::from_value(json!({
+        "metadata": {"name": "late"}, "provisioner": "csi.example.com", "volumeBindingMode": "WaitForFirstConsumer",
+    }))
+    .unwrap();
+    Api::all(plane.client.clone()).create(&PostParams::default(), &class).await.unwrap();
+    let claim: PersistentVolumeClaim = serde_json::from_value(json!({
+        "metadata": {"name": "data"},
+        "spec": {"storageClassName": "late", "accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}}},
+    }))
+    .unwrap();
+    claims.create(&PostParams::default(), &claim).await.unwrap();
+    let selected = || async {
+        let claim = claims.get("data").await?;
+        Ok(claim.annotations().get("volume.kubernetes.io/selected-node").cloned())
+    };
+    let node = until("the claim to be told its node", SOON, selected).await.unwrap();
+    tokio::time::sleep(A_WHILE).await;
+    assert!(plane.bound().await.unwrap().is_empty(), "there is no volume yet");
+
+    // As a provisioner and the volume controller do.
+    let terms = json!([{"matchFields": [{"key": "metadata.name", "operator": "In", "values": [node]}]}]);
+    let made: PersistentVolume = serde_json::from_value(json!({
+        "metadata": {"name": "v"},
+        "spec": {
+            "capacity": {"storage": "1Gi"}, "accessModes": ["ReadWriteOnce"], "storageClassName": "late",
+            "csi": {"driver": "csi.example.com", "volumeHandle": "v"}, "claimRef": {"namespace": TEAM, "name": "data"},
+            "nodeAffinity": {"required": {"nodeSelectorTerms": terms}},
+        },
+    }))
+    .unwrap();
+    Api::all(plane.client.clone()).create(&PostParams::default(), &made).await.unwrap();
+    let named = Patch::Merge(json!({"spec": {"volumeName": "v"}}));
+    claims.patch("data", &PatchParams::default(), &named).await.unwrap();
+    let bound = Patch::Merge(json!({"status": {"phase": "Bound"}}));
+    claims.patch_status("data", &PatchParams::default(), &bound).await.unwrap();
+    assert_eq!(plane.until_bound(1).await.unwrap(), [("p".to_owned(), node)]);
 }
 
 #[tokio::test]

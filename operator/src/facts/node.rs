@@ -12,6 +12,10 @@ use super::quantity;
 
 /// The resource of whole GPUs.
 pub const GPU: &str = "nvidia.com/gpu";
+/// The resource of a node's own disk.
+pub const STORAGE: &str = "ephemeral-storage";
+/// Label that tells the engine how much of that disk is free, in MiB: it does not know disks. No label of Kubernetes has a colon.
+pub const FREE_STORAGE_LABEL: &str = "ephemeral-storage:free-mib";
 /// Where nodes can be named by a requirement on labels: the API's field of the same name.
 pub const NAME_LABEL: &str = "metadata.name";
 /// What GPU feature discovery says of a node.
@@ -32,6 +36,7 @@ pub struct NodeFacts {
     pub taints: Vec<Taint>,
     pub cpu_milli: u64,
     pub memory_mib: u64,
+    pub storage_mib: u64,
     /// Pods that it takes.
     pub pods: u64,
     /// Whole GPUs; a node has at most [`MAX_DEVICES`] that can be given away.
@@ -53,6 +58,7 @@ impl NodeFacts {
             taints: taints(node),
             cpu_milli: has("cpu", quantity::milli),
             memory_mib: has("memory", quantity::mib_there),
+            storage_mib: has(STORAGE, quantity::mib_there),
             pods: has("pods", quantity::whole),
             gpus: gpus.min(u32::try_from(MAX_DEVICES).unwrap_or(u32::MAX)),
             class: class(&all),

@@ -8,13 +8,14 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::ResourceExt;
 use tidegate_api::kinds::GROUP;
 use tidegate_api::labels;
-use tidegate_core::ask::{Amount, Ask, ClassWish};
+use tidegate_core::ask::{Amount, Ask, ClassWish, Term};
+use tidegate_core::labels::{Requirement, Rule};
 use tidegate_core::names::Class;
 use tidegate_core::state::Spread;
 use tidegate_core::time::At;
 
 use super::requests::{self, Requests};
-use super::{Gang, Needs, node, selection};
+use super::{Gang, HostPort, Needs, node, selection};
 
 /// Grace of a pod that names none.
 const GRACE_SECONDS: u32 = 30;
@@ -128,7 +129,8 @@ impl PodFacts {
         let empty = PodSpec::default();
         let spec = pod.spec.as_ref().unwrap_or(&empty);
         let status = pod.status.as_ref();
-        let requests = requests::of(spec);
+        let (requests, needs) = (requests::of(spec), Needs::of(pod, spec));
+        let ports = needs.as_ref().map_or(&[] as &[HostPort], |needs| &needs.ports);
         let created = pod.metadata.creation_timestamp.as_ref().map_or(0, |time| time.0.as_millisecond());
         Self {
             key: PodKey::of(pod),
@@ -141,10 +143,10 @@ impl PodFacts {
             disrupted: status.is_some_and(|status| status.conditions.iter().flatten().any(is_disruption)),
             created: At(u64::try_from(created).unwrap_or(0)),
             bound: status.and_then(bound),
-            ours: (spec.scheduler_name.as_deref() == Some(labels::SCHEDULER)).then(|| Ours::of(pod, spec, requests)),
+            ours: (spec.scheduler_name.as_deref() == Some(labels::SCHEDULER)).then(|| Ours::of(pod, spec, requests, ports)),
             worker: WorkerOf::of(pod),
             requests,
-            needs: Needs::of(pod, spec),
+            needs,
         }
     }
 
@@ -191,7 +193,7 @@ fn phase(word: Option<&str>) -> PodPhase {
 }
 
 impl Ours {
-    fn of(pod: &Pod, spec: &PodSpec, requests: Requests) -> Self {
+    fn of(pod: &Pod, spec: &PodSpec, requests: Requests, ports: &[HostPort]) -> Self {
         let annotation = |name: &str| pod.metadata.annotations.as_ref().and_then(|all| all.get(name)).map(String::as_str);
         let label = |name: &str| pod.metadata.labels.as_ref().and_then(|all| all.get(name)).cloned();
         let controller = pod.metadata.owner_references.iter().flatten().find(|owner| owner.controller == Some(true));
@@ -213,7 +215,7 @@ impl Ours {
             priority: spec.priority.unwrap_or(0),
             gated: spec.scheduling_gates.as_ref().is_some_and(|gates| !gates.is_empty()),
             gang: gang.unwrap_or(None),
-            ask: Arc::new(ask(spec, requests, annotation(labels::GPU_CLASSES).unwrap_or_default())),
+            ask: Arc::new(ask(spec, requests, ports, annotation(labels::GPU_CLASSES).unwrap_or_default())),
             owner: pod.namespace().unwrap_or_default(),
             recipe: kind_of(&maker).to_owned(),
             preemptible: preemptible.unwrap_or(true),
@@ -228,7 +230,11 @@ impl Ours {
     }
 }
 
-fn ask(spec: &PodSpec, requests: Requests, classes: &str) -> Ask {
+fn ask(spec: &PodSpec, requests: Requests, ports: &[HostPort], classes: &str) -> Ask {
+    let mut affinity = selection::affinity(spec);
+    for term in HostPort::term(ports).into_iter().chain(storage(requests)) {
+        affinity.required = selection::both(&affinity.required, &[term]);
+    }
     let classes = classes.split(',').map(str::trim).filter(|class| !class.is_empty());
     Ask {
         amount: if requests.gpus == 0 { Amount::None } else { Amount::Whole(requests.gpus) },
@@ -237,8 +243,14 @@ fn ask(spec: &PodSpec, requests: Requests, classes: &str) -> Ask {
         memory_mib: requests.memory_mib,
         selector: selection::selector(spec),
         tolerations: selection::tolerations(spec),
-        affinity: selection::affinity(spec),
+        affinity,
     }
+}
+
+/// Nodes with so much of their disk free.
+fn storage(requests: Requests) -> Option<Term> {
+    let below = i64::try_from(requests.storage_mib.checked_sub(1)?).unwrap_or(i64::MAX);
+    Some(Term(vec![Requirement { key: node::FREE_STORAGE_LABEL.to_owned(), rule: Rule::Gt(below) }]))
 }
 
 fn spread(required: Option<&str>, preferred: Option<&str>) -> Option<Spread> {
@@ -275,10 +287,8 @@ pub(super) fn unsupported(spec: &PodSpec) -> Vec<String> {
     let near = near.is_some_and(|near| near.required_during_scheduling_ignored_during_execution.is_some());
     let far = far.is_some_and(|far| far.required_during_scheduling_ignored_during_execution.is_some());
     let mut constraints = spec.topology_spread_constraints.iter().flatten();
-    let mut volumes = spec.volumes.iter().flatten();
     let containers = || spec.containers.iter().chain(spec.init_containers.iter().flatten());
-    let mut ports = containers().flat_map(|container| container.ports.iter().flatten());
-    let known = |name: &str| matches!(name, "cpu" | "memory" | "ephemeral-storage") || name == node::GPU;
+    let known = |name: &str| matches!(name, "cpu" | "memory" | node::STORAGE | node::GPU);
     let resources = containers().filter_map(|container| container.resources.as_ref());
     let mut other =
         resources.flat_map(|resources| resources.requests.iter().chain(&resources.limits)).flatten().map(|(name, _)| name);
@@ -286,9 +296,7 @@ pub(super) fn unsupported(spec: &PodSpec) -> Vec<String> {
         (near, "required pod affinity"),
         (far, "required pod anti-affinity"),
         (constraints.any(|constraint| constraint.when_unsatisfiable == "DoNotSchedule"), "a topology spread constraint"),
-        (volumes.any(|volume| volume.persistent_volume_claim.is_some() || volume.ephemeral.is_some()), "a PersistentVolumeClaim"),
         (spec.resource_claims.as_ref().is_some_and(|claims| !claims.is_empty()), "a ResourceClaim"),
-        (!spec.host_network.unwrap_or(false) && ports.any(|port| port.host_port.is_some_and(|port| port > 0)), "a host port"),
     ];
     let mut all: Vec<String> = found.into_iter().filter(|(has, _)| *has).map(|(_, what)| what.to_owned()).collect();
     all.extend(other.find(|name| !known(name)).map(|name| format!("the resource {name}")));
@@ -346,10 +354,8 @@ mod tests {
 
     #[test]
     fn what_is_not_looked_at_yet_is_said_and_not_ignored() {
-        let volume = problem(|pod| pod["spec"]["volumes"] = json!([{"name": "v", "persistentVolumeClaim": {"claimName": "p"}}]));
-        assert!(volume.contains("PersistentVolumeClaim"), "{volume}");
-        let port = problem(|pod| pod["spec"]["containers"][0]["ports"] = json!([{"containerPort": 80, "hostPort": 80}]));
-        assert!(port.contains("host port"), "{port}");
+        let claim = problem(|pod| pod["spec"]["resourceClaims"] = json!([{"name": "gpu"}]));
+        assert!(claim.contains("ResourceClaim"), "{claim}");
         let other = problem(|pod| pod["spec"]["containers"][0]["resources"]["limits"]["rdma/hca"] = json!("1"));
         assert!(other.contains("rdma/hca"), "{other}");
     }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use k8s_openapi::api::core::v1::{Container, PodSpec, ResourceRequirements};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 
-use super::node::GPU;
+use super::node::{GPU, STORAGE};
 use super::quantity;
 
 /// Amounts on one node.
@@ -14,6 +14,8 @@ pub struct Requests {
     pub cpu_milli: u64,
     pub memory_mib: u64,
     pub gpus: u32,
+    /// Of the node's own disk.
+    pub storage_mib: u64,
 }
 
 impl Requests {
@@ -22,6 +24,7 @@ impl Requests {
             cpu_milli: self.cpu_milli.saturating_add(other.cpu_milli),
             memory_mib: self.memory_mib.saturating_add(other.memory_mib),
             gpus: self.gpus.saturating_add(other.gpus),
+            storage_mib: self.storage_mib.saturating_add(other.storage_mib),
         }
     }
 
@@ -30,6 +33,7 @@ impl Requests {
             cpu_milli: self.cpu_milli.max(other.cpu_milli),
             memory_mib: self.memory_mib.max(other.memory_mib),
             gpus: self.gpus.max(other.gpus),
+            storage_mib: self.storage_mib.max(other.storage_mib),
         }
     }
 
@@ -39,6 +43,7 @@ impl Requests {
             cpu_milli: list.get("cpu").map_or(0, quantity::milli),
             memory_mib: list.get("memory").map_or(0, quantity::mib),
             gpus: u32::try_from(gpus).unwrap_or(u32::MAX),
+            storage_mib: list.get(STORAGE).map_or(0, quantity::mib),
         }
     }
 }
@@ -95,6 +100,17 @@ mod tests {
         assert_eq!(requests(json!({"containers": two})), (1500, 2048, 3));
         let one = json!([container("1", "1")]);
         assert_eq!(requests(json!({"containers": one, "initContainers": [container("4", "0")]})), (4000, 1024, 1));
+    }
+
+    #[test]
+    fn the_nodes_disk_is_counted_in_the_same_way() {
+        let disk = |mib: &str| json!({"name": "c", "resources": {"requests": {"ephemeral-storage": mib}}});
+        let of = |spec: Value| of(&serde_json::from_value(spec).unwrap()).storage_mib;
+        let spec = json!({
+            "containers": [disk("1Gi"), disk("512Mi")], "initContainers": [disk("3Gi")], "overhead": {"ephemeral-storage": "8Mi"},
+        });
+        assert_eq!(of(spec), 3 * 1024 + 8);
+        assert_eq!(of(json!({"containers": [container("1", "1")]})), 0);
     }
 
     #[test]

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use k8s_openapi::api::core::v1::{NodeSelectorRequirement, NodeSelectorTerm, PodSpec, Toleration};
+use tidegate_core::ask::affinity::MOST_TERMS;
 use tidegate_core::ask::{self, Affinity, Preference, Term};
 use tidegate_core::labels::{Requirement, Rule};
 
@@ -28,7 +29,32 @@ pub fn affinity(spec: &PodSpec) -> Affinity {
     }
 }
 
-fn term(term: &NodeSelectorTerm) -> Term {
+/// Terms that hold where one of both lists holds; an empty list holds everywhere. More than the engine looks at are not made.
+pub fn both(one: &[Term], other: &[Term]) -> Vec<Term> {
+    let (longer, shorter) = if one.is_empty() { (other, one) } else { (one, other) };
+    if shorter.is_empty() {
+        return longer.to_vec();
+    }
+    let mut all = Vec::new();
+    for pair in one.iter().flat_map(|one| other.iter().map(move |other| (one, other))) {
+        let term = joined(pair.0, pair.1);
+        if all.len() <= MOST_TERMS && !all.contains(&term) {
+            all.push(term);
+        }
+    }
+    all
+}
+
+/// A term without expressions never holds.
+fn joined(Term(one): &Term, Term(other): &Term) -> Term {
+    if one.is_empty() || other.is_empty() {
+        return Term::default();
+    }
+    let fresh = other.iter().filter(|requirement| !one.contains(requirement));
+    Term(one.iter().chain(fresh).cloned().collect())
+}
+
+pub(super) fn term(term: &NodeSelectorTerm) -> Term {
     let all = term.match_expressions.iter().flatten().chain(term.match_fields.iter().flatten());
     Term(all.map(requirement).collect())
 }
@@ -102,6 +128,18 @@ mod tests {
         let field = json!({"matchFields": [{"key": "metadata.name", "operator": "In", "values": ["n1"]}]});
         assert!(suits(affinity(field.clone()), &a) && !suits(affinity(field), &b));
         assert!(!suits(affinity(json!({})), &a), "an empty term is satisfied by no node");
+    }
+
+    #[test]
+    fn of_two_lists_one_term_each_must_hold() {
+        let term = |key: &str| Term(vec![Requirement { key: key.to_owned(), rule: Rule::Exists }]);
+        let pair = |one: &str, other: &str| Term([term(one).0, term(other).0].concat());
+        assert_eq!(both(&[term("a"), term("b")], &[term("c")]), [pair("a", "c"), pair("b", "c")]);
+        assert_eq!((both(&[], &[term("a")]), both(&[term("a")], &[])), (vec![term("a")], vec![term("a")]));
+        assert_eq!(both(&[term("a")], &[term("a")]), [term("a")], "nothing twice");
+        assert_eq!(both(&[Term::default()], &[term("a")]), [Term::default()], "what never holds never does");
+        let many: Vec<Term> = (0..10).map(|number| term(&number.to_string())).collect();
+        assert_eq!(both(&many, &many[..9]).len(), MOST_TERMS + 1, "so that it is told that these are too many");
     }
 
     #[test]

@@ -16,8 +16,11 @@ use tidegate_core::time::At;
 
 use super::node::GPU;
 use super::pod::{PodKey, unsupported};
+use super::volume::ClaimUse;
 use super::{requests, selection};
 
+/// What is said of a volume that is made for one pod.
+const OWN_VOLUME: &str = "template.podSpec.volumes: an `ephemeral` volume ends with its pod; name a persistentVolumeClaim";
 /// Longer names leave no room in the names of pods.
 const MAX_NAME: usize = 63;
 
@@ -43,6 +46,8 @@ pub struct Wanted {
     pub job: JobSpec,
     /// By group: the pod of a worker, but for its name, place and environment.
     pub pods: Vec<PodSpec>,
+    /// Keys of the claims of volumes that its pods use.
+    pub claims: Vec<String>,
 }
 
 impl TrainingFacts {
@@ -84,8 +89,16 @@ impl Wanted {
             group.ask = ask(group, &pod)?;
             pods.push(pod);
         }
-        Ok(Self { spec, job, pods })
+        let claims = claims(key, &base)?;
+        Ok(Self { spec, job, pods, claims })
     }
+}
+
+/// Claims that all workers use.
+fn claims(key: &PodKey, pod: &PodSpec) -> Result<Vec<String>, String> {
+    let uses = pod.volumes.iter().flatten().filter_map(|volume| ClaimUse::of(key.namespace(), "", volume));
+    let shared = |used: ClaimUse| if used.own { Err(OWN_VOLUME.to_owned()) } else { Ok(used.key) };
+    uses.map(shared).collect()
 }
 
 /// The user's part of a worker's pod.

@@ -10,6 +10,7 @@ use tidegate_core::plan::{Action, ActionId, ActionKind, Placed};
 use tidegate_core::time::At;
 use tidegate_core::{Event, JobExit, Outcome, explain};
 
+use super::nodes::Refusal;
 use super::note::Note;
 use super::training::{self, Start};
 use super::unit::{self, Phase, Run, UnitId};
@@ -26,6 +27,8 @@ pub enum Write {
     Bind { pod: PodKey, uid: String, resource_version: String, node: String },
     /// Asks a pod to end, if no budget forbids it.
     Evict { pod: PodKey, uid: String, grace_seconds: u32 },
+    /// Tells a claim of the pod on which node its volume is to be.
+    SelectNode { pod: PodKey, claim: String, uid: String, resource_version: String, node: String },
     /// Says on the pod why it waits, where autoscalers look.
     Refuse { pod: PodKey, uid: String, message: String },
     /// Makes the pod of a training job's worker; one that is there already is it.
@@ -86,6 +89,7 @@ impl Write {
         match self {
             Self::Bind { pod, .. }
             | Self::Evict { pod, .. }
+            | Self::SelectNode { pod, .. }
             | Self::Refuse { pod, .. }
             | Self::MakePod { pod, .. }
             | Self::EndPod { pod, .. } => pod,
@@ -104,6 +108,7 @@ impl Write {
         match self {
             Self::Bind { .. } => "bind",
             Self::Evict { .. } => "evict",
+            Self::SelectNode { .. } => "select_node",
             Self::Refuse { .. } => "refuse",
             Self::MakePod { .. } => "make_pod",
             Self::MakeService { .. } => "make_service",
@@ -152,31 +157,57 @@ impl Index {
             let Some(at) = left.iter().position(fits) else { return dropped };
             chosen.push((left.remove(at), worker.clone()));
         }
-        let mut more = BTreeMap::<&str, u64>::new();
-        for (_, worker) in &chosen {
-            *more.entry(worker.node.0.as_str()).or_default() += 1;
+        match self.refuses(&chosen) {
+            Some(Refusal::Late) => return dropped,
+            Some(Refusal::Lasting(why)) => return self.refused(&of, id, why),
+            None => {}
         }
-        if let Some((node, _)) = more.iter().find(|(node, more)| !self.nodes.takes(node, **more)) {
-            return vec![close(id, Outcome::Failed(format!("node {node} takes no more pods")))];
-        }
-        let writes: Vec<Write> = chosen.iter().map(|(pod, worker)| Write::bind(pod, &worker.node.0)).collect();
+        let volumes = match self.volumes_to_make(&of, &chosen) {
+            Ok(volumes) => volumes,
+            Err(why) => return self.refused(&of, id, why),
+        };
+        let bind = chosen.iter().filter(|_| volumes.is_empty());
+        let writes: Vec<Write> = bind.map(|(pod, worker)| Write::bind(pod, &worker.node.0)).collect();
         let placed: BTreeMap<PodKey, Placed> = chosen.into_iter().map(|(pod, worker)| (pod.key.clone(), worker)).collect();
         self.writes.extend(writes);
+        let mut events = Vec::new();
         for (pod, worker) in &placed {
-            self.nodes.comes(pod, &worker.node.0);
+            let comes = self.pods.get(pod).map(|entry| self.nodes.comes(&entry.facts, &worker.node.0));
+            events.extend(comes.unwrap_or_default());
         }
         let Some(unit) = self.units.get_mut(&of) else { return dropped };
         let open = placed.keys().cloned().collect();
         let run = Run { attempt, since: at, open, placed, action: Some(id), ..Run::default() };
         let spec = unit.spec.as_ref().map(|spec| unit::as_placed(spec, &run.placed));
-        unit.phase = Phase::Running(run);
+        (unit.phase, unit.refused) = (Phase::Running(run), None);
         self.to_tell.remove(&of);
         // It will not be made larger once it runs.
         let grown = spec.filter(|spec| unit.spec.as_ref() != Some(spec));
         if let Some(spec) = &grown {
             unit.spec = Some(spec.clone());
         }
-        grown.map(|spec| Event::JobSet { name: job.clone(), spec }).into_iter().collect()
+        if !volumes.is_empty() {
+            self.hold(&of, volumes, at);
+        }
+        events.extend(grown.map(|spec| Event::JobSet { name: job.clone(), spec }));
+        events
+    }
+
+    /// Why a plan cannot be carried out, as far as the engine does not know it.
+    pub(super) fn refuses(&self, chosen: &[(&PodFacts, Placed)]) -> Option<Refusal> {
+        let mut by_node = BTreeMap::<&str, Vec<&PodFacts>>::new();
+        for (pod, worker) in chosen {
+            by_node.entry(worker.node.0.as_str()).or_default().push(pod);
+        }
+        by_node.iter().find_map(|(node, pods)| self.nodes.refuses(node, pods))
+    }
+
+    /// A start that cannot be; whoever asks why the unit waits is told.
+    fn refused(&mut self, of: &UnitId, id: ActionId, why: String) -> Vec<Event> {
+        if let Some(unit) = self.units.get_mut(of) {
+            unit.refused = Some(why.clone());
+        }
+        vec![close(id, Outcome::Failed(why))]
     }
 
     /// Says on pods that are told to end why.
@@ -217,6 +248,7 @@ impl Index {
                 }
                 self.bound(pod, (uid, resource_version), node, result)
             }
+            Write::SelectNode { pod, claim, node, .. } => self.selected(pod, claim, node, result),
             Write::MakePod { pod, job, .. } => self.made(pod, job, result),
             Write::EndPod { pod, .. } => self.ended_pod(pod, &result),
             Write::Status { kind: Ours::TrainingJob, object, .. } => {
@@ -245,15 +277,19 @@ impl Index {
         if !run.open.remove(pod) {
             return Vec::new();
         }
+        let mut events = Vec::new();
         if !here {
-            self.nodes.came(pod);
+            events = self.nodes.came(pod);
             run.placed.remove(pod);
             run.failed.push(match result {
                 Err(Failure::Refused(why)) => format!("{pod}: {why}"),
                 _ => format!("{pod}: it is gone, or somebody else has bound it"),
             });
         }
-        if run.open.is_empty() { self.concluded(&id) } else { Vec::new() }
+        if run.open.is_empty() {
+            events.extend(self.concluded(&id));
+        }
+        events
     }
 
     /// Every binding of a start has its answer.
@@ -271,7 +307,7 @@ impl Index {
             return [done(Outcome::Done), self.settle(id)].concat();
         }
         if run.placed.is_empty() {
-            unit.phase = Phase::Waiting;
+            (unit.phase, unit.refused) = (Phase::Waiting, Some(failed.join("; ")));
             return [done(Outcome::Failed(failed.join("; "))), self.settle(id)].concat();
         }
         // A gang in part gives back what it has; one that is large enough goes on.
@@ -305,7 +341,10 @@ impl Index {
     fn reasons(&mut self, id: &UnitId, engine: &Engine) -> Vec<Write> {
         let Some(unit) = self.units.get(id) else { return Vec::new() };
         let waits = match unit.phase {
-            Phase::Waiting => explain::waiting(engine, &unit.job()),
+            Phase::Waiting => match &unit.refused {
+                Some(why) => format!("{}; its last start could not be: {why}", explain::waiting(engine, &unit.job())),
+                None => explain::waiting(engine, &unit.job()),
+            },
             Phase::Gathering => self.hindered(unit).unwrap_or_else(|| format!("{} of its gang are there", unit.members.len())),
             Phase::Running(_) => return Vec::new(),
         };
@@ -314,7 +353,12 @@ impl Index {
         for key in members {
             let Some(entry) = self.pods.get_mut(&key) else { continue };
             let Some(ours) = entry.facts.ours.as_ref().filter(|ours| !ours.gated) else { continue };
-            let message = ours.problem.clone().unwrap_or_else(|| waits.clone());
+            let waits = || match self.nodes.lacks(&entry.facts) {
+                None => waits.clone(),
+                Some((lacks, true)) => lacks,
+                Some((lacks, false)) => format!("{waits}; {lacks}"),
+            };
+            let message = ours.problem.clone().unwrap_or_else(waits);
             let is_news = entry.told.as_ref().is_none_or(|told| told.is_news(&message, self.round));
             if message.is_empty() || entry.facts.node.is_some() || !is_news {
                 continue;

@@ -2,11 +2,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use tidegate_core::ask::Term;
 use tidegate_core::names::{Class, DeviceId, NodeName};
 use tidegate_core::node::{Device, NodeSpec};
 use tidegate_core::{Engine, Event};
 
-use crate::facts::{NodeFacts, PodFacts, PodKey};
+use crate::facts::node::FREE_STORAGE_LABEL;
+use crate::facts::{HostPort, NodeFacts, PodFacts, PodKey};
 
 /// One node.
 #[derive(Clone, Debug, Default)]
@@ -14,8 +16,11 @@ struct Node {
     facts: Option<NodeFacts>,
     /// CPU and memory of pods that others placed.
     foreign: (u64, u64),
-    /// Pods that hold something there.
+    /// Pods that hold something there, or are being bound there, whoever placed them; what they hold of what the engine does not
+    /// know.
     pods: u64,
+    storage_mib: u64,
+    ports: BTreeMap<HostPort, u32>,
     /// What the engine was told.
     told: Option<NodeSpec>,
     /// Slots for GPUs that were ever told, and those of them that are lost.
@@ -28,8 +33,19 @@ struct Node {
 #[derive(Clone, Debug, Default)]
 pub(super) struct Nodes {
     all: BTreeMap<String, Node>,
-    /// Where pods are being bound: they count for the node's number of pods before they are seen there.
-    coming: BTreeMap<PodKey, String>,
+    /// Pods that are being bound: they count before they are seen there.
+    coming: BTreeMap<PodKey, Counted>,
+    /// Host ports that pods of ours ask for, and how many pods do: of these the engine is told where they are taken.
+    wanted: BTreeMap<HostPort, u32>,
+}
+
+/// Why pods cannot be on a node.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Refusal {
+    /// What one of them asks for has gone to others since it was decided, and the engine was told of that: it decides again.
+    Late,
+    /// It would decide the same again.
+    Lasting(String),
 }
 
 /// The engine's name of a slot for a GPU.
@@ -42,7 +58,7 @@ impl Nodes {
         let name = facts.name.clone();
         let node = self.all.entry(name.clone()).or_default();
         node.facts = Some(facts);
-        let mut events = node.spec_events(&name);
+        let mut events = node.spec_events(&name, &self.wanted);
         events.extend(node.gpu_events(&name, engine));
         events
     }
@@ -57,49 +73,144 @@ impl Nodes {
         self.all.iter().filter(|(_, node)| node.facts.is_some()).map(|(name, _)| name.as_str())
     }
 
-    /// Whether so many more pods may be on the node.
-    pub fn takes(&self, name: &str, more: u64) -> bool {
-        let coming = self.coming.values().filter(|node| *node == name).count() as u64;
-        let limit = self.all.get(name).and_then(|node| Some((node.pods, node.facts.as_ref()?.pods)));
-        limit.is_some_and(|(pods, most)| pods + coming + more <= most)
+    /// Why these pods cannot all be on the node beside what is there, as far as the engine does not know it.
+    pub fn refuses(&self, name: &str, pods: &[&PodFacts]) -> Option<Refusal> {
+        let gone = || Refusal::Lasting(format!("node {name} is gone"));
+        let Some(node) = self.all.get(name) else { return Some(gone()) };
+        let Some(facts) = &node.facts else { return Some(gone()) };
+        if node.pods + pods.len() as u64 > facts.pods {
+            return Some(Refusal::Lasting(format!("node {name} takes no more pods")));
+        }
+        let free = node.free_storage(facts);
+        let late = |pod: &&PodFacts| pod.requests.storage_mib > free || ports(pod).iter().any(|port| node.is_taken(port));
+        if pods.iter().any(late) {
+            return Some(Refusal::Late);
+        }
+        let storage = pods.iter().fold(0_u64, |sum, pod| sum.saturating_add(pod.requests.storage_mib));
+        if storage > free {
+            return Some(Refusal::Lasting(format!("node {name} has no {storage} MiB of ephemeral storage free")));
+        }
+        let mut taken: Vec<&HostPort> = Vec::new();
+        for port in pods.iter().flat_map(|pod| ports(pod)) {
+            if taken.iter().any(|other| port.collides(other)) {
+                return Some(Refusal::Lasting(format!("host port {port} of node {name} can be had only once")));
+            }
+            taken.push(port);
+        }
+        None
+    }
+
+    /// On how many nodes a pod finds not what only it and few others ask for, in words; and whether it finds something of that
+    /// on none, which then is all there is to say.
+    pub fn lacks(&self, pod: &PodFacts) -> Option<(String, bool)> {
+        let there = || self.all.values().filter_map(|node| Some((node, node.facts.as_ref()?)));
+        let all = there().count();
+        let (mut told, mut nowhere) = (Vec::new(), false);
+        for port in ports(pod) {
+            let taken = there().filter(|(node, _)| node.is_taken(port)).count();
+            nowhere |= taken == all;
+            told.push(format!("host port {port} is taken on {taken} of {all} nodes"));
+        }
+        let storage = pod.requests.storage_mib;
+        if storage > 0 {
+            let free = there().filter(|(node, facts)| node.free_storage(facts) >= storage).count();
+            nowhere |= free == 0;
+            told.push(format!("{storage} MiB of ephemeral storage are free on {free} of {all} nodes"));
+        }
+        (!told.is_empty()).then(|| (told.join(", "), nowhere))
+    }
+
+    /// Whether one of the terms holds on a node; without any all nodes will do.
+    pub fn has_one_of(&self, name: &str, terms: &[Term]) -> bool {
+        let labels = self.all.get(name).and_then(|node| node.facts.as_ref()).map(|facts| &facts.labels);
+        terms.is_empty() || labels.is_some_and(|labels| terms.iter().any(|term| term.holds(labels)))
     }
 
     /// Nodes to which pods are on their way.
     pub fn awaited(&self) -> impl Iterator<Item = &str> {
-        self.coming.values().map(String::as_str)
+        self.coming.values().map(|counted| counted.node.as_str())
     }
 
     /// A pod is being bound there.
-    pub fn comes(&mut self, pod: &PodKey, name: &str) {
-        self.coming.insert(pod.clone(), name.to_owned());
+    pub fn comes(&mut self, pod: &PodFacts, name: &str) -> Vec<Event> {
+        let mut events = self.came(&pod.key);
+        let counted = Counted::beside(pod, name.to_owned());
+        self.all.entry(name.to_owned()).or_default().add(&counted, 1);
+        self.coming.insert(pod.key.clone(), counted);
+        events.extend(self.look(name));
+        events
     }
 
     /// It is there, or will not come.
-    pub fn came(&mut self, pod: &PodKey) {
-        self.coming.remove(pod);
+    pub fn came(&mut self, pod: &PodKey) -> Vec<Event> {
+        self.leave(pod).map(|name| self.look(&name)).unwrap_or_default()
+    }
+
+    fn leave(&mut self, pod: &PodKey) -> Option<String> {
+        let counted = self.coming.remove(pod)?;
+        self.all.get_mut(&counted.node)?.add(&counted, -1);
+        Some(counted.node)
+    }
+
+    fn look(&mut self, name: &str) -> Vec<Event> {
+        self.all.get_mut(name).map(|node| node.spec_events(name, &self.wanted)).unwrap_or_default()
     }
 
     /// A pod was that and is this.
     pub fn count(&mut self, was: Option<&PodFacts>, is: Option<&PodFacts>) -> Vec<Event> {
-        if let Some(pod) = was.or(is).filter(|_| is.is_none_or(|is| is.node.is_some())) {
-            self.came(&pod.key);
+        let mut names = self.want(was, is);
+        if let Some(pod) = was.or(is).filter(|_| is.is_none_or(|is| is.node.is_some() || is.phase.is_over())) {
+            names.extend(self.leave(&pod.key));
         }
         let (before, after) = (was.and_then(counted), is.and_then(counted));
-        if before == after {
-            return Vec::new();
-        }
-        for (counted, sign) in [(&before, -1), (&after, 1)] {
-            if let Some(counted) = counted {
+        if before != after {
+            for (counted, sign) in before.iter().map(|counted| (counted, -1)).chain(after.iter().map(|counted| (counted, 1))) {
                 self.all.entry(counted.node.clone()).or_default().add(counted, sign);
             }
+            names.extend(before.into_iter().chain(after).map(|counted| counted.node));
         }
-        let names: BTreeSet<String> = before.into_iter().chain(after).map(|counted| counted.node).collect();
-        let mut events = Vec::new();
-        for name in names {
-            events.extend(self.all.get_mut(&name).map(|node| node.spec_events(&name)).unwrap_or_default());
-        }
-        events
+        names.iter().flat_map(|name| self.look(name)).collect()
     }
+
+    /// Counts the ports that pods of ours ask for; the nodes of which the engine is to be told more, or less.
+    fn want(&mut self, was: Option<&PodFacts>, is: Option<&PodFacts>) -> BTreeSet<String> {
+        let asked = |pod: Option<&PodFacts>| pod.filter(|pod| pod.ours.is_some()).map_or(Vec::new(), |pod| ports(pod).to_vec());
+        let (before, after) = (asked(was), asked(is));
+        let mut changed = Vec::new();
+        if before != after {
+            for port in &after {
+                let count = self.wanted.entry(port.clone()).or_default();
+                *count += 1;
+                changed.extend((*count == 1).then(|| port.clone()));
+            }
+            for port in before {
+                if decrease(&mut self.wanted, &port) {
+                    changed.push(port);
+                }
+            }
+        }
+        if changed.is_empty() {
+            return BTreeSet::new();
+        }
+        let holds = |node: &Node| changed.iter().any(|port| node.is_taken(port));
+        self.all.iter().filter(|(_, node)| holds(node)).map(|(name, _)| name.clone()).collect()
+    }
+}
+
+/// Host ports of a pod.
+fn ports(pod: &PodFacts) -> &[HostPort] {
+    pod.needs.as_ref().map_or(&[], |needs| &needs.ports)
+}
+
+/// One less; whether none is left.
+fn decrease(counts: &mut BTreeMap<HostPort, u32>, port: &HostPort) -> bool {
+    let Some(count) = counts.get_mut(port) else { return false };
+    *count -= 1;
+    let none = *count == 0;
+    if none {
+        counts.remove(port);
+    }
+    none
 }
 
 /// What a pod takes of a node beside what the engine knows.
@@ -108,20 +219,29 @@ struct Counted {
     node: String,
     cpu_milli: u64,
     memory_mib: u64,
+    storage_mib: u64,
+    ports: Vec<HostPort>,
 }
 
-/// What other schedulers have bound, or are about to; of ours, whose sums the engine keeps, only that it is there.
+impl Counted {
+    /// Of a pod whose CPU and memory the engine knows.
+    fn beside(pod: &PodFacts, node: String) -> Self {
+        Self { node, cpu_milli: 0, memory_mib: 0, storage_mib: pod.requests.storage_mib, ports: ports(pod).to_vec() }
+    }
+}
+
+/// What other schedulers have bound, or are about to; of ours what the engine, which keeps the other sums, does not know.
 fn counted(pod: &PodFacts) -> Option<Counted> {
     if pod.phase.is_over() {
         return None;
     }
     if pod.ours.is_some() {
-        return pod.node.clone().map(|node| Counted { node, cpu_milli: 0, memory_mib: 0 });
+        return pod.node.clone().map(|node| Counted::beside(pod, node));
     }
     let node = pod.node.clone().or_else(|| pod.nominated.clone())?;
     // With GPUs it is a job of the engine, which has all of it.
     let (cpu_milli, memory_mib) = if pod.requests.gpus > 0 { (0, 0) } else { (pod.requests.cpu_milli, pod.requests.memory_mib) };
-    Some(Counted { node, cpu_milli, memory_mib })
+    Some(Counted { cpu_milli, memory_mib, ..Counted::beside(pod, node) })
 }
 
 impl Node {
@@ -129,13 +249,32 @@ impl Node {
         let sum = |sum: u64, more: u64| if sign > 0 { sum.saturating_add(more) } else { sum.saturating_sub(more) };
         self.foreign = (sum(self.foreign.0, counted.cpu_milli), sum(self.foreign.1, counted.memory_mib));
         self.pods = sum(self.pods, 1);
+        self.storage_mib = sum(self.storage_mib, counted.storage_mib);
+        for port in &counted.ports {
+            if sign > 0 {
+                *self.ports.entry(port.clone()).or_default() += 1;
+            } else {
+                decrease(&mut self.ports, port);
+            }
+        }
+    }
+
+    fn is_taken(&self, port: &HostPort) -> bool {
+        self.ports.keys().any(|taken| taken.collides(port))
+    }
+
+    fn free_storage(&self, facts: &NodeFacts) -> u64 {
+        facts.storage_mib.saturating_sub(self.storage_mib)
     }
 
     /// Labels, taints, CPU and memory, if they are not as told.
-    fn spec_events(&mut self, name: &str) -> Vec<Event> {
+    fn spec_events(&mut self, name: &str, wanted: &BTreeMap<HostPort, u32>) -> Vec<Event> {
         let Some(facts) = &self.facts else { return Vec::new() };
+        let mut labels = facts.labels.clone();
+        labels.insert(FREE_STORAGE_LABEL.to_owned(), self.free_storage(facts).to_string());
+        labels.extend(wanted.keys().filter(|port| self.is_taken(port)).map(|port| (port.mark(), String::new())));
         let spec = NodeSpec {
-            labels: facts.labels.clone(),
+            labels,
             taints: facts.taints.clone(),
             cpu_milli: facts.cpu_milli.saturating_sub(self.foreign.0),
             memory_mib: facts.memory_mib.saturating_sub(self.foreign.1),

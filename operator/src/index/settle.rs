@@ -148,6 +148,11 @@ impl Index {
         if self.join(id, events) {
             return;
         }
+        let Some(run) = self.units.get_mut(id).and_then(super::Unit::run_mut) else { return };
+        if let Some(why) = run.failed.pop_if(|_| run.held.is_some()) {
+            events.extend(self.give_up(id, why));
+            return;
+        }
         let Some(unit) = self.units.get_mut(id) else { return };
         let Some(run) = unit.run_mut() else { return };
         if !run.failed.is_empty() && run.open.is_empty() {

@@ -6,6 +6,8 @@ use tidegate_core::time::At;
 use super::*;
 
 mod groups;
+mod local;
+mod volumes;
 
 /// An engine with its cluster, where writes are carried out at once, or not.
 pub(in crate::index) struct Rig {

@@ -8,18 +8,20 @@ mod pods;
 mod status;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
 
 use tidegate_api::contract::Progress;
 use tidegate_core::event::{Observed, ObservedRun};
 use tidegate_core::names::{JobName, NodeName};
 use tidegate_core::plan::{ActionId, Placed};
+use tidegate_core::state::JobSpec;
 use tidegate_core::time::At;
 use tidegate_core::{Engine, Event, JobExit, Outcome};
 
+use super::nodes::Refusal;
 use super::unit::UnitId;
 use super::{Change, Failure, Index};
 use crate::facts::pod::WorkerOf;
+use crate::facts::selection::both;
 use crate::facts::training::Wanted;
 use crate::facts::{PodFacts, PodKey, PodPhase, TrainingFacts};
 
@@ -32,8 +34,10 @@ pub(super) struct Training {
     /// Absent: it is gone, and its pods are not yet.
     facts: Option<TrainingFacts>,
     pods: BTreeSet<PodKey>,
-    /// What the engine knows of it.
-    told: Option<Arc<Wanted>>,
+    /// What the engine was told of it.
+    told: Option<JobSpec>,
+    /// Why it cannot be told, beside what the object itself says: a volume is missing.
+    lacks: Option<String>,
     run: Option<Run>,
     /// The last attempt of which the engine was told the end.
     ended: u32,
@@ -208,23 +212,50 @@ impl Index {
 
     /// What it asks for, if that is news.
     fn tell_training(&mut self, key: &PodKey) -> Vec<Event> {
+        let wanted =
+            self.trainings.get(key).and_then(|training| training.facts.as_ref()).and_then(|facts| facts.wanted.clone().ok());
+        let job = wanted.map(|wanted| self.job_of(&wanted));
         let Some(training) = self.trainings.get_mut(key) else { return Vec::new() };
         let Some(facts) = training.facts.as_ref().filter(|facts| !facts.ending) else {
             return training.told.take().map(|_| Event::JobRemoved(name(key))).into_iter().collect();
         };
         // What makes no sense is told in the status; what it said before counts.
-        let Ok(wanted) = &facts.wanted else { return Vec::new() };
-        let is_known = training.told.as_ref() == Some(wanted);
+        training.lacks = job.as_ref().and_then(|job| job.as_ref().err().cloned());
+        let Some(Ok(job)) = job else { return Vec::new() };
+        let is_known = training.told.as_ref() == Some(&job);
         if is_known || (facts.status.phase.is_over() && training.told.is_none()) {
             return Vec::new();
         }
-        let mut events = vec![Event::JobSet { name: name(key), spec: wanted.job.clone() }];
-        if training.told.replace(wanted.clone()).is_none() {
+        let mut events = vec![Event::JobSet { name: name(key), spec: job.clone() }];
+        if training.told.replace(job).is_none() {
             let (attempts, failures) = (facts.status.attempts, facts.status.failures);
             let observed = Observed { submitted: facts.created, attempts, failures, run: None };
             events.push(Event::JobObserved { name: name(key), observed });
         }
         events
+    }
+
+    /// The job that a training job is, on nodes from which its volumes can be used.
+    fn job_of(&self, wanted: &Wanted) -> Result<JobSpec, String> {
+        let mut job = wanted.job.clone();
+        for claim in &wanted.claims {
+            let terms = self.around.bound(claim)?;
+            for group in job.groups.iter_mut().filter(|_| !terms.is_empty()) {
+                group.ask.affinity.required = both(&group.ask.affinity.required, &terms);
+            }
+        }
+        Ok(job)
+    }
+
+    /// Claims or volumes have changed: training jobs that use some are looked at again.
+    pub(super) fn look_at_users_of_volumes(&mut self) -> Vec<Event> {
+        let uses = |training: &Training| {
+            let wanted = training.facts.as_ref().and_then(|facts| facts.wanted.as_ref().ok());
+            wanted.is_some_and(|wanted| !wanted.claims.is_empty())
+        };
+        let keys: Vec<PodKey> =
+            self.trainings.iter().filter(|(_, training)| uses(training)).map(|(key, _)| key.clone()).collect();
+        keys.iter().flat_map(|key| self.look_at_training(key)).collect()
     }
 
     fn worker_facts(&self, pod: &PodKey) -> Option<(&PodFacts, &WorkerOf)> {
@@ -331,20 +362,16 @@ impl Index {
         let Some(training) = self.trainings.get(key).filter(|training| training.run.is_none()) else { return dropped };
         let Some(facts) = training.facts.as_ref().filter(|facts| !facts.ending) else { return dropped };
         let Ok(wanted) = facts.wanted.clone() else { return dropped };
-        let mut more = BTreeMap::<&str, u64>::new();
-        for worker in start.workers {
-            *more.entry(worker.node.0.as_str()).or_default() += 1;
-        }
-        if let Some((node, _)) = more.iter().find(|(node, more)| !self.nodes.takes(node, **more)) {
-            return vec![Event::Outcome { id, outcome: Outcome::Failed(format!("node {node} takes no more pods")) }];
-        }
         let made = pods::made(facts, &wanted, start, self.progress_url.as_deref());
+        let pods: Vec<PodFacts> = made.pods.iter().map(|(pod, _)| PodFacts::of(pod)).collect();
+        let chosen: Vec<(&PodFacts, Placed)> = pods.iter().zip(start.workers.iter().cloned()).collect();
+        match self.refuses(&chosen) {
+            Some(Refusal::Late) => return dropped,
+            Some(Refusal::Lasting(why)) => return vec![Event::Outcome { id, outcome: Outcome::Failed(why) }],
+            None => {}
+        }
         let old = pods::old(training.pods.iter(), &self.pods);
-        let workers = made
-            .pods
-            .iter()
-            .zip(start.workers)
-            .map(|((pod, _), placed)| (pod.clone(), Worker::new(placed.clone(), State::Making)));
+        let workers = chosen.iter().map(|(pod, placed)| (pod.key.clone(), Worker::new(placed.clone(), State::Making)));
         let run = Run {
             attempt: start.attempt,
             since: at,
@@ -354,8 +381,9 @@ impl Index {
             stopping: false,
             started: false,
         };
-        for (pod, worker) in &run.workers {
-            self.nodes.comes(pod, &worker.placed.node.0);
+        let mut events = Vec::new();
+        for (pod, placed) in &chosen {
+            events.extend(self.nodes.comes(pod, &placed.node.0));
         }
         self.writes.push(made.service);
         self.writes.extend(made.pods.into_iter().map(|(_, write)| write));
@@ -364,7 +392,7 @@ impl Index {
             training.run = Some(run);
         }
         self.status_due.insert(key.clone());
-        Vec::new()
+        events
     }
 
     /// Tells the pods of an attempt to end; the end of the last of them ends the action.
@@ -385,6 +413,7 @@ impl Index {
         let run = self.trainings.get_mut(job).and_then(|training| training.run.as_mut());
         let Some(run) = run else { return Vec::new() };
         let Some(worker) = run.workers.get_mut(pod).filter(|worker| worker.state == State::Making) else { return Vec::new() };
+        let mut events = Vec::new();
         match result {
             Ok(()) => worker.state = State::Made,
             Err(failure) => {
@@ -394,10 +423,11 @@ impl Index {
                     Failure::Gone | Failure::Conflict => format!("{pod} cannot be made"),
                 });
                 run.stopping = true;
-                self.nodes.came(pod);
+                events = self.nodes.came(pod);
             }
         }
-        self.look_at_training(job)
+        events.extend(self.look_at_training(job));
+        events
     }
 
     /// A pod was told to end, or why not.
@@ -409,15 +439,17 @@ impl Index {
         let Some(key) = self.trainings.iter().find(|(_, training)| run(training)).map(|(key, _)| key.clone()) else {
             return Vec::new();
         };
+        let mut events = Vec::new();
         if let Some(worker) = self.trainings.get_mut(&key).and_then(|training| training.run.as_mut()?.workers.get_mut(pod)) {
             worker.ending = false;
             // It went away before it was seen.
             if worker.state == State::Made && *result == Err(Failure::Gone) {
                 worker.state = State::Over(End::Gone);
-                self.nodes.came(pod);
+                events = self.nodes.came(pod);
             }
         }
-        self.look_at_training(&key)
+        events.extend(self.look_at_training(&key));
+        events
     }
 
     /// What workers report. The choice that is best for the job now, if it offers one.

@@ -10,6 +10,7 @@ use tidegate_core::plan::{ActionId, Placed};
 use tidegate_core::state::{Group, JobSpec};
 use tidegate_core::time::At;
 
+use super::volumes::Held;
 use crate::facts::pod::Ours;
 use crate::facts::{PodFacts, PodKey};
 
@@ -104,6 +105,8 @@ pub(super) struct Run {
     pub started: bool,
     /// It was told to end.
     pub stopping: bool,
+    /// Volumes that must be there before its pods are bound.
+    pub held: Option<Held>,
 }
 
 /// See the module.
@@ -112,6 +115,8 @@ pub(super) struct Unit {
     pub members: BTreeSet<PodKey>,
     pub phase: Phase,
     pub spec: Option<JobSpec>,
+    /// Why it could not be started where the engine would have it.
+    pub refused: Option<String>,
     base: String,
     /// Rises when the same pods are a job again: what has ended in the engine is never told to go on.
     life: u32,
@@ -119,7 +124,7 @@ pub(super) struct Unit {
 
 impl Unit {
     pub fn new(id: &UnitId) -> Self {
-        Self { members: BTreeSet::new(), phase: Phase::Gathering, spec: None, base: id.to_string(), life: 0 }
+        Self { members: BTreeSet::new(), phase: Phase::Gathering, spec: None, refused: None, base: id.to_string(), life: 0 }
     }
 
     /// Its name in the engine.
@@ -130,7 +135,7 @@ impl Unit {
     /// It is another job from now on.
     pub fn begin_anew(&mut self) {
         self.life += 1;
-        (self.phase, self.spec) = (Phase::Gathering, None);
+        (self.phase, self.spec, self.refused) = (Phase::Gathering, None, None);
     }
 
     pub fn has(&self, pod: &PodKey) -> bool {

@@ -23,7 +23,7 @@ const UID_CHARS: usize = 8;
 pub(super) struct Made {
     pub service: Write,
     /// One for each worker, in the order of ranks.
-    pub pods: Vec<(PodKey, Write)>,
+    pub pods: Vec<(Pod, Write)>,
 }
 
 fn short(uid: &str) -> String {
@@ -58,8 +58,8 @@ pub(super) fn made(facts: &TrainingFacts, wanted: &Wanted, start: &Start<'_>, pr
             spec: Some(placed(spec, place, rank, &service, environment)),
             ..Pod::default()
         };
-        let write = Write::MakePod { pod: key.clone(), job: facts.key.clone(), manifest: Box::new(pod) };
-        (key, write)
+        let write = Write::MakePod { pod: key, job: facts.key.clone(), manifest: Box::new(pod.clone()) };
+        (pod, write)
     };
     Made {
         pods: start.workers.iter().enumerate().map(pod).collect(),

@@ -79,7 +79,7 @@ fn told_of(status: &TrainingJobStatus) -> String {
 fn status(training: &Training, facts: &TrainingFacts, engine: &Engine, now: &str) -> TrainingJobStatus {
     let job = engine.state().jobs.get(&name(&facts.key)).filter(|_| training.told.is_some());
     let was = &facts.status;
-    let refused = facts.wanted.as_ref().err();
+    let refused = facts.wanted.as_ref().err().or(training.lacks.as_ref());
     let (phase, message) = match (job, refused) {
         (Some(job), _) => stands(training, facts, job, engine),
         (None, Some(problem)) => (TrainingPhase::Refused, problem.clone()),

@@ -5,7 +5,8 @@ use tidegate_core::state::Phase;
 
 use super::super::tests::Rig;
 use super::super::{Change, Failure, Refused, Report, Write};
-use crate::facts::{PodKey, TrainingFacts};
+use crate::facts::volume::{ClaimFacts, VolumeFacts};
+use crate::facts::{Beside, PodKey, TrainingFacts};
 
 /// An API server with a kubelet, for one training job.
 struct Cluster {
@@ -300,4 +301,32 @@ fn reports_are_taken_from_the_attempt_that_runs() {
     cluster.say(None, "Succeeded");
     cluster.settle();
     assert_eq!((cluster.status().step, cluster.status().checkpoint_step), (Some(7), Some(5)));
+}
+
+#[test]
+fn workers_are_where_their_volume_is_and_wait_for_it() {
+    let mut cluster = Cluster::new();
+    let volume = json!({"name": "data", "persistentVolumeClaim": {"claimName": "data"}});
+    cluster.job["spec"]["template"]["podSpec"] = json!({"containers": [], "volumes": [volume]});
+    cluster.submit();
+    cluster.begin();
+    cluster.settle();
+    assert_eq!(cluster.phase(), TrainingPhase::Refused);
+    assert!(cluster.status().message.contains("team/data does not exist"), "{}", cluster.status().message);
+    let terms = json!([{"matchFields": [{"key": "metadata.name", "operator": "In", "values": ["n2"]}]}]);
+    let volume = json!({"metadata": {"name": "v"}, "spec": {"nodeAffinity": {"required": {"nodeSelectorTerms": terms}}}});
+    let claim = json!({
+        "metadata": {"namespace": "team", "name": "data", "annotations": {"pv.kubernetes.io/bind-completed": "yes"}},
+        "spec": {"volumeName": "v"}, "status": {"phase": "Bound"},
+    });
+    for object in [
+        Beside::Volume(VolumeFacts::of(&serde_json::from_value(volume).unwrap())),
+        Beside::Claim(ClaimFacts::of(&serde_json::from_value(claim).unwrap())),
+    ] {
+        let events = cluster.rig.index.beside(object);
+        cluster.rig.tell(events);
+    }
+    cluster.settle();
+    assert_eq!(cluster.phase(), TrainingPhase::Starting);
+    assert!(cluster.pods.len() == 2 && cluster.pods.iter().all(|pod| pod["spec"]["nodeName"] == "n2"), "{:?}", cluster.pods);
 }
