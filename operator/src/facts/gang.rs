@@ -13,12 +13,12 @@ pub const MOST_GANG: u32 = 100_000;
 pub struct Gang {
     /// What a label says, or `KIND/NAME` of the object that makes them one: a label's value has no slash.
     pub name: String,
-    /// Of a PodGroup's it stands there.
+    /// Of a `PodGroup`'s it stands there.
     pub size: u32,
 }
 
 impl Gang {
-    /// Named by its PodGroup; else by a label; else, with a size alone, by what controls the pod: a Job of whatever kind.
+    /// Named by its `PodGroup`; else by a label; else, with a size alone, by what controls the pod: a Job of whatever kind.
     pub fn of(pod: &Pod, spec: &PodSpec) -> Result<Option<Self>, String> {
         let label = pod.metadata.labels.as_ref().and_then(|all| all.get(labels::GANG));
         let told = pod.metadata.annotations.as_ref().and_then(|all| all.get(labels::GANG_SIZE));

@@ -1,4 +1,4 @@
-//! A native PodGroup: how many of the pods that name it start together.
+//! A native `PodGroup`: how many of the pods that name it start together.
 //!
 //! Its priority is not read, as pods have theirs; nor is its disruption mode, as a gang is always stopped whole.
 
@@ -14,7 +14,7 @@ const HOSTNAME: &str = "kubernetes.io/hostname";
 /// What single nodes are called as a level of the topology.
 const NODE: &str = "node";
 
-/// A PodGroup.
+/// A `PodGroup`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct GroupFacts {
     pub key: String,

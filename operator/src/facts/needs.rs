@@ -9,7 +9,7 @@ use super::{HostPort, beside};
 /// See the module.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Needs {
-    /// Key of the PodGroup that it names.
+    /// Key of the `PodGroup` that it names.
     pub group: Option<String>,
     pub ports: Vec<HostPort>,
     pub claims: Vec<ClaimUse>,
@@ -27,7 +27,7 @@ impl Needs {
     }
 }
 
-/// The PodGroup that a pod names.
+/// The `PodGroup` that a pod names.
 pub fn group(spec: &PodSpec) -> Option<&str> {
     spec.scheduling_group.as_ref()?.pod_group_name.as_deref().filter(|name| !name.is_empty())
 }

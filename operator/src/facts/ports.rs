@@ -79,6 +79,7 @@ mod tests {
         HostPort::all(&serde_json::from_value(spec).unwrap()).iter().map(ToString::to_string).collect()
     }
 
+    #[expect(clippy::needless_pass_by_value, reason = "tests write JSON in place")]
     fn one(port: Value) -> HostPort {
         let spec = json!({"containers": [{"name": "c", "ports": [port]}]});
         HostPort::all(&serde_json::from_value(spec).unwrap()).remove(0)

@@ -1,8 +1,9 @@
-//! Native PodGroups.
+//! Native `PodGroup`s.
 
 use super::*;
 use crate::facts::group::GroupFacts;
 
+#[expect(clippy::needless_pass_by_value, reason = "tests write JSON in place")]
 fn group(policy: Value) -> Beside {
     let group = json!({"metadata": {"namespace": "team", "name": "g"}, "spec": {"schedulingPolicy": policy}});
     Beside::Group(GroupFacts::of(&serde_json::from_value(group).unwrap()))

@@ -65,7 +65,9 @@ fn who_waits_for_a_claim_is_told_what_is_wrong_with_it() {
     let mut rig = rig();
     rig.see("p", uses);
     let told = |rig: &mut Rig, object: Option<Beside>| {
-        object.into_iter().for_each(|object| rig.beside(object));
+        if let Some(object) = object {
+            rig.beside(object);
+        }
         assert!(rig.turn().is_empty());
         rig.told().pop().unwrap_or_default()
     };
