@@ -3,7 +3,6 @@
 
 pub mod node;
 pub mod pod;
-mod quantity;
 mod requests;
 mod selection;
 

@@ -5,6 +5,7 @@
 //! * [`labels`]: labels and annotations by which other pods take part.
 //! * [`manifest`]: YAML documents to validated objects, with errors that name file, field, value and remedy.
 //! * [`convert`]: kinds to the engine's own types.
+//! * [`quantity`]: Kubernetes' quantities as whole numbers.
 //! * [`control`] and [`inference`]: gRPC between a world, its routers and its replicas.
 //! * [`model_info`]: what a model file says of itself.
 //! * [`view`]: what `up` shows of itself as JSON, to the page, to the command line and to scripts.
@@ -18,6 +19,7 @@ pub mod kinds;
 pub mod labels;
 pub mod manifest;
 pub mod model_info;
+pub mod quantity;
 pub mod view;
 pub mod what_if;
 
