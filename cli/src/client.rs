@@ -1,5 +1,5 @@
 //! The commands that speak to a running `up` over its HTTP API (`tidegate_api::view` has the routes), and
-//! `crd` and `gpus`, which need none. Each module is one command; texts are made by pure functions of the views.
+//! `crd`, `import` and `gpus`, which need none. Each module is one command; texts are made by pure functions of the views.
 
 mod apply;
 mod control;
@@ -50,7 +50,7 @@ pub enum Command {
     /// Shows the GPUs of this machine, and what is wrong with them.
     Gpus(tidegate_node_agent::gpus::Args),
     /// Prints the custom resource definitions for `kubectl apply -f -`.
-    Crd,
+    Crd(crd::Args),
 }
 
 /// Runs one command to its end.
@@ -69,6 +69,6 @@ pub async fn run(command: Command) -> Result<(), Error> {
         Command::Snapshot(args) => snapshot::run(args).await,
         Command::Top(args) => top::run(args).await,
         Command::Gpus(args) => gpus::run(&args),
-        Command::Crd => crd::run(),
+        Command::Crd(args) => crd::run(args),
     }
 }
