@@ -8,6 +8,7 @@ mod eta;
 mod explain;
 mod gpus;
 mod http;
+mod import;
 mod logs;
 mod out;
 mod snapshot;
@@ -49,6 +50,8 @@ pub enum Command {
     Top(top::Args),
     /// Shows the GPUs of this machine, and what is wrong with them.
     Gpus(tidegate_node_agent::gpus::Args),
+    /// Turns another scheduler's manifests into ours.
+    Import(import::Args),
     /// Prints the custom resource definitions for `kubectl apply -f -`.
     Crd(crd::Args),
 }
@@ -69,6 +72,7 @@ pub async fn run(command: Command) -> Result<(), Error> {
         Command::Snapshot(args) => snapshot::run(args).await,
         Command::Top(args) => top::run(args).await,
         Command::Gpus(args) => gpus::run(&args),
+        Command::Import(args) => import::run(args),
         Command::Crd(args) => crd::run(args),
     }
 }
