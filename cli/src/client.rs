@@ -1,5 +1,5 @@
 //! The commands that speak to a running `up` over its HTTP API (`tidegate_api::view` has the routes), and
-//! `crd` and `gpus`, which need none. Each module is one command; texts are made by pure functions of the views.
+//! `crd`, `import` and `gpus`, which need none. Each module is one command; texts are made by pure functions of the views.
 
 mod apply;
 mod control;
@@ -8,6 +8,7 @@ mod eta;
 mod explain;
 mod gpus;
 mod http;
+mod import;
 mod logs;
 mod out;
 mod snapshot;
@@ -49,8 +50,10 @@ pub enum Command {
     Top(top::Args),
     /// Shows the GPUs of this machine, and what is wrong with them.
     Gpus(tidegate_node_agent::gpus::Args),
+    /// Turns another scheduler's manifests into ours.
+    Import(import::Args),
     /// Prints the custom resource definitions for `kubectl apply -f -`.
-    Crd,
+    Crd(crd::Args),
 }
 
 /// Runs one command to its end.
@@ -69,6 +72,7 @@ pub async fn run(command: Command) -> Result<(), Error> {
         Command::Snapshot(args) => snapshot::run(args).await,
         Command::Top(args) => top::run(args).await,
         Command::Gpus(args) => gpus::run(&args),
-        Command::Crd => crd::run(),
+        Command::Import(args) => import::run(args),
+        Command::Crd(args) => crd::run(args),
     }
 }

@@ -119,3 +119,11 @@ fn every_field_is_described() {
         });
     }
 }
+
+#[test]
+fn the_page_of_a_kind_can_be_printed_and_of_no_other() {
+    let run = |kind: &str| Command::new(env!("CARGO_BIN_EXE_tidegate")).args(["crd", "--docs", kind]).output().unwrap();
+    let page = run("Queue");
+    assert!(page.status.success() && String::from_utf8(page.stdout).unwrap().contains("| `spec.weight` |"));
+    assert_eq!(run("Tenant").status.code(), Some(64));
+}

@@ -8,7 +8,6 @@ mod needs;
 pub mod node;
 pub mod pod;
 mod ports;
-mod quantity;
 mod requests;
 pub mod selection;
 pub mod training;

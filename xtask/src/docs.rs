@@ -8,9 +8,14 @@ use anyhow::{Context, Result, ensure};
 use crate::{cache, cargo, command};
 
 /// A page below `docs/`, the name of the marks, and what `tidegate` prints for it.
-const TABLES: [(&str, &str, &[&str]); 2] = [
+const TABLES: [(&str, &str, &[&str]); 7] = [
     ("metrics.md", "node-agent", &["node-agent", "--table", "metrics"]),
     ("node-agent.md", "health", &["node-agent", "--table", "health"]),
+    ("kinds/pool.md", "reference", &["crd", "--docs", "Pool"]),
+    ("kinds/queue.md", "reference", &["crd", "--docs", "Queue"]),
+    ("kinds/training-job.md", "reference", &["crd", "--docs", "TrainingJob"]),
+    ("kinds/model.md", "reference", &["crd", "--docs", "Model"]),
+    ("kinds/gpu-node.md", "reference", &["crd", "--docs", "GpuNode"]),
 ];
 
 /// Writes all of them.

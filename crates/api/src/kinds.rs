@@ -10,6 +10,7 @@ mod labels;
 mod model;
 mod pool;
 mod queue;
+pub mod reference;
 mod training_job;
 mod workers;
 

@@ -1,5 +1,7 @@
 //! Labels and annotations by which pods that are not ours take part: what a pod's own fields cannot say.
 
+use std::collections::BTreeMap;
+
 /// Value of `schedulerName` of pods that Tidegate places.
 pub const SCHEDULER: &str = "tidegate";
 
@@ -32,3 +34,11 @@ pub const GROUP: &str = "tidegate.dev/group";
 pub const WORLD_SIZE: &str = "tidegate.dev/world-size";
 /// Label of a node: the class of its GPUs, where no node agent tells it.
 pub const GPU_CLASS: &str = "tidegate.dev/gpu-class";
+/// Label of a node: the product name of its GPUs, as GPU feature discovery writes it.
+pub const GPU_PRODUCT: &str = "nvidia.com/gpu.product";
+
+/// The class of a node's GPUs by its labels: ours before that of GPU feature discovery, which begins with the maker's name.
+pub fn gpu_class(labels: &BTreeMap<String, String>) -> Option<String> {
+    let product = || labels.get(GPU_PRODUCT).map(|product| product.trim_start_matches("NVIDIA-").to_owned());
+    labels.get(GPU_CLASS).cloned().or_else(product)
+}

@@ -5,6 +5,8 @@
 //! * [`labels`]: labels and annotations by which other pods take part.
 //! * [`manifest`]: YAML documents to validated objects, with errors that name file, field, value and remedy.
 //! * [`convert`]: kinds to the engine's own types.
+//! * [`import`]: other schedulers' manifests to ours, and what of them is lost.
+//! * [`quantity`]: Kubernetes' quantities as whole numbers.
 //! * [`control`] and [`inference`]: gRPC between a world, its routers and its replicas.
 //! * [`model_info`]: what a model file says of itself.
 //! * [`view`]: what `up` shows of itself as JSON, to the page, to the command line and to scripts.
@@ -14,10 +16,12 @@
 pub mod contract;
 pub mod convert;
 pub mod eta;
+pub mod import;
 pub mod kinds;
 pub mod labels;
 pub mod manifest;
 pub mod model_info;
+pub mod quantity;
 pub mod view;
 pub mod what_if;
 

@@ -3,14 +3,15 @@
 
 mod bounds;
 mod problem;
+mod schemas;
 
 pub use problem::{Problem, Problems};
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use kube::core::cel::ValidationErrors;
+use kube::core::cel::validate_compiled;
 use kube::{CustomResourceExt, Resource};
-use serde::Deserialize;
 use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::kinds::{GROUP, Model, Pool, Queue, TrainingJob, VERSION};
@@ -31,7 +32,7 @@ pub const KINDS: [&str; 4] = ["Pool", "Queue", "TrainingJob", "Model"];
 const DEFAULT_NAMESPACE: &str = "default";
 
 /// A name is part of file names, labels and metrics: a DNS label, as Kubernetes asks.
-const MAX_NAME: usize = 63;
+pub(crate) const MAX_NAME: usize = 63;
 /// What to write where a DNS label is asked for.
 const LABEL: &str = "use 1 to 63 of a-z, 0-9 and -, beginning and ending with a letter or digit";
 
@@ -120,17 +121,17 @@ fn object(value: &Value, file: &str) -> Result<Object, Vec<Problem>> {
         return Err(problem("apiVersion", "is not one that this version knows", &format!("write `apiVersion: {expected}`")));
     }
     match value.get("kind").and_then(Value::as_str) {
-        Some("Pool") => read::<Pool>(value, file, Pool::validate_cel).map(Object::Pool),
-        Some("Queue") => read::<Queue>(value, file, Queue::validate_cel).map(Object::Queue),
-        Some("TrainingJob") => read::<TrainingJob>(value, file, TrainingJob::validate_cel).map(Object::TrainingJob),
-        Some("Model") => read::<Model>(value, file, Model::validate_cel).map(Object::Model),
+        Some("Pool") => read::<Pool>(value, file).map(Object::Pool),
+        Some("Queue") => read::<Queue>(value, file).map(Object::Queue),
+        Some("TrainingJob") => read::<TrainingJob>(value, file).map(Object::TrainingJob),
+        Some("Model") => read::<Model>(value, file).map(Object::Model),
         _ => Err(problem("kind", "is not a kind of Tidegate", &format!("write one of {}", KINDS.join(", ")))),
     }
 }
 
-fn read<K>(value: &Value, file: &str, rules: impl Fn(&K) -> Result<(), ValidationErrors>) -> Result<K, Vec<Problem>>
+fn read<K>(value: &Value, file: &str) -> Result<K, Vec<Problem>>
 where
-    K: DeserializeOwned + CustomResourceExt,
+    K: DeserializeOwned + Serialize + CustomResourceExt,
 {
     let subject = subject(value);
     let problem = |field: &str, found: Option<String>, what: String, remedy: String| Problem {
@@ -162,10 +163,15 @@ where
             return Err(problems);
         }
     };
-    for (field, what, remedy) in bounds::check::<K>(value) {
+    // As it will be stored, so that rules see defaults.
+    let (Some(schema), Ok(stored)) = (schemas::of::<K>(), serde_json::to_value(&parsed)) else {
+        problems.push(problem("", None, "cannot be checked".to_owned(), "report this".to_owned()));
+        return Err(problems);
+    };
+    for (field, what, remedy) in bounds::check(&schema.spec, value) {
         problems.push(problem(&field, at(value, &field), what, remedy));
     }
-    if let Err(broken) = rules(&parsed) {
+    if let Err(broken) = validate_compiled(&schema.rules, &stored, None) {
         for rule in broken.as_slice() {
             let (what, remedy) = rule.message.split_once("; ").unwrap_or((&rule.message, "correct it"));
             problems.push(problem(&rule.field_path, at(value, &rule.field_path), what.to_owned(), remedy.to_owned()));
@@ -206,18 +212,18 @@ fn metadata<K: CustomResourceExt>(value: &Value) -> Vec<(String, String, String)
 }
 
 /// A DNS label.
-fn is_label(text: &str) -> bool {
+pub(crate) fn is_label(text: &str) -> bool {
     let good = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
     (1..=MAX_NAME).contains(&text.len()) && text.chars().all(good) && !text.starts_with('-') && !text.ends_with('-')
 }
 
 /// serde's `.spec.x` and `?` for optional values, as a user would write the path.
-fn readable(path: &str) -> String {
+pub(crate) fn readable(path: &str) -> String {
     path.split('.').filter(|part| !part.is_empty() && *part != "?").collect::<Vec<_>>().join(".")
 }
 
 /// The value at `a.b[0].c`, as JSON.
-fn at(value: &Value, path: &str) -> Option<String> {
+pub(crate) fn at(value: &Value, path: &str) -> Option<String> {
     let mut here = value;
     for part in path.split(['.', '[', ']']).filter(|part| !part.is_empty()) {
         here = part.parse::<usize>().ok().and_then(|index| here.get(index)).or_else(|| here.get(part))?;

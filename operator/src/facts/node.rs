@@ -5,10 +5,8 @@ use std::collections::BTreeMap;
 use k8s_openapi::api::core::v1::{self, Node};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use kube::ResourceExt;
-use tidegate_api::labels;
+use tidegate_api::{labels, quantity};
 use tidegate_core::node::{Effect, MAX_DEVICES, Taint};
-
-use super::quantity;
 
 /// The resource of whole GPUs.
 pub const GPU: &str = "nvidia.com/gpu";
@@ -18,8 +16,7 @@ pub const STORAGE: &str = "ephemeral-storage";
 pub const FREE_STORAGE_LABEL: &str = "ephemeral-storage:free-mib";
 /// Where nodes can be named by a requirement on labels: the API's field of the same name.
 pub const NAME_LABEL: &str = "metadata.name";
-/// What GPU feature discovery says of a node.
-const PRODUCT: &str = "nvidia.com/gpu.product";
+/// What GPU feature discovery says of the memory of a node's GPUs.
 const PRODUCT_MIB: &str = "nvidia.com/gpu.memory";
 /// A class when nothing tells it, and the memory of a device of which none is known.
 const UNKNOWN_CLASS: &str = "gpu";
@@ -61,17 +58,12 @@ impl NodeFacts {
             storage_mib: has(STORAGE, quantity::mib_there),
             pods: has("pods", quantity::whole),
             gpus: gpus.min(u32::try_from(MAX_DEVICES).unwrap_or(u32::MAX)),
-            class: class(&all),
+            class: labels::gpu_class(&all).unwrap_or_else(|| UNKNOWN_CLASS.to_owned()),
             gpu_mib: all.get(PRODUCT_MIB).and_then(|mib| mib.parse().ok()).unwrap_or(UNKNOWN_MIB),
             name,
             labels: all,
         }
     }
-}
-
-fn class(all: &BTreeMap<String, String>) -> String {
-    let product = || all.get(PRODUCT).map(|product| product.trim_start_matches("NVIDIA-").to_owned());
-    all.get(labels::GPU_CLASS).cloned().or_else(product).unwrap_or_else(|| UNKNOWN_CLASS.to_owned())
 }
 
 fn taints(node: &Node) -> Vec<Taint> {

@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 
 use k8s_openapi::api::core::v1::{Container, PodSpec, ResourceRequirements};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
+use tidegate_api::quantity;
 
 use super::node::{GPU, STORAGE};
-use super::quantity;
 
 /// Amounts on one node.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -4,43 +4,55 @@ use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 
 /// Digits of a number that are looked at: more than any real quantity has.
 const MOST_DIGITS: usize = 24;
+/// Billionths in one: the finest unit of the API.
+pub const NANO: i128 = 1_000_000_000;
 const MIB: i128 = 1 << 20;
 
 /// Thousandths, rounded up; 0 for what is no quantity or below 0 (the API server lets neither in).
 pub fn milli(quantity: &Quantity) -> u64 {
-    scaled(&quantity.0, 1000, 1).unwrap_or(0)
+    rounded_up(quantity, NANO / 1000)
 }
 
 /// Whole units, rounded up.
 pub fn whole(quantity: &Quantity) -> u64 {
-    scaled(&quantity.0, 1, 1).unwrap_or(0)
+    rounded_up(quantity, NANO)
 }
 
 /// MiB of a quantity of bytes that is asked for: rounded up.
 pub fn mib(quantity: &Quantity) -> u64 {
-    scaled(&quantity.0, 1, MIB).unwrap_or(0)
+    rounded_up(quantity, NANO * MIB)
 }
 
 /// MiB of a quantity of bytes that is there: rounded down.
 pub fn mib_there(quantity: &Quantity) -> u64 {
-    let bytes = scaled(&quantity.0, 1, 1).unwrap_or(0);
-    bytes >> 20
+    whole(quantity) >> 20
 }
 
-/// The quantity times `times` over `over`, rounded up.
-fn scaled(text: &str, times: i128, over: i128) -> Option<u64> {
-    let (number, suffix) = text.trim().split_at(text.trim().find(|c: char| c.is_ascii_alphabetic()).unwrap_or(text.trim().len()));
+fn rounded_up(quantity: &Quantity, unit: i128) -> u64 {
+    let up = |nano: i128| nano.checked_add(unit - 1).and_then(|nano| u64::try_from(nano / unit).ok());
+    nano(quantity).filter(|nano| *nano >= 0).and_then(up).unwrap_or(0)
+}
+
+/// Billionths, with what is finer rounded up as the API server does; none for what is no quantity or too large to be one.
+pub fn nano(quantity: &Quantity) -> Option<i128> {
+    let text = quantity.0.trim();
+    let (number, suffix) = text.split_at(text.find(|c: char| c.is_ascii_alphabetic()).unwrap_or(text.len()));
     let (up, down) = factor(suffix)?;
+    let (below_zero, number) = match number.strip_prefix('-') {
+        Some(number) => (true, number),
+        None => (false, number.strip_prefix('+').unwrap_or(number)),
+    };
     let (integer, fraction) = number.split_once('.').unwrap_or((number, ""));
-    let digits: String = [integer.strip_prefix('+').unwrap_or(integer), fraction].concat();
-    if digits.is_empty() || digits.len() > MOST_DIGITS {
+    let digits = [integer, fraction].concat();
+    if digits.is_empty() || digits.len() > MOST_DIGITS || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
         return None;
     }
     let mantissa: i128 = digits.parse().ok()?;
     let tens = 10_i128.checked_pow(u32::try_from(fraction.len()).ok()?)?;
-    let above = mantissa.checked_mul(up)?.checked_mul(times)?;
-    let below = tens.checked_mul(down)?.checked_mul(over)?;
-    u64::try_from(above.checked_add(below - 1)? / below).ok()
+    let above = mantissa.checked_mul(up)?.checked_mul(NANO)?;
+    let below = tens.checked_mul(down)?;
+    let size = above.checked_add(below - 1)? / below;
+    Some(if below_zero { -size } else { size })
 }
 
 /// What a suffix multiplies by, as a fraction.
@@ -99,6 +111,16 @@ mod tests {
     fn what_is_there_is_rounded_down_and_what_is_asked_for_up() {
         assert_eq!((mib(&of("1000Ki")), mib_there(&of("1000Ki"))), (1, 0));
         assert_eq!((whole(&of("1500m")), whole(&of("8"))), (2, 8));
+    }
+
+    #[test]
+    fn what_is_below_zero_is_told_apart_from_nonsense() {
+        assert_eq!(nano(&of("-1.5")), Some(-1_500_000_000));
+        assert_eq!((nano(&of("1n")), nano(&of("0.1n"))), (Some(1), Some(1)));
+        assert_eq!(nano(&of("12Ei")), Some(12 * (1 << 60) * NANO));
+        for text in ["", "-", "--1", "+-1", "1-", "Gi", "1Gib", "1 Gi", "0x10", "1_000", "\u{661}", "1e400", "NaN", "inf"] {
+            assert_eq!(nano(&of(text)), None, "{text}");
+        }
     }
 
     #[test]
