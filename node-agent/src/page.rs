@@ -105,11 +105,12 @@ mod tests {
         assert!(says(&page, 0));
         gauge.set(1);
         let shutdown = CancellationToken::new();
-        let keeper = tokio::spawn(page.clone().keep(shutdown.clone()));
-        while !says(&page, 1) {
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
-        shutdown.cancel();
-        keeper.await.unwrap();
+        let look = async {
+            while !says(&page, 1) {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+            shutdown.cancel();
+        };
+        tokio::join!(page.clone().keep(shutdown.clone()), look);
     }
 }

@@ -211,7 +211,7 @@ impl Index {
         let worker = facts.worker.clone().filter(|_| unit.is_none());
         self.pods.insert(key.clone(), Entry { facts, said, unit: None, told });
         if let Some(id) = unit {
-            events.extend(self.enter(&key, id));
+            events.extend(self.enter(&key, &id));
         } else if let Some(of) = worker {
             events.extend(self.worker_seen(&key, &of));
         }
@@ -220,12 +220,12 @@ impl Index {
     }
 
     /// The pod is one of a unit.
-    fn enter(&mut self, key: &PodKey, id: UnitId) -> Vec<Event> {
+    fn enter(&mut self, key: &PodKey, id: &UnitId) -> Vec<Event> {
         if let Some(entry) = self.pods.get_mut(key) {
             entry.unit = Some(id.clone());
         }
-        self.units.entry(id.clone()).or_insert_with(|| Unit::new(&id)).members.insert(key.clone());
-        self.settle(&id)
+        self.units.entry(id.clone()).or_insert_with(|| Unit::new(id)).members.insert(key.clone());
+        self.settle(id)
     }
 
     /// A pod that waits and is of another gang now, or of none any more, leaves the one that it was of.

@@ -355,9 +355,8 @@ fn kind_of(news: &Seen) -> Kind {
         Seen::Is(Object::Node(_)) => Kind::Node,
         Seen::Is(Object::Beside(object)) => Kind::Beside(object.kind()),
         Seen::Is(Object::Training(_)) => Kind::TrainingJob,
-        Seen::Is(Object::Pod(_)) => Kind::Pod,
+        // A list to compare with comes after all that it is compared with.
+        Seen::Is(Object::Pod(_)) | Seen::Checked(_) => Kind::Pod,
         Seen::Gone(kind, _) | Seen::Listed(kind, _) => *kind,
-        // After all that it is compared with.
-        Seen::Checked(_) => Kind::Pod,
     }
 }

@@ -22,7 +22,7 @@ pub const GPU_CLASSES: &str = "tidegate.dev/gpu-classes";
 pub const PREEMPTIBLE: &str = "tidegate.dev/preemptible";
 /// Annotation: an estimate of its run time in seconds.
 pub const EXPECTED_SECONDS: &str = "tidegate.dev/expected-seconds";
-/// Label of a worker's pod: the uid of its TrainingJob. Its headless service selects by it.
+/// Label of a worker's pod: the uid of its `TrainingJob`. Its headless service selects by it.
 pub const TRAINING_JOB: &str = "tidegate.dev/training-job-uid";
 /// Annotations of a worker's pod: which attempt, which worker of it, in which of the job's groups.
 pub const ATTEMPT: &str = "tidegate.dev/attempt";

@@ -21,7 +21,7 @@ use crate::kinds::{GROUP, Model, Pool, Queue, TrainingJob, VERSION};
 pub enum Object {
     Pool(Pool),
     Queue(Queue),
-    TrainingJob(TrainingJob),
+    TrainingJob(Box<TrainingJob>),
     Model(Model),
 }
 
@@ -123,7 +123,7 @@ fn object(value: &Value, file: &str) -> Result<Object, Vec<Problem>> {
     match value.get("kind").and_then(Value::as_str) {
         Some("Pool") => read::<Pool>(value, file).map(Object::Pool),
         Some("Queue") => read::<Queue>(value, file).map(Object::Queue),
-        Some("TrainingJob") => read::<TrainingJob>(value, file).map(Object::TrainingJob),
+        Some("TrainingJob") => read::<TrainingJob>(value, file).map(|job| Object::TrainingJob(Box::new(job))),
         Some("Model") => read::<Model>(value, file).map(Object::Model),
         _ => Err(problem("kind", "is not a kind of Tidegate", &format!("write one of {}", KINDS.join(", ")))),
     }

@@ -130,13 +130,13 @@ impl Index {
                 }
                 None => self.start(action.id, job, *attempt, workers, at),
             },
-            ActionKind::StopJob { job, attempt, .. } => match training::key_of(job) {
-                Some(key) => self.stop_training(action.id, &key, *attempt),
-                None => {
-                    self.note_stop(job, &action.reason.to_string());
-                    self.stop(action.id, job, *attempt)
+            ActionKind::StopJob { job, attempt, .. } => {
+                if let Some(key) = training::key_of(job) {
+                    return self.stop_training(action.id, &key, *attempt);
                 }
-            },
+                self.note_stop(job, &action.reason.to_string());
+                self.stop(action.id, job, *attempt)
+            }
             // There are no models here yet.
             ActionKind::StartReplica { .. } | ActionKind::StopReplica { .. } => vec![close(action.id, Outcome::Dropped)],
         }

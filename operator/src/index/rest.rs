@@ -49,7 +49,7 @@ impl Index {
             if let Some(unit) = self.units.get_mut(id) {
                 unit.members.remove(&key);
             }
-            events.extend(self.enter(&key, own));
+            events.extend(self.enter(&key, &own));
         }
         if let Some(rest) = id.rest().filter(|rest| self.units.contains_key(rest)) {
             events.extend(self.settle(&rest));

@@ -352,7 +352,7 @@ impl Index {
             if let Some(training) = self.trainings.get_mut(key) {
                 training.pods.remove(&pod);
             }
-            events.extend(self.enter(&pod, UnitId::Foreign(pod.clone())));
+            events.extend(self.enter(&pod, &UnitId::Foreign(pod.clone())));
         }
     }
 

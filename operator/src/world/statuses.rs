@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use tidegate_api::kinds::{Condition, PoolStatus, QueueStatus};
 use tidegate_core::books::GPU;
 use tidegate_core::names::QueueName;
+use tidegate_core::quota::{NodeIx, ResourceIx, Tree};
 use tidegate_core::state::Phase;
 
 use super::World;
@@ -39,14 +40,14 @@ impl World {
         for (name, shown) in &mut self.queues {
             let queue = QueueName(name.clone());
             let node = books.tree.node(&queue);
-            let gpus = |amount: fn(&tidegate_core::quota::Tree, _, _) -> i64| {
+            let gpus = |amount: fn(&Tree, NodeIx, ResourceIx) -> i64| {
                 node.map_or_else(String::new, |node| decimal(amount(&books.tree, node, GPU)))
             };
             let broken = shown.problem.as_ref().or_else(|| books.broken.get(&queue));
             let (running, waiting) = jobs.get(&queue).copied().unwrap_or_default();
             let status = QueueStatus {
-                gpus_used: gpus(|tree, node, resource| tree.usage(node, resource)),
-                gpus_owned: gpus(|tree, node, resource| tree.guaranteed(node, resource)),
+                gpus_used: gpus(Tree::usage),
+                gpus_owned: gpus(Tree::guaranteed),
                 running,
                 waiting,
                 observed_generation: shown.generation,

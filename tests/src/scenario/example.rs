@@ -30,7 +30,7 @@ impl Example {
             match object {
                 Object::Pool(found) => pool = Some(found),
                 Object::Model(found) => drop(models.insert(name, found)),
-                Object::TrainingJob(found) => drop(jobs.insert(name, found)),
+                Object::TrainingJob(found) => drop(jobs.insert(name, *found)),
                 Object::Queue(_) => {}
             }
         }

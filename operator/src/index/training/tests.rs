@@ -116,7 +116,8 @@ impl Cluster {
     /// What a kubelet says of all pods, or of one.
     fn say(&mut self, rank: Option<usize>, phase: &str) {
         for at in 0..self.pods.len() {
-            if rank.is_none_or(|rank| self.pods[at]["metadata"]["annotations"]["tidegate.dev/rank"] == rank.to_string()) {
+            let is = self.pods[at]["metadata"]["annotations"]["tidegate.dev/rank"].as_str().and_then(|rank| rank.parse().ok());
+            if rank.is_none() || rank == is {
                 self.pods[at]["status"]["phase"] = json!(phase);
                 self.rig.see_pod(self.pods[at].clone());
             }
