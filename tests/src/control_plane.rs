@@ -37,7 +37,7 @@ pub const NOBODY: &str = "nobody-token";
 const OPERATOR: &str = "operator-token";
 /// What a person waits for, on a machine that is busy with other tests.
 pub const SOON: Duration = Duration::from_mins(1);
-/// By which the API server serves PodGroups: without them it has none.
+/// By which the API server serves `PodGroup`s: without them it has none.
 pub const POD_GROUPS: [&str; 2] = ["--feature-gates=GenericWorkload=true", "--runtime-config=scheduling.k8s.io/v1beta1=true"];
 /// The namespace of the pods.
 pub const TEAM: &str = "team";

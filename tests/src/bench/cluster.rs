@@ -4,11 +4,12 @@
 //! Pods are created first, then the scheduler is started. The clock stops when all pods run and no more events are written: who
 //! binds first and writes later gains nothing.
 
+use std::fmt::Write;
 use std::fs;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use futures_util::{StreamExt, TryStreamExt, stream};
+use futures_util::{Stream, StreamExt, TryStreamExt, stream};
 use k8s_openapi::api::core::v1::{Node, Pod};
 use k8s_openapi::api::events::v1::Event;
 use k8s_openapi::api::scheduling::v1beta1::PodGroup;
@@ -107,7 +108,7 @@ async fn measure(scheduler: &'static str, load: &'static str, nodes: u32, pods: 
     make_pods(&plane, scheduler, pods, gangs).await?;
     sleep(QUIET).await;
 
-    let watch = watch(&plane).await?;
+    let watch = watch(&plane);
     let mut watch = std::pin::pin!(watch);
     let server = plane.pid("kube-apiserver")?;
     let server_before = cpu_since(Duration::ZERO, &[server])?;
@@ -155,19 +156,19 @@ async fn measure(scheduler: &'static str, load: &'static str, nodes: u32, pods: 
 }
 
 /// Every change of a pod: its name, whether it is bound, whether it runs.
-async fn watch(plane: &ControlPlane) -> Result<impl futures_util::Stream<Item = Result<(String, bool, bool)>> + use<>> {
+fn watch(plane: &ControlPlane) -> impl Stream<Item = Result<(String, bool, bool)>> + use<> {
     let says = |pod: Pod| {
         let bound = pod.spec.as_ref().is_some_and(|spec| spec.node_name.is_some());
         let runs = pod.status.as_ref().is_some_and(|status| status.phase.as_deref() == Some("Running"));
         (pod.metadata.name.unwrap_or_default(), bound, runs)
     };
     let pods = watcher(plane.pods(), Config::default()).default_backoff();
-    Ok(pods.err_into().try_filter_map(move |seen| async move {
+    pods.err_into().try_filter_map(move |seen| async move {
         Ok(match seen {
             Seen::Apply(pod) | Seen::InitApply(pod) => Some(says(pod)),
             Seen::Delete(_) | Seen::Init | Seen::InitDone => None,
         })
-    }))
+    })
 }
 
 /// Waits until no more events come; how many there are, and when the last look that found more was.
@@ -271,10 +272,12 @@ fn render(report: &Report) -> String {
     for case in &report.cases {
         let Case { scheduler, load, pods, bound_s, running_s, settled_s, pods_per_s, .. } = case;
         let (own, server, rss) = (case.scheduler_cpu_ms_per_pod, case.api_server_cpu_ms_per_pod, case.scheduler_peak_rss_mib);
-        text.push_str(&format!(
-            "{scheduler:<15} {load:<12} {pods:>5} {bound_s:>8} {running_s:>10} {settled_s:>10} {pods_per_s:>7} {own:>11} {server:>18} {rss:>8} {:>7}\n",
+        // Writing to a text does not fail.
+        let _ = writeln!(
+            text,
+            "{scheduler:<15} {load:<12} {pods:>5} {bound_s:>8} {running_s:>10} {settled_s:>10} {pods_per_s:>7} {own:>11} {server:>18} {rss:>8} {:>7}",
             case.events
-        ));
+        );
     }
     text
 }
