@@ -413,7 +413,7 @@ impl Desk {
             quota: refusal.binding.map(|binding| binding.node),
             devices: refusal.lacks_devices || refusal.lacks_victims || owed,
             owed,
-            places: self.consolidates || self.at_kind(kind).is_some_and(|kind| kind.spec.groups.len() > 1),
+            places: self.consolidates || refusal.by_class || self.at_kind(kind).is_some_and(|kind| kind.spec.groups.len() > 1),
             always: refusal.block == Block::EvictionCap || refusal.by_order,
         };
         self.wakes.sleep(queue, facts);

@@ -34,6 +34,9 @@ pub(super) struct Refusal {
     pub lacks_devices: bool,
     /// Quota refused it, but it may take from others, and they have not what it needs, where it needs it.
     pub lacks_victims: bool,
+    /// Quota would allow it on some class, and refuses it on those that have room: when others take that room, devices are what it
+    /// lacks, and such may be promised to it.
+    pub by_class: bool,
     /// Of those it may take from, others might have been enough: which come first changes with their progress.
     pub by_order: bool,
 }
@@ -41,7 +44,7 @@ pub(super) struct Refusal {
 impl Refusal {
     /// Neither quota nor devices refused it: it waits for people, and nothing that happens to others changes that.
     pub fn of(block: Block) -> Self {
-        Self { block, binding: None, lacks_devices: false, lacks_victims: false, by_order: false }
+        Self { block, binding: None, lacks_devices: false, lacks_victims: false, by_class: false, by_order: false }
     }
 }
 

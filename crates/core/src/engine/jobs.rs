@@ -311,7 +311,7 @@ impl Round<'_> {
             Err(refusal) => refusal,
             Ok(()) => match self.desk.books.place_gang(gang) {
                 Ok(seats) => return Ok((seats, None)),
-                Err(refusal) => refusal,
+                Err(refusal) => Refusal { by_class: !refusal.lacks_devices, ..refusal },
             },
         };
         if let Some(never) = self.impossible(ix) {

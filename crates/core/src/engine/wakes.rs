@@ -21,7 +21,7 @@ pub(super) struct Facts {
     /// The queue uses less than its own: others may come to hold what is owed to it.
     pub owed: bool,
     /// Where others are: a search over several groups, or one that moves others, is greedy, so that it may even succeed because
-    /// somebody else took what misled it.
+    /// somebody else took what misled it; and who is refused by the quota of a class lacks devices once others have these.
     pub places: bool,
     /// The cap on evictions, or the order of victims: every decision looks again.
     pub always: bool,
