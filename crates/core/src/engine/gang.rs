@@ -26,6 +26,7 @@ enum Scope {
 
 /// Why nothing was placed.
 #[derive(Clone, Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "independent facts, not states")]
 pub(super) struct Refusal {
     pub block: Block,
     /// The limit that refused it, or one of its classes.
