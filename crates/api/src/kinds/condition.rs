@@ -22,7 +22,7 @@ pub struct Condition {
     pub message: String,
     /// The generation that it is about.
     #[serde(default)]
-    #[schemars(range(min = 0))]
+    #[schemars(range(min = 0, max = 9_007_199_254_740_991_i64))]
     pub observed_generation: i64,
     /// Since when its status is that, in RFC 3339.
     #[schemars(length(max = 40))]

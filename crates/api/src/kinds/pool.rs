@@ -91,15 +91,15 @@ impl Default for PoolSpec {
 pub struct PoolStatus {
     /// Nodes that are there.
     #[serde(default)]
-    #[schemars(range(min = 0))]
+    #[schemars(range(min = 0, max = 9_007_199_254_740_991_i64))]
     pub nodes: u32,
     /// GPUs of them that take work.
     #[serde(default)]
-    #[schemars(range(min = 0))]
+    #[schemars(range(min = 0, max = 9_007_199_254_740_991_i64))]
     pub gpus: u32,
     /// The generation of the specification that this is about.
     #[serde(default)]
-    #[schemars(range(min = 0))]
+    #[schemars(range(min = 0, max = 9_007_199_254_740_991_i64))]
     pub observed_generation: i64,
     /// `Accepted`: it is the policy by which devices flow.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]

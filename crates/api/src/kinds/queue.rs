@@ -111,15 +111,15 @@ pub struct QueueStatus {
     pub gpus_owned: String,
     /// Jobs and gangs of this very queue that run.
     #[serde(default)]
-    #[schemars(range(min = 0))]
+    #[schemars(range(min = 0, max = 9_007_199_254_740_991_i64))]
     pub running: u32,
     /// Those that wait.
     #[serde(default)]
-    #[schemars(range(min = 0))]
+    #[schemars(range(min = 0, max = 9_007_199_254_740_991_i64))]
     pub waiting: u32,
     /// The generation of the specification that this is about.
     #[serde(default)]
-    #[schemars(range(min = 0))]
+    #[schemars(range(min = 0, max = 9_007_199_254_740_991_i64))]
     pub observed_generation: i64,
     /// `Accepted`: work may use it.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]

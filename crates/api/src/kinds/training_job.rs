@@ -192,23 +192,23 @@ pub struct TrainingJobStatus {
     pub workers: u32,
     /// GPUs that they hold.
     #[serde(default)]
-    #[schemars(range(min = 0))]
+    #[schemars(range(min = 0, max = 9_007_199_254_740_991_i64))]
     pub gpus: u32,
     /// Starts so far.
     #[serde(default)]
-    #[schemars(range(min = 0))]
+    #[schemars(range(min = 0, max = 9_007_199_254_740_991_i64))]
     pub attempts: u32,
     /// Failures in a row.
     #[serde(default)]
-    #[schemars(range(min = 0))]
+    #[schemars(range(min = 0, max = 9_007_199_254_740_991_i64))]
     pub failures: u32,
     /// Steps done, of which the last report told.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(range(min = 0))]
+    #[schemars(range(min = 0, max = 9_007_199_254_740_991_i64))]
     pub step: Option<u64>,
     /// The step of the last complete checkpoint.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(range(min = 0))]
+    #[schemars(range(min = 0, max = 9_007_199_254_740_991_i64))]
     pub checkpoint_step: Option<u64>,
     /// Why it stands there.
     #[serde(default, skip_serializing_if = "String::is_empty")]
@@ -216,7 +216,7 @@ pub struct TrainingJobStatus {
     pub message: String,
     /// The generation of the specification that this is about.
     #[serde(default)]
-    #[schemars(range(min = 0))]
+    #[schemars(range(min = 0, max = 9_007_199_254_740_991_i64))]
     pub observed_generation: i64,
     /// `Accepted`: it makes sense on this cluster. `Complete`: it has succeeded or failed.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
