@@ -76,8 +76,9 @@ impl Agent {
             wanted.extend(gpus.into_iter().map(|gpu| (gpu, format!("default/{pod}-{}/main", Node::NAME))));
         }
         self.until(&format!("{wanted:?}"), |gpus| held(gpus) == wanted).await;
-        let metrics = self.get("/metrics").await.unwrap();
-        assert_eq!(counted(&metrics), wanted, "{metrics}");
+        // These are made once a second.
+        let look = || async { Ok((counted(&self.get("/metrics").await?) == wanted).then_some(())) };
+        until(&format!("{wanted:?} in /metrics"), SOON, look).await.unwrap();
     }
 
     /// From now on the driver sees these containers' processes, each on the GPUs with these UUIDs.
@@ -192,8 +193,8 @@ async fn a_device_that_its_plugin_calls_unhealthy_shows_until_it_is_well() {
     let only_it = |gpus: &[Value]| gpus.iter().all(|gpu| gpu["pluginHealthy"] == json!(gpu["identity"]["uuid"] != sick));
     agent.until("it alone to be unhealthy", only_it).await;
     let series = format!("tidegate_node_agent_gpu_plugin_healthy{{gpu=\"{sick}\"}} 0");
-    let metrics = agent.get("/metrics").await.unwrap();
-    assert!(metrics.lines().any(|line| line == series), "{metrics}");
+    let look = || async { Ok(agent.get("/metrics").await?.lines().any(|line| line == series).then_some(())) };
+    until(&series, SOON, look).await.unwrap();
     node.sicken(&[]).unwrap();
     agent.until("all to be healthy", |gpus| gpus.iter().all(|gpu| gpu["pluginHealthy"] == true)).await;
 }
