@@ -6,7 +6,7 @@ use tidegate_core::{Event, JobExit};
 
 use super::unit::{self, Phase, UnitId};
 use super::{Index, Unit};
-use crate::facts::{PodFacts, PodKey};
+use crate::facts::{PodFacts, PodKey, PodPhase};
 
 impl Index {
     /// How many of a unit must start together.
@@ -22,17 +22,29 @@ impl Index {
         }
     }
 
+    /// How many of a unit that holds so many places must hold one: those of a gang that are done are not missing. Looked for only
+    /// when some seem to be missing, since it costs a pass over the pods.
+    pub(super) fn still_needed(&self, id: &UnitId, placed: usize) -> usize {
+        let size = self.size(id, &self.members(id));
+        let UnitId::Gang { namespace, name } = id else { return size };
+        let is_of_it = |facts: &&PodFacts| {
+            let gang = facts.ours.as_ref().and_then(|ours| ours.gang.as_ref());
+            facts.key.namespace() == namespace && gang.is_some_and(|gang| gang.name == *name)
+        };
+        let done = || self.pods.values().map(|entry| &entry.facts).filter(|facts| facts.phase == PodPhase::Succeeded);
+        if placed >= size { size } else { size.saturating_sub(done().filter(is_of_it).count()) }
+    }
+
     /// Pods that come to a gang that has started are on their own: it is not stopped to take them in, and who takes the place of
     /// one that has ended does not wait for the others' end. Of a gang that is not whole they are the rest. While some of it are
     /// told to end all of it may be made anew.
     pub(super) fn release_late(&mut self, id: &UnitId, events: &mut Vec<Event>) {
         let stays = |key: &PodKey| self.pods.get(key).is_some_and(|entry| !entry.facts.ending);
-        let size = self.size(id, &self.members(id));
         let Some(run) = self.units.get(id).and_then(Unit::run) else { return };
         if !self.begun || !run.open.is_empty() || run.stopping || !run.placed.keys().all(stays) {
             return;
         }
-        let is_whole = run.started || run.placed.len() >= size;
+        let is_whole = run.started || run.placed.len() >= self.still_needed(id, run.placed.len());
         let late: Vec<PodKey> = self.waiting(id).iter().map(|pod| pod.key.clone()).collect();
         let together =
             |pod: &&PodFacts| pod.ours.as_ref().and_then(|ours| ours.spread.as_ref()).is_some_and(|wish| wish.required);

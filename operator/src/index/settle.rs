@@ -231,12 +231,11 @@ impl Index {
     }
 
     fn note_started(&mut self, id: &UnitId, events: &mut Vec<Event>) {
-        let size = self.size(id, &self.members(id));
         let Some(unit) = self.units.get(id) else { return };
         let Some(run) = unit.run().filter(|run| !run.started && !run.stopping && run.open.is_empty()) else { return };
         let runs = |key: &PodKey| self.pods.get(key).is_some_and(|entry| entry.facts.phase == PodPhase::Running);
-        let enough = run.placed.len() >= size;
-        if enough && run.placed.keys().all(runs) {
+        let enough = |placed: usize| placed >= self.still_needed(id, placed);
+        if self.begun && run.placed.keys().all(runs) && enough(run.placed.len()) {
             let event = Event::JobStarted { name: unit.job(), attempt: run.attempt };
             if let Some(run) = self.units.get_mut(id).and_then(super::Unit::run_mut) {
                 run.started = true;

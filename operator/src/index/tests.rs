@@ -651,3 +651,20 @@ fn other_numbers_in_a_reason_are_told_seldom_and_other_words_at_once() {
     assert!(told.is_news("3 of 4 are free at 14:21", 7 + NUMBERS_AFTER));
     assert!(told.is_news("its queue has no more", 7));
 }
+
+#[test]
+fn a_gang_of_which_some_are_done_is_left_alone_after_a_restart() {
+    let mut rig = Rig::with(&[("n1", 3)], &[("a", 3)]);
+    (rig.now, rig.index.begun) = (MADE.plus(7_200_000), false);
+    for (name, phase) in [("w-0", "Succeeded"), ("w-1", "Running"), ("w-2", "Running")] {
+        rig.see(name, |pod| {
+            gang(3)(pod);
+            pod["spec"]["nodeName"] = json!("n1");
+            pod["status"]["phase"] = json!(phase);
+        });
+    }
+    let events = rig.index.begin();
+    rig.tell(events);
+    assert!(rig.turn().is_empty(), "two of three run on, long after the gang's time");
+    assert!(rig.engine.state().jobs.values().all(|job| job.run().is_some_and(|run| run.observed)));
+}
