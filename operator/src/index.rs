@@ -105,6 +105,16 @@ impl Index {
         Self { progress_url, ..Self::default() }
     }
 
+    /// Every kind was listed: what runs of gangs and training jobs is known.
+    pub fn begin(&mut self) -> Vec<Event> {
+        self.begun = true;
+        let units: Vec<UnitId> = self.units.keys().cloned().collect();
+        let mut events: Vec<Event> = units.iter().flat_map(|id| self.settle(id)).collect();
+        let keys: Vec<PodKey> = self.trainings.keys().cloned().collect();
+        events.extend(keys.iter().flat_map(|key| self.look_at_training(key)));
+        events
+    }
+
     /// A node, or that it is gone.
     pub fn node(&mut self, change: Change<NodeFacts, String>, engine: &Engine) -> Vec<Event> {
         match change {

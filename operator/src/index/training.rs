@@ -162,16 +162,6 @@ impl Index {
         self.trainings.iter().filter(|(_, training)| training.facts.is_some()).map(|(key, _)| key)
     }
 
-    /// Every kind was listed: what runs of gangs and training jobs is known.
-    pub fn begin(&mut self) -> Vec<Event> {
-        self.begun = true;
-        let units: Vec<UnitId> = self.units.keys().cloned().collect();
-        let mut events: Vec<Event> = units.iter().flat_map(|id| self.settle(id)).collect();
-        let keys: Vec<PodKey> = self.trainings.keys().cloned().collect();
-        events.extend(keys.iter().flat_map(|key| self.look_at_training(key)));
-        events
-    }
-
     /// A worker's pod was seen.
     pub(super) fn worker_seen(&mut self, pod: &PodKey, of: &WorkerOf) -> Vec<Event> {
         self.trainings.entry(of.job.clone()).or_default().pods.insert(pod.clone());
@@ -191,7 +181,7 @@ impl Index {
     }
 
     /// What a training job is now, told to the engine; nothing before everything was listed.
-    fn look_at_training(&mut self, key: &PodKey) -> Vec<Event> {
+    pub(super) fn look_at_training(&mut self, key: &PodKey) -> Vec<Event> {
         if !self.begun {
             return Vec::new();
         }
