@@ -20,6 +20,7 @@ mod impossible;
 mod jobs;
 mod models;
 mod observed;
+mod past;
 mod predict;
 mod repair;
 mod reserve;
@@ -32,6 +33,7 @@ mod wishes;
 
 pub use desk::Block;
 pub use impossible::Impossible;
+pub use past::Past;
 
 use thiserror::Error;
 
@@ -168,13 +170,9 @@ impl Engine {
 
     /// The engine of which `snapshot` was taken.
     pub fn restore(snapshot: &str) -> Result<Self, RestoreError> {
-        #[derive(serde::Deserialize)]
-        struct Versioned {
-            version: u32,
-        }
-        let Versioned { version } = serde_json::from_str(snapshot).map_err(RestoreError::Unreadable)?;
-        if version != VERSION {
-            return Err(RestoreError::Version { found: version });
+        let found = version_of(snapshot)?;
+        if found != VERSION {
+            return Err(RestoreError::Version { found });
         }
         Ok(Self::from(serde_json::from_str::<State>(snapshot).map_err(RestoreError::Unreadable)?))
     }
@@ -183,6 +181,16 @@ impl Engine {
     pub fn is_consistent(&self) -> Result<(), String> {
         self.desk.compare(&self.state)
     }
+}
+
+/// What version a text says that it has.
+fn version_of(text: &str) -> Result<u32, RestoreError> {
+    #[derive(serde::Deserialize)]
+    struct Versioned {
+        version: u32,
+    }
+    let Versioned { version } = serde_json::from_str(text).map_err(RestoreError::Unreadable)?;
+    Ok(version)
 }
 
 impl From<State> for Engine {

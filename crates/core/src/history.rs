@@ -101,6 +101,11 @@ impl History {
         }
     }
 
+    /// Whether the other has seen more.
+    pub(crate) fn is_shorter(&self, than: &Self) -> bool {
+        self.ends < than.ends
+    }
+
     /// The Gittins rank of a run that has lasted `elapsed_ms`: the time that it is worth waiting for it to end. `None` when
     /// nothing like it has finished yet.
     pub fn rank(&self, owner: &str, recipe: &str, elapsed_ms: u64) -> Option<u64> {

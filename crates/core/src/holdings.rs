@@ -6,7 +6,7 @@ use crate::claims;
 use crate::cluster;
 use crate::names::{DeviceId, JobName, ModelName, QueueName, ReplicaId};
 use crate::plan::ActionId;
-use crate::state::State;
+use crate::state::{Queue, State};
 
 /// Who claims.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -64,6 +64,15 @@ impl Holdings {
     pub fn queue_milli(&self, queue: &QueueName) -> u64 {
         let claims = self.devices.values().flatten();
         claims.filter(|claim| claim.queue == *queue && claim.releasing.is_none()).map(|claim| claim.milli).sum()
+    }
+
+    /// Queues that use more than their own while others use less: what they hold above is lent.
+    pub fn borrowers(&self, state: &State) -> Vec<QueueName> {
+        if self.lent_milli(state) == 0 {
+            return Vec::new();
+        }
+        let above = |(name, queue): &(&QueueName, &Queue)| self.queue_milli(name) > queue.nominal_milli();
+        state.queues.iter().filter(above).map(|(name, _)| name.clone()).collect()
     }
 
     /// Thousandths of devices by `job/NAME` and `model/NAME`, releases included: they still hold.

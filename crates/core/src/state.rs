@@ -2,10 +2,12 @@
 
 mod job;
 mod model;
+mod past;
 mod usage;
 
 pub use job::{End, Group, HOUR_MS, Job, JobSpec, Phase, Progress, Run, Seat, SpeedPoint, Spread, Stop};
 pub use model::{Model, ModelMemory, ModelSpec, Replica, ReplicaPhase, ReplicaStop};
+pub use past::{FORGOTTEN_AFTER_MS, JobPast, ModelPast, Remembered};
 pub use usage::Usage;
 
 use std::collections::BTreeMap;
@@ -75,6 +77,9 @@ pub struct State {
     pub ranked_at: At,
     /// By job: what will be its own when it starts.
     pub reservations: BTreeMap<u32, Reservation>,
+    /// What an earlier engine knew of objects that were not seen again yet.
+    #[serde(default, skip_serializing_if = "Remembered::is_empty")]
+    pub remembered: Remembered,
     /// Something changed since the last decision.
     pub dirty: bool,
     pub wake_at: Option<At>,
@@ -107,6 +112,7 @@ impl Default for State {
             asked_since: 0,
             ranked_at: At::default(),
             reservations: BTreeMap::new(),
+            remembered: Remembered::default(),
             dirty: true,
             wake_at: None,
         }

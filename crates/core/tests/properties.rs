@@ -110,6 +110,31 @@ proptest! {
             objects::check(engine.state());
         }
     }
+
+    /// With the past of the engine before it, it knows what that had learned, and counts nothing else as held.
+    #[test]
+    fn an_engine_that_remembers_knows_the_past_and_holds_what_runs(system in system(), ops in prop::collection::vec(op(), 1..40)) {
+        let mut world = World::new(&system);
+        for op in &ops {
+            world.step(op);
+        }
+        let mut engine = objects::remembering(&world);
+        checks::engine(&engine);
+        prop_assert_eq!(objects::held(engine.state()), objects::held_really(&world));
+        let (was, is) = (world.state(), engine.state());
+        prop_assert_eq!((&is.history, is.stop_ms), (&was.history, was.stop_ms));
+        if was.now == world.now {
+            prop_assert_eq!(&is.usage.decayed_ms, &was.usage.decayed_ms);
+        }
+        for (name, job) in is.jobs.iter() {
+            let before = was.jobs.get(name).unwrap();
+            prop_assert_eq!(job.served_ms, before.served_ms, "{}", name);
+            prop_assert_eq!(&job.progress, &before.progress, "{}", name);
+        }
+        engine.decide(world.now);
+        checks::engine(&engine);
+        objects::check(engine.state());
+    }
 }
 
 proptest! {

@@ -5,7 +5,6 @@ use std::collections::{BTreeMap, VecDeque};
 
 use tidegate_api::view;
 use tidegate_core::holdings::{Holder, Holdings};
-use tidegate_core::names::QueueName;
 use tidegate_core::plan::{Action, ActionKind};
 use tidegate_core::{Engine, State};
 use tidegate_runtime::ledger::{Commit, SpanRow};
@@ -86,15 +85,6 @@ fn row(span: &view::Span) -> SpanRow {
     }
 }
 
-/// Queues that use more than their own while others use less: what they hold above is lent.
-pub(super) fn borrowers(state: &State, holdings: &Holdings) -> Vec<QueueName> {
-    if holdings.lent_milli(state) == 0 {
-        return Vec::new();
-    }
-    let above = |(name, queue): &(&QueueName, &tidegate_core::state::Queue)| holdings.queue_milli(name) > queue.nominal_milli();
-    state.queues.iter().filter(above).map(|(name, _)| name.clone()).collect()
-}
-
 /// Whether the holder's start still waits for others to leave.
 pub(super) fn is_pending(waiting: &[Action], holder: &Holder) -> bool {
     waiting.iter().any(|action| match (&action.kind, holder) {
@@ -107,7 +97,7 @@ pub(super) fn is_pending(waiting: &[Action], holder: &Holder) -> bool {
 /// Who really holds each device, and whether it is lent.
 fn holders(state: &State, waiting: &[Action]) -> BTreeMap<Key, bool> {
     let holdings = Holdings::of(state);
-    let borrowers = borrowers(state, &holdings);
+    let borrowers = holdings.borrowers(state);
     let mut all = BTreeMap::new();
     for (device, claims) in &holdings.devices {
         for claim in claims.iter().filter(|claim| !is_pending(waiting, &claim.holder)) {

@@ -13,7 +13,7 @@ use tidegate_core::state::{End, Health, Job, Model, Phase, ReplicaPhase, Resourc
 use tidegate_core::time::At;
 
 use super::gpus::Ailment;
-use super::timeline::{borrowers, is_pending};
+use super::timeline::is_pending;
 use super::{World, now_ms, replicas};
 
 impl World {
@@ -38,7 +38,7 @@ impl World {
     }
 
     fn device_views(&self, state: &State, holdings: &Holdings) -> Vec<view::Device> {
-        let borrowers = borrowers(state, holdings);
+        let borrowers = holdings.borrowers(state);
         let device = |device: &tidegate_core::state::Device| {
             let (id, ailment) = (device.id.0.clone(), self.ailments.get(&device.id.0));
             let health = ailment.map_or(word(device.health), Ailment::word);

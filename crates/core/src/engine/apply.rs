@@ -397,7 +397,7 @@ impl Facts<'_> {
                 model.spec = spec;
                 model.removed = false;
             }
-            None => drop(self.state.models.insert(name.clone(), Model::new(spec))),
+            None => self.model_added(name, spec),
         }
         if moved {
             self.queues_changed();
@@ -405,6 +405,14 @@ impl Facts<'_> {
                 self.desk.list_replica(self.state, ix);
             }
         }
+    }
+
+    fn model_added(&mut self, name: &ModelName, spec: ModelSpec) {
+        let mut model = Model::new(spec);
+        if let Some(past) = self.state.remembered.models.remove(name) {
+            past.enter(&mut model);
+        }
+        self.state.models.insert(name.clone(), model);
     }
 
     fn demand(&mut self, name: &ModelName, demand: Demand) {

@@ -15,13 +15,20 @@ use super::apply::Facts;
 impl Facts<'_> {
     pub fn job_observed(&mut self, name: &JobName, observed: &Observed) {
         let Some(ix) = self.state.jobs.ix(name) else { return };
+        let past = self.state.remembered.job(name, observed.submitted);
         if let Some(job) = self.state.jobs.at_mut(ix) {
             job.submitted = observed.submitted;
             job.attempts = job.attempts.max(observed.attempts);
             job.failures = observed.failures;
+            if let Some(past) = &past {
+                past.enter(job);
+            }
         }
         if let Some(run) = &observed.run {
             self.runs(ix, observed.attempts, run);
+        }
+        if let (Some(past), Some(job)) = (past, self.state.jobs.at_mut(ix)) {
+            past.resume(job);
         }
         self.set_turn(ix);
         self.desk.list(self.state, ix);

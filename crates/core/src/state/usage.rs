@@ -36,6 +36,9 @@ impl State {
         if self.evictions.first().is_some_and(|at| now.since(*at) >= EVICTION_WINDOW_MS) {
             self.evictions.retain(|at| now.since(*at) < EVICTION_WINDOW_MS);
         }
+        if !self.remembered.is_empty() && self.remembered.until <= now {
+            self.remembered = super::Remembered::default();
+        }
         let elapsed = self.usage.at.map_or(0, |from| now.since(from));
         self.usage.at = Some(now);
         self.usage.device_ms += self.usage.devices * elapsed;

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use tidegate_core::claims;
+use tidegate_core::engine::Past;
 use tidegate_core::event::{Observed, ObservedRun};
 use tidegate_core::holdings::{Holder, Holdings};
 use tidegate_core::names::{DeviceId, JobName};
@@ -15,8 +16,25 @@ use super::world::World;
 
 /// An engine that was told what is there and what runs; with `named`, also on which devices.
 pub fn from_objects(world: &World, named: bool) -> Engine {
-    let state = world.state();
     let mut engine = Engine::default();
+    tell_objects(&mut engine, world, named);
+    engine
+}
+
+/// The same of one that goes on with what the world's engine had learned.
+pub fn remembering(world: &World) -> Engine {
+    let past = Past::from_json(&world.engine.past().to_json().unwrap()).unwrap();
+    let mut engine = Engine::default();
+    engine.remember(world.now, past);
+    let state = engine.state();
+    assert!(state.nodes.is_empty() && state.jobs.is_empty() && state.models.is_empty() && state.replicas.is_empty());
+    assert!(state.queues.is_empty() && state.actions.is_empty() && state.reservations.is_empty());
+    tell_objects(&mut engine, world, true);
+    engine
+}
+
+fn tell_objects(engine: &mut Engine, world: &World, named: bool) {
+    let state = world.state();
     let mut tell = |event| engine.apply(world.now, event);
     tell(Event::PolicySet(state.policy.clone()));
     for (name, node) in state.nodes.iter() {
@@ -52,7 +70,6 @@ pub fn from_objects(world: &World, named: bool) -> Engine {
         let observed = Observed { submitted: job.submitted, attempts: job.attempts, failures: job.failures, run: Some(run) };
         tell(Event::JobObserved { name, observed });
     }
-    engine
 }
 
 /// Attempts that really run and that the engine knows.
