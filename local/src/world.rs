@@ -38,7 +38,7 @@ use tidegate_core::plan::Action;
 use tidegate_core::time::At;
 use tidegate_core::{Engine, Event};
 use tidegate_runtime::exit::Error;
-use tidegate_runtime::ledger::{Commit, Ledger};
+use tidegate_runtime::ledger::{Commit, DecisionRow, Ledger};
 use tokio::sync::{broadcast, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
@@ -199,7 +199,8 @@ impl World {
         self.metrics.decided(action);
         self.figures.decided(action, self.engine.state());
         if let Ok(json) = serde_json::to_string(&decision) {
-            self.pending.decisions.push((decision.at_ms, json));
+            let (at_ms, subject) = (decision.at_ms, decision.subject.clone());
+            self.pending.decisions.push(DecisionRow { at_ms, subject, decision: json });
         }
         // Nobody listening is fine.
         drop(self.publisher.decisions.send(decision.clone()));
