@@ -4,8 +4,9 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use tidegate_runtime::exit::Error;
+use tidegate_runtime::ledger::{Keep, Place};
 
-use crate::lease;
+use crate::{lease, ledger};
 
 /// Schedules pods on GPUs: quotas, gangs, lending and return, by the same engine as `tidegate up`.
 #[derive(clap::Args, Clone, Debug)]
@@ -31,6 +32,16 @@ pub struct Args {
     /// How often what is believed is compared with a fresh list of all pods, in seconds.
     #[arg(long, env = "TIDEGATE_OPERATOR_CHECK_SECONDS", default_value_t = 600, value_name = "SECONDS")]
     pub check_seconds: u64,
+    /// Where history is kept: `sqlite:FOLDER` for one replica with a volume, `postgres://USER@HOST/DATABASE` (the password from
+    /// `PGPASSWORD`) for several. Absent: nowhere, and it begins anew with each start.
+    #[arg(long, env = "TIDEGATE_OPERATOR_LEDGER", hide_env_values = true, value_name = "PLACE")]
+    pub ledger: Option<String>,
+    /// Decisions that the ledger keeps.
+    #[arg(long, env = "TIDEGATE_OPERATOR_LEDGER_ROWS", default_value_t = 1_000_000, value_name = "ROWS")]
+    pub ledger_rows: u64,
+    /// For how many days it keeps them.
+    #[arg(long, env = "TIDEGATE_OPERATOR_LEDGER_DAYS", default_value_t = 30, value_name = "DAYS")]
+    pub ledger_days: u64,
     /// For tests: the process aborts when so many requests that place or end pods were answered, in the middle of what it does.
     #[arg(long, hide = true, value_name = "REQUESTS")]
     pub abort_after: Option<u64>,
@@ -50,6 +61,10 @@ pub enum Mode {
 
 /// Room for a request at the end of the lease, and for some renewals before.
 const LEASE_SECONDS: std::ops::RangeInclusive<u64> = 8..=600;
+/// From what one busy hour makes to some 30 GB.
+const LEDGER_ROWS: std::ops::RangeInclusive<u64> = 1_000..=100_000_000;
+const LEDGER_DAYS: std::ops::RangeInclusive<u64> = 1..=3_650;
+const DAY_MS: u64 = 86_400_000;
 
 /// Flags that make sense.
 #[derive(Clone, Debug)]
@@ -59,18 +74,51 @@ pub struct Settings {
     pub lease: lease::Settings,
     pub progress_url: Option<String>,
     pub check_every: Duration,
+    pub ledger: Option<ledger::Settings>,
     pub abort_after: Option<u64>,
+}
+
+/// A number that a flag may have.
+fn within(flag: &str, value: u64, range: &std::ops::RangeInclusive<u64>) -> Result<(), Error> {
+    if range.contains(&value) {
+        return Ok(());
+    }
+    Err(Error::Usage(format!("{flag} {value}: give a number from {} to {}", range.start(), range.end())))
+}
+
+/// What the flags say of the ledger.
+fn ledger(place: Option<&str>, rows: u64, days: u64, mode: Mode) -> Result<Option<ledger::Settings>, Error> {
+    within("--ledger-rows", rows, &LEDGER_ROWS)?;
+    within("--ledger-days", days, &LEDGER_DAYS)?;
+    let Some(text) = place else { return Ok(None) };
+    // What it holds of a place that cannot be read may be a password.
+    let place: Place = text.parse().map_err(|problem| Error::Usage(format!("--ledger: {problem}")))?;
+    if mode == Mode::Observe {
+        let remedy = "leave it out: who only observes writes nothing down, and would take the ledger from the one that acts";
+        return Err(Error::Usage(format!("--ledger with --mode observe: {remedy}")));
+    }
+    Ok(Some(ledger::Settings { place, keep: Keep { decisions: rows, age_ms: Some(days * DAY_MS) } }))
 }
 
 impl Args {
     /// Checks what clap cannot. `unique` is what no other process has.
     pub fn validate(self, unique: &str) -> Result<Settings, Error> {
-        let Self { listen, mode, lease_namespace, lease_name, lease_seconds, progress_url, check_seconds, abort_after, identity } =
-            self;
-        if !LEASE_SECONDS.contains(&lease_seconds) {
-            let (least, most) = (LEASE_SECONDS.start(), LEASE_SECONDS.end());
-            return Err(Error::Usage(format!("--lease-seconds {lease_seconds}: give a number from {least} to {most}")));
-        }
+        let Self {
+            listen,
+            mode,
+            lease_namespace,
+            lease_name,
+            lease_seconds,
+            progress_url,
+            check_seconds,
+            ledger: place,
+            ledger_rows,
+            ledger_days,
+            abort_after,
+            identity,
+        } = self;
+        within("--lease-seconds", lease_seconds, &LEASE_SECONDS)?;
+        let ledger = ledger(place.as_deref(), ledger_rows, ledger_days, mode)?;
         for (flag, value) in [("--lease-namespace", &lease_namespace), ("--lease-name", &lease_name), ("--identity", &identity)] {
             if value.is_empty() {
                 return Err(Error::Usage(format!("{flag}: is empty; give a name")));
@@ -86,7 +134,7 @@ impl Args {
             ttl: Duration::from_secs(lease_seconds),
         };
         let check_every = Duration::from_secs(check_seconds.max(1));
-        Ok(Settings { listen, mode, lease, progress_url, check_every, abort_after })
+        Ok(Settings { listen, mode, lease, progress_url, check_every, ledger, abort_after })
     }
 }
 
@@ -119,5 +167,16 @@ mod tests {
         assert!(told(&["--lease-name", ""]).unwrap_err().contains("--lease-name"));
         assert!(told(&["--progress-url", "operator:8080"]).unwrap_err().contains("http://"));
         assert!(told(&["--mode", "dream"]).unwrap_err().contains("observe"));
+        assert!(told(&["--ledger", "/data"]).unwrap_err().contains("--ledger: is no ledger; give sqlite:FOLDER"));
+        assert!(told(&["--ledger-days", "0"]).unwrap_err().contains("from 1 to 3650"));
+        assert!(told(&["--ledger", "sqlite:/data", "--mode", "observe"]).unwrap_err().contains("leave it out"));
+    }
+
+    #[test]
+    fn a_ledger_s_password_is_not_shown() {
+        let settings = told(&["--ledger", "postgres://t:secret@db/history", "--ledger-days", "7"]).unwrap();
+        let ledger = settings.ledger.as_ref().unwrap();
+        assert_eq!((ledger.keep.decisions, ledger.keep.age_ms), (1_000_000, Some(7 * DAY_MS)));
+        assert!(!format!("{settings:?}").contains("secret"));
     }
 }

@@ -44,6 +44,14 @@ impl Fence {
         until.saturating_duration_since(Instant::now())
     }
 
+    /// One that holds for a minute.
+    #[cfg(test)]
+    pub fn for_a_minute() -> Self {
+        let fence = Self::default();
+        fence.extend(Instant::now() + Duration::from_mins(1));
+        fence
+    }
+
     fn extend(&self, to: Instant) {
         let millis = to.saturating_duration_since(self.began).as_millis();
         self.until.store(u64::try_from(millis).unwrap_or(u64::MAX), Ordering::Release);

@@ -2,8 +2,9 @@
 //!
 //! ```text
 //!   API server ── watch ──> facts ──> World: index + Engine ── writer ──> API server
-//!        ▲                                 ▲
-//!        └── lease: who may act            └── http: snapshot, plans, explain
+//!        ▲                            ▲    │
+//!        └── lease: who may act       │    └── ledger: what was learned and decided
+//!                                     └── http: page, plans, explain, eta, what-if
 //! ```
 //!
 //! * [`facts`]: what is kept of each object. [`index`]: facts to the engine's events, its plans to writes. Both pure.
@@ -18,7 +19,9 @@ pub mod facts;
 mod http;
 pub mod index;
 pub mod lease;
+mod ledger;
 mod metrics;
+mod view;
 mod watch;
 mod world;
 mod writer;
@@ -36,6 +39,7 @@ use tokio_util::task::TaskTracker;
 
 pub use args::{Args, Mode, Settings};
 use lease::Contender;
+use ledger::{Keeper, Shelf};
 use metrics::Metrics;
 use world::{Ask, World};
 use writer::Writer;
@@ -58,16 +62,18 @@ pub async fn run(args: Args, shutdown: CancellationToken) -> Result<(), Error> {
     let metrics = Metrics::new().map_err(|e| Error::failed("register the metrics", e))?;
     let (readiness, tasks) = (Readiness::default(), TaskTracker::new());
     let (ask, mut asks) = mpsc::channel(ASKS);
-    let routes = http::routes(metrics.registry.clone(), readiness.clone(), client.clone(), ask);
+    let shelf = Shelf::default();
+    let history = settings.ledger.is_some().then(|| shelf.clone());
+    let routes = http::routes(&metrics, readiness.clone(), client.clone(), http::Asker::new(ask, history, metrics.clone()));
     let served = tasks.spawn(serve(listener, routes, shutdown.clone()));
     readiness.set(true);
     let done = match settings.mode {
         Mode::Observe => {
             let fence = lease::Fence::default();
-            live(&client, &settings, fence, &metrics, &mut asks, &shutdown).await;
+            live(&client, &settings, fence, &metrics, shelf, &mut asks, &shutdown).await;
             Ok(())
         }
-        Mode::Act => lead(&client, &settings, &metrics, &mut asks, &shutdown).await,
+        Mode::Act => lead(&client, &settings, &metrics, shelf, &mut asks, &shutdown).await,
     };
     readiness.set(false);
     shutdown.cancel();
@@ -81,6 +87,7 @@ async fn lead(
     client: &Client,
     settings: &Settings,
     metrics: &Metrics,
+    shelf: Shelf,
     asks: &mut mpsc::Receiver<Ask>,
     shutdown: &CancellationToken,
 ) -> Result<(), Error> {
@@ -95,7 +102,7 @@ async fn lead(
     metrics.leads.set(1);
     let acting = shutdown.child_token();
     let fence = contender.fence.clone();
-    let world = live(client, settings, fence, metrics, asks, &acting);
+    let world = live(client, settings, fence, metrics, shelf, asks, &acting);
     let mut world = std::pin::pin!(world);
     let lost = tokio::select! {
         () = &mut world => None,
@@ -117,6 +124,7 @@ async fn live(
     settings: &Settings,
     fence: lease::Fence,
     metrics: &Metrics,
+    shelf: Shelf,
     asks: &mut mpsc::Receiver<Ask>,
     shutdown: &CancellationToken,
 ) {
@@ -124,11 +132,22 @@ async fn live(
     let (watches, quit) = (TaskTracker::new(), shutdown.child_token());
     watch::start(client, &to, metrics, &watches, &quit);
     watches.spawn(quit.clone().run_until_cancelled_owned(watch::check(client.clone(), to, settings.check_every)));
-    let writer = Writer::new(client.clone(), fence, metrics.clone(), settings.abort_after);
-    World::new(settings.mode, settings.progress_url.clone(), writer, metrics.clone()).run(&mut seen, asks, shutdown).await;
+    let writer = Writer::new(client.clone(), fence.clone(), metrics.clone(), settings.abort_after);
+    let mut world = World::new(settings.mode, settings.progress_url.clone(), writer, metrics.clone());
+    let (keepers, written) = (TaskTracker::new(), CancellationToken::new());
+    if let Some(ledger) = &settings.ledger {
+        let (keeper, past) = Keeper::new(ledger, &settings.lease.identity, fence, shelf, metrics.ledger.clone());
+        world = world.with_history(keeper.journal(), past);
+        keepers.spawn(keeper.run(written.clone()));
+    }
+    world.run(&mut seen, asks, shutdown).await;
     quit.cancel();
-    watches.close();
-    watches.wait().await;
+    // The lease is given up after that: the next one reads what this one has written.
+    written.cancel();
+    for tasks in [watches, keepers] {
+        tasks.close();
+        tasks.wait().await;
+    }
 }
 
 /// Without it nobody can ask, and workers report to nobody: then the operator ends too.

@@ -4,6 +4,7 @@ use prometheus::{IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registr
 use tidegate_core::plan::Action;
 
 use crate::index::{Counts, Write};
+use crate::ledger;
 use crate::watch::Kind;
 
 /// The operator's metrics.
@@ -19,6 +20,8 @@ pub struct Metrics {
     pub synced: IntGauge,
     pub drift: IntGauge,
     pub checks: IntCounter,
+    questions: IntCounterVec,
+    pub ledger: ledger::Metrics,
 }
 
 impl Metrics {
@@ -50,7 +53,15 @@ impl Metrics {
                 "Nodes on which other GPUs were believed to be held than a fresh list says, at the last comparison; must be 0.",
             )?,
             checks: IntCounter::new("tidegate_operator_drift_checks_total", "Comparisons with a fresh list.")?,
+            questions: counters(
+                "tidegate_operator_questions_total",
+                "Questions of people that cost a copy.",
+                &["question", "answer"],
+            )?,
+            ledger: ledger::Metrics::new()?,
         };
+        metrics.ledger.register(&metrics.registry)?;
+        metrics.registry.register(Box::new(metrics.questions.clone()))?;
         let all: [Box<dyn prometheus::core::Collector>; 9] = [
             Box::new(metrics.decisions.clone()),
             Box::new(metrics.writes.clone()),
@@ -72,6 +83,11 @@ impl Metrics {
 
     pub fn wrote(&self, write: &Write, answer: &str) {
         self.writes.with_label_values(&[write.word(), answer]).inc();
+    }
+
+    /// `answer`: `given`, `busy` (too many ask), or `absent` (this process stands by).
+    pub fn asked(&self, question: &'static str, answer: &'static str) {
+        self.questions.with_label_values(&[question, answer]).inc();
     }
 
     pub fn watch_failed(&self, kind: Kind) {

@@ -1,9 +1,11 @@
 //! The owner of the engine: one task that hears what the watches see, decides, and has it written.
 //!
-//! The API's objects are the truth. Nothing is kept that they do not say: a leader that is gone in the middle of a gang's
-//! bindings is followed by one that lists afresh and finds what was bound.
+//! The API's objects are the truth. Nothing of what runs is kept that they do not say: a leader that is gone in the middle of a
+//! gang's bindings is followed by one that lists afresh and finds what was bound. What was learned is in the ledger ([`past`]).
 
 mod ask;
+mod past;
+mod scene;
 mod statuses;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -13,6 +15,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use k8s_openapi::jiff::Timestamp;
 use tidegate_api::convert;
 use tidegate_api::kinds::{PoolStatus, QueueStatus};
+use tidegate_api::view::Span;
 use tidegate_core::names::{Namespace, QueueName};
 use tidegate_core::plan::Action;
 use tidegate_core::policy::Policy;
@@ -29,6 +32,8 @@ use crate::metrics::Metrics;
 use crate::watch::{Kind, Object, Seen, Told};
 use crate::writer::{Writer, Written};
 pub use ask::{Ask, Planned};
+use past::Memory;
+pub use scene::Scene;
 use statuses::Shown;
 
 /// How often the world looks around without being told.
@@ -64,6 +69,10 @@ pub struct World {
     /// Actions whose `after` is not done yet.
     waiting: Vec<Action>,
     shown: VecDeque<Arc<Planned>>,
+    /// Who held GPUs and does not any more.
+    spans: VecDeque<Arc<Span>>,
+    memory: Memory,
+    since: At,
     ticks: u32,
     /// When it was last decided what is only observed.
     observed: At,
@@ -90,6 +99,9 @@ impl World {
             namespaces: BTreeSet::new(),
             waiting: Vec::new(),
             shown: VecDeque::new(),
+            spans: VecDeque::new(),
+            memory: Memory::default(),
+            since: now(),
             ticks: 0,
             observed: At::default(),
         }
@@ -97,6 +109,7 @@ impl World {
 
     /// Hears, decides and writes until `shutdown`; then no write is under way.
     pub async fn run(&mut self, seen: &mut mpsc::Receiver<Seen>, asks: &mut mpsc::Receiver<Ask>, shutdown: &CancellationToken) {
+        self.recall(shutdown).await;
         let mut tick = interval(TICK);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
@@ -106,6 +119,7 @@ impl World {
                 Some(news) = seen.recv() => self.hear(news),
                 written = self.writer.next() => self.written(&written),
                 Some(ask) = asks.recv() => self.answer(ask),
+                past = self.memory.comes() => self.remember(past),
                 _ = tick.tick() => self.look_around(),
                 () = sleep(wake.min(TICK)) => {}
             }
@@ -115,12 +129,14 @@ impl World {
             }
             self.turn();
         }
+        self.write_last_past();
         self.writer.finish().await;
     }
 
     fn tell(&mut self, events: Vec<Event>) {
         let at = now();
         for event in events {
+            self.note_end(&event, at);
             self.engine.apply(at, event);
         }
     }
@@ -343,6 +359,7 @@ impl World {
                 }
             }
         }
+        self.write_past(now());
         self.metrics.observe(self.index.counts(), self.writer.open());
     }
 }

@@ -348,6 +348,14 @@ leaderElection:
         Ok((answer.status().as_u16(), answer.text().await?))
     }
 
+    /// What an operator answers to a question that has a body.
+    pub async fn ask_with(&self, port: u16, path: &str, token: &str, body: &str) -> Result<(u16, String)> {
+        let client = reqwest::Client::builder().no_proxy().timeout(SOON).build()?;
+        let request = client.post(format!("http://127.0.0.1:{port}{path}")).bearer_auth(token).body(body.to_owned());
+        let answer = request.send().await?;
+        Ok((answer.status().as_u16(), answer.text().await?))
+    }
+
     /// Posts to an operator, as a worker does: the status.
     pub async fn post(&self, url: &str, body: &str) -> Result<u16> {
         let client = reqwest::Client::builder().no_proxy().timeout(SOON).build()?;

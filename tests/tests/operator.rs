@@ -320,6 +320,71 @@ async fn what_is_observed_is_published_and_nothing_is_changed() {
     assert!(asked(&["what-if", "queue/research:gpu=+4"]).contains("what if"));
 }
 
+#[tokio::test]
+async fn people_ask_when_and_what_if_and_the_page_shows_who_holds_what_to_those_who_may() {
+    let mut plane = plane(&[("n1", 1)], &[("a", 1)]).await;
+    plane.operator("operator", PORT, &[]).unwrap();
+    plane.pod("first", "a", |_| {}).await.unwrap();
+    plane.until_bound(1).await.unwrap();
+    plane.pod("second", "a", |_| {}).await.unwrap();
+    refusal(&plane, "second").await;
+    let (status, text) = plane.ask(PORT, "/eta?job=pod/team/second", Some(ADMIN)).await.unwrap();
+    assert!(status == 200 && text.contains("pod/team/second"), "{status} {text}");
+    let more = r#"{"changes": [{"add_nodes": {"like": "n1", "count": 1}}], "horizon_ms": 3600000}"#;
+    let (status, text) = plane.ask_with(PORT, "/what-if", ADMIN, more).await.unwrap();
+    assert!(status == 200 && text.contains("pod/team/second"), "{status} {text}");
+    let (status, text) = plane.ask_with(PORT, "/what-if", NOBODY, more).await.unwrap();
+    assert!(status == 403 && text.contains("post") && text.contains("/what-if"), "{status} {text}");
+    // The page is everybody's; what it shows is not, though Kubernetes lets everybody read what is below /api.
+    let (status, text) = plane.ask(PORT, "/", None).await.unwrap();
+    assert!(status == 200 && text.contains("Tidegate"), "{status} {text}");
+    let (status, text) = plane.ask(PORT, "/api/v1/state", Some(NOBODY)).await.unwrap();
+    assert!(status == 403 && text.contains("/state"), "{status} {text}");
+    let shown = || async {
+        let (status, text) = plane.ask(PORT, "/api/v1/state", Some(ADMIN)).await?;
+        let state: tidegate_api::view::State = serde_json::from_str(&text)?;
+        let held = state.devices.iter().any(|device| device.holders.iter().any(|holder| holder.name == "pod/team/first"));
+        let waits = state.jobs.iter().any(|job| job.name == "pod/team/second" && job.phase == "waiting");
+        Ok((status == 200 && held && waits).then_some(()))
+    };
+    until("the page to show who holds and who waits", SOON, shown).await.unwrap();
+    let (status, text) = plane.ask(PORT, "/history", Some(ADMIN)).await.unwrap();
+    assert!(status == 404 && text.contains("--ledger"), "{status} {text}");
+}
+
+/// Waits until the history of `night` has a word.
+async fn until_told(plane: &ControlPlane, word: &str) {
+    let look = || async {
+        let (status, text) = plane.ask(PORT, "/history?job=pod/team/night", Some(ADMIN)).await?;
+        Ok((status == 200 && text.contains(word)).then_some(()))
+    };
+    until("history to be told", SOON, look).await.unwrap();
+}
+
+#[tokio::test]
+async fn what_was_decided_is_known_after_the_leader_was_killed() {
+    let mut plane = plane(&[("n1", 1)], &[("a", 1)]).await;
+    let folder = tempfile::tempdir().unwrap();
+    let ledger = format!("sqlite:{}", folder.path().display());
+    plane.operator("first", PORT, &["--ledger", &ledger]).unwrap();
+    plane.pod("night", "a", |_| {}).await.unwrap();
+    plane.until_bound(1).await.unwrap();
+    until_told(&plane, "start_job").await;
+    plane.says("night", "Succeeded").await.unwrap();
+    until_told(&plane, "job_ended").await;
+    plane.signal("first", Signal::SIGKILL).unwrap();
+    plane.ended("first").await.unwrap();
+    plane.operator("second", OTHER_PORT, &["--ledger", &ledger]).unwrap();
+    let look = || async {
+        let (_, metrics) = plane.ask(OTHER_PORT, "/metrics", None).await?;
+        Ok(metrics.contains("tidegate_operator_ledger_read 1").then_some(()))
+    };
+    until("the next one to read the ledger", SOON, look).await.unwrap();
+    let (status, text) = plane.ask(OTHER_PORT, "/history?job=pod/team/night", Some(ADMIN)).await.unwrap();
+    assert!(status == 200 && text.contains("start_job") && text.contains("job_ended"), "{status} {text}");
+    plane.check_belief(OTHER_PORT).await.unwrap();
+}
+
 /// What a container of a pod finds in its environment under that name.
 fn env(pod: &Pod, name: &str) -> Option<String> {
     let container = pod.spec.as_ref()?.containers.first()?;

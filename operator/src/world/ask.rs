@@ -3,25 +3,20 @@
 use std::sync::Arc;
 
 use serde::Serialize;
-use serde_json::{Value, json};
-use tidegate_core::explain;
-use tidegate_core::names::JobName;
 use tidegate_core::plan::{Action, ActionKind};
 use tidegate_core::time::At;
 use tokio::sync::oneshot;
 
-use super::{SHOWN, World, now};
+use super::{SHOWN, Scene, World};
 use crate::index::{Refused, Report};
 
 /// A question, and where the answer goes.
 #[derive(Debug)]
 pub enum Ask {
-    /// The engine's state, as `tidegate simulate` and `what-if` read it.
-    Snapshot(oneshot::Sender<Result<String, String>>),
+    /// A copy of everything, to be asked further.
+    Scene(oneshot::Sender<Box<Scene>>),
     /// What was decided, the newest last.
     Plans(oneshot::Sender<Vec<Arc<Planned>>>),
-    /// Why a job stands as it does; `None`: there is none of this name.
-    Explain(String, oneshot::Sender<Option<Value>>),
     /// What a worker reports; the choice that is best for its job now.
     Progress(Report, oneshot::Sender<Result<Option<u32>, Refused>>),
 }
@@ -61,14 +56,8 @@ impl World {
     /// Whoever asked may have gone: then nobody hears the answer.
     pub(super) fn answer(&mut self, ask: Ask) {
         match ask {
-            Ask::Snapshot(to) => drop(to.send(self.engine.snapshot().map_err(|e| e.to_string()))),
+            Ask::Scene(to) => drop(to.send(Box::new(self.scene()))),
             Ask::Plans(to) => drop(to.send(self.shown.iter().cloned().collect())),
-            Ask::Explain(name, to) => {
-                let found = explain::job(&self.engine, &JobName(name), now());
-                let told = found
-                    .map(|found| json!({"status": found.status, "because": found.because, "wouldChange": found.would_change}));
-                drop(to.send(told));
-            }
             Ask::Progress(report, to) => {
                 let answer = self.index.progress(&report, &self.engine);
                 let answer = answer.map(|(events, choice)| {
@@ -82,7 +71,9 @@ impl World {
     }
 
     pub(super) fn show(&mut self, planned: Planned) {
-        self.shown.push_back(Arc::new(planned));
+        let planned = Arc::new(planned);
+        self.write_line(&planned);
+        self.shown.push_back(planned);
         if self.shown.len() > SHOWN {
             self.shown.pop_front();
         }

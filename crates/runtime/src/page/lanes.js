@@ -8,6 +8,9 @@ const lanes = document.getElementById("lanes");
 const legend = document.getElementById("legend");
 const axis = document.getElementById("axis");
 
+// More names than these are no legend; each lane tells its own.
+const LEGEND = 40;
+
 /** Draws lanes for `devices` from `spans`, ending at `now`. */
 export function draw(devices, spans, now) {
   const from = now - WINDOW_MS;
@@ -82,6 +85,7 @@ function drawLegend(devices, spans) {
   const holders = new Map(seen.map(({ kind, name }) => [`${kind}/${name}`, { kind, name }]));
   const items = [...holders.entries()].map(([key, holder]) => ({ key, ...holder }));
   items.sort((a, b) => b.kind.localeCompare(a.kind) || a.name.localeCompare(b.name));
+  items.splice(LEGEND);
   if (spans.some((span) => span.lent)) items.push({ key: "lent" });
   mirror(legend, items, (item) => item.key, createEntry, () => {});
 }

@@ -11,17 +11,24 @@ export function draw(state) {
   mirror(byId("models"), state.models, (model) => model.name, createModel, (card, model) => updateModel(card, model, state.now_ms));
   mirror(byId("jobs"), state.jobs, (job) => job.name, createJob, (row, job) => updateJob(row, job, state.now_ms));
   mirror(byId("queues"), state.queues, (queue) => queue.name, createQueue, (bar, queue) => updateQueue(bar, queue, state.devices.length));
+  drawLeftOut(state.left_out ?? { devices: 0, jobs: 0 });
   forgetOthers(new Set([...state.models.flatMap(({ name }) => [`rate/${name}`, `p99/${name}`]), ...state.jobs.map(({ name }) => `metric/${name}`)]));
 }
 
-function drawFigures({ devices, models, jobs, now_ms, started_ms, eviction_cap_reached }) {
+/** Of a large cluster not everything is shown. */
+function drawLeftOut({ devices, jobs }) {
+  write(byId("more-devices"), devices ? `${devices.toLocaleString("en")} more GPUs are not shown` : "");
+  write(byId("more-jobs"), jobs ? `${jobs.toLocaleString("en")} more jobs are not shown` : "");
+}
+
+function drawFigures({ devices, models, jobs, now_ms, started_ms, eviction_cap_reached, left_out }) {
   const busy = devices.filter((device) => device.holders.length).length;
   const lent = devices.filter((device) => device.holders.some((holder) => holder.lent)).length;
   const rate = models.reduce((sum, model) => sum + model.arrival_per_s, 0);
   const running = jobs.filter((job) => job.phase === "running").length;
   const missed = models.reduce((sum, model) => sum + model.refused + model.late + model.failed, 0);
   const figures = [
-    ["GPUs held", `${busy} of ${devices.length}`],
+    ["GPUs held", `${busy} of ${devices.length}${left_out?.devices ? " shown" : ""}`],
     ["lent", `${lent}`],
     ["requests/s", figure(rate)],
     ["refused or late", figure(missed)],

@@ -1,17 +1,24 @@
-// Where the page's data comes from: server-sent events for the state and decisions, the timeline by request
-// when somebody else holds a device. Reconnects for ever; whoever draws learns only of data and of silence.
+// Where the page's data comes from. Of `tidegate up`: server-sent events for the state and decisions, the timeline by request when
+// somebody else holds a device. Of an operator, which answers those who have a token: the same by requests. Tries again for ever;
+// whoever draws learns only of data, of silence, and that a token is asked for.
 
 /** How far back lanes and charts reach. */
 export const WINDOW_MS = 180_000;
 
 const SILENCE_MS = 4_000;
 const RETRY_MS = 1_000;
+const POLL_MS = 2_000;
 const TIMELINE_MS = 5_000;
 const DECISIONS = 14;
 
+// Of this tab, until it is closed.
+const TOKEN = "tidegate-token";
+
+class Refused extends Error {}
+
 /**
- * Calls `on.state(state)`, `on.timeline(spans)`, `on.decisions(list, newest first)` and
- * `on.connection("live" | "down")`.
+ * Calls `on.state(state)`, `on.timeline(spans)`, `on.decisions(list, newest first)`, `on.connection("live" | "down")` and
+ * `on.token(why)` when a token is needed. Returns a function that takes one.
  */
 export function follow(on) {
   let events = null;
@@ -19,9 +26,17 @@ export function follow(on) {
   let holders = "";
   let asked = 0;
   let decisions = [];
+  // "begin": it is not known how this server answers. "stream", "poll": how it does. "token": it waits for one.
+  let mode = "begin";
+  let busy = false;
+  let polled = 0;
 
   async function get(path) {
-    const response = await fetch(path, { headers: { accept: "application/json" } });
+    const headers = { accept: "application/json" };
+    const token = sessionStorage.getItem(TOKEN);
+    if (token) headers.authorization = `Bearer ${token}`;
+    const response = await fetch(path, { headers });
+    if (response.status === 401 || response.status === 403) throw new Refused(token ? await response.text() : "");
     if (!response.ok) throw new Error(`${path}: ${response.status}`);
     return response.json();
   }
@@ -45,14 +60,26 @@ export function follow(on) {
     holders = held;
   }
 
+  /** Everything by requests, once. */
   async function catchUp() {
+    if (busy) return;
+    busy = true;
     try {
       state(await get("/api/v1/state"));
       decisions = (await get("/api/v1/decisions")).reverse().slice(0, DECISIONS);
       on.decisions(decisions);
-    } catch {
-      on.connection("down");
+      polled = Date.now();
+      if (mode === "begin") mode = sessionStorage.getItem(TOKEN) ? "poll" : "stream";
+      if (mode === "stream" && !events) connect();
+    } catch (error) {
+      if (error instanceof Refused) {
+        mode = "token";
+        on.token(error.message);
+      } else {
+        on.connection("down");
+      }
     }
+    busy = false;
   }
 
   function connect() {
@@ -68,11 +95,19 @@ export function follow(on) {
     events.addEventListener("error", () => on.connection("down"));
   }
 
-  connect();
+  catchUp();
   setInterval(() => {
+    if (mode === "begin" || (mode === "poll" && Date.now() - polled > POLL_MS)) catchUp();
+    if (mode !== "stream") return;
     const silent = Date.now() - heard > SILENCE_MS;
     if (silent) on.connection("down");
-    // The browser retries a broken stream by itself, but gives up on one that was answered with an error.
-    if (silent || events.readyState === EventSource.CLOSED) connect();
+    // The browser retries a broken stream by itself, but gives up when it was answered with an error.
+    if (silent || events?.readyState === EventSource.CLOSED) connect();
   }, RETRY_MS);
+
+  return (token) => {
+    sessionStorage.setItem(TOKEN, token);
+    mode = "begin";
+    catchUp();
+  };
 }

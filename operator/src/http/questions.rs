@@ -1,0 +1,110 @@
+//! Questions that a copy of the world is asked: why, when, and what if.
+
+use axum::Json;
+use axum::extract::{Query, State};
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use serde::Deserialize;
+use serde_json::json;
+use tidegate_api::eta::{self, NoEta};
+use tidegate_api::what_if::Request;
+use tidegate_core::names::JobName;
+use tidegate_core::{explain, what_if};
+
+use super::Asker;
+use crate::view;
+
+/// Whom somebody asks about.
+#[derive(Deserialize)]
+pub(super) struct About {
+    job: Option<String>,
+}
+
+/// The engine's state, as `tidegate simulate` and `what-if` read it.
+pub(super) async fn snapshot(State(asker): State<Asker>) -> Response {
+    let answer = asker.copy("snapshot", |scene| match scene.engine.snapshot() {
+        Ok(text) => ([(header::CONTENT_TYPE, "application/json"), (header::CACHE_CONTROL, "no-store")], text).into_response(),
+        Err(problem) => told(StatusCode::INTERNAL_SERVER_ERROR, format!("write the snapshot: {problem}")),
+    });
+    answer.await
+}
+
+/// Why a job stands as it does.
+pub(super) async fn explain(State(asker): State<Asker>, Query(About { job }): Query<About>) -> Response {
+    let Some(name) = job else {
+        return told(StatusCode::BAD_REQUEST, "name a job: /explain?job=pod/NAMESPACE/NAME or gang/NAMESPACE/NAME");
+    };
+    let answer = asker.copy("explain", move |scene| match explain::job(&scene.engine, &JobName::from(name.as_str()), scene.at) {
+        Some(found) => {
+            Json(json!({"status": found.status, "because": found.because, "wouldChange": found.would_change})).into_response()
+        }
+        None => told(StatusCode::NOT_FOUND, format!("there is no job {name}; pods that run or wait are pod/NAMESPACE/NAME")),
+    });
+    answer.await
+}
+
+/// When those that wait are expected to start, or one of them.
+pub(super) async fn eta(State(asker): State<Asker>, Query(About { job }): Query<About>) -> Response {
+    let answer = asker.copy("eta", move |scene| {
+        let Some(name) = job else { return Json(eta::all(&scene.engine, scene.at)).into_response() };
+        match eta::of(&scene.engine, &name, scene.at) {
+            Ok(etas) => Json(etas).into_response(),
+            Err(NoEta::Unknown(name)) => told(StatusCode::NOT_FOUND, format!("there is no job {name}; see /state")),
+            Err(NoEta::NotWaiting(name)) => {
+                told(StatusCode::CONFLICT, format!("job {name} does not wait; /explain?job={name} tells how it is"))
+            }
+        }
+    });
+    answer.await
+}
+
+/// What changes would do.
+pub(super) async fn what_if(State(asker): State<Asker>, body: String) -> Response {
+    let request: Request = match serde_json::from_str(&body) {
+        Ok(request) => request,
+        Err(e) => return told(StatusCode::BAD_REQUEST, format!("the body is no what-if request: {e}")),
+    };
+    if let Err(wrong) = request.check() {
+        return told(StatusCode::BAD_REQUEST, wrong);
+    }
+    let answer =
+        asker.copy("what_if", move |scene| match what_if::run(&scene.engine, &request.changes, scene.at, request.horizon_ms) {
+            Ok(difference) => Json(difference).into_response(),
+            Err(e) => told(StatusCode::UNPROCESSABLE_ENTITY, e.to_string()),
+        });
+    answer.await
+}
+
+/// Everything that the page shows at a glance.
+pub(super) async fn state(State(asker): State<Asker>) -> Response {
+    match asker.look().await {
+        Ok(look) => ([(header::CACHE_CONTROL, "no-store")], Json(look.page.as_ref())).into_response(),
+        Err(response) => response,
+    }
+}
+
+#[derive(Deserialize)]
+pub(super) struct Since {
+    #[serde(default)]
+    since: u64,
+}
+
+/// Who held which GPU when.
+pub(super) async fn timeline(State(asker): State<Asker>, Query(Since { since }): Query<Since>) -> Response {
+    match asker.look().await {
+        Ok(look) => Json(view::timeline(&look.scene, &look.page, since)).into_response(),
+        Err(response) => response,
+    }
+}
+
+/// The last decisions, oldest first.
+pub(super) async fn decisions(State(asker): State<Asker>) -> Response {
+    match asker.look().await {
+        Ok(look) => Json(view::decisions(&look.scene)).into_response(),
+        Err(response) => response,
+    }
+}
+
+pub(super) fn told(status: StatusCode, text: impl AsRef<str>) -> Response {
+    (status, format!("{}\n", text.as_ref())).into_response()
+}
