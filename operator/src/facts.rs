@@ -4,17 +4,20 @@
 mod beside;
 mod gang;
 pub mod group;
+pub mod model;
 mod needs;
 pub mod node;
 pub mod pod;
 mod ports;
 mod requests;
 pub mod selection;
+mod template;
 pub mod training;
 pub mod volume;
 
 pub use beside::{Beside, BesideKind};
 pub use gang::Gang;
+pub use model::ModelFacts;
 pub use needs::Needs;
 pub use node::NodeFacts;
 pub use pod::{PodFacts, PodKey, PodPhase};

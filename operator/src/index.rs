@@ -14,6 +14,7 @@
 mod around;
 mod carry;
 mod drift;
+mod model;
 mod nodes;
 mod note;
 mod rest;
@@ -24,13 +25,16 @@ mod volumes;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use tidegate_core::names::JobName;
+use tidegate_core::names::{JobName, ModelName};
+use tidegate_core::time::At;
 use tidegate_core::{Engine, Event};
 
 use crate::facts::pod;
 use crate::facts::{Beside, BesideKind, NodeFacts, PodFacts, PodKey};
 use around::Around;
-pub use carry::{Failure, Ours, Write};
+pub use carry::{Failure, Maker, Ours, Write};
+use model::Model;
+pub use model::Serving;
 use nodes::Nodes;
 pub use note::Note;
 use training::Training;
@@ -87,6 +91,13 @@ pub struct Index {
     trainings: BTreeMap<PodKey, Training>,
     /// Training jobs whose status may read otherwise now.
     status_due: BTreeSet<PodKey>,
+    models: BTreeMap<PodKey, Model>,
+    /// Models of one name, the oldest first: it has the name.
+    names: BTreeMap<ModelName, BTreeSet<(At, PodKey)>>,
+    /// Models whose status may read otherwise now; and whether what routers are told may.
+    model_status_due: BTreeSet<PodKey>,
+    routes_due: bool,
+    serving: Serving,
     /// Every kind was listed.
     begun: bool,
     /// Where workers post their progress; absent: nowhere.
@@ -100,9 +111,9 @@ pub struct Index {
 }
 
 impl Index {
-    /// An empty one, whose training jobs post their progress there.
-    pub fn new(progress_url: Option<String>) -> Self {
-        Self { progress_url, ..Self::default() }
+    /// An empty one, whose training jobs post their progress there, and what replicas are told.
+    pub fn new(progress_url: Option<String>, serving: Serving) -> Self {
+        Self { serving, progress_url, ..Self::default() }
     }
 
     /// Every kind was listed: what runs of gangs and training jobs is known.
@@ -112,6 +123,8 @@ impl Index {
         let mut events: Vec<Event> = units.iter().flat_map(|id| self.settle(id)).collect();
         let keys: Vec<PodKey> = self.trainings.keys().cloned().collect();
         events.extend(keys.iter().flat_map(|key| self.look_at_training(key)));
+        let keys: Vec<PodKey> = self.models.keys().cloned().collect();
+        events.extend(keys.iter().flat_map(|key| self.look_at_model(key)));
         events
     }
 
@@ -154,6 +167,7 @@ impl Index {
         let mut events = self.look_again(pods);
         if matches!(kind, BesideKind::Claim | BesideKind::Volume) {
             events.extend(self.look_at_users_of_volumes());
+            events.extend(self.look_at_models_with_volumes());
         }
         events
     }
@@ -219,11 +233,14 @@ impl Index {
         let has_problem = facts.ours.as_ref().is_some_and(|ours| ours.problem.is_some()) && facts.node.is_none();
         self.to_tell.extend(unit.clone().filter(|_| has_problem));
         let worker = facts.worker.clone().filter(|_| unit.is_none());
+        let replica = facts.replica.clone().filter(|_| unit.is_none());
         self.pods.insert(key.clone(), Entry { facts, said, unit: None, told });
         if let Some(id) = unit {
             events.extend(self.enter(&key, &id));
         } else if let Some(of) = worker {
             events.extend(self.worker_seen(&key, &of));
+        } else if let Some(of) = replica {
+            events.extend(self.replica_seen(&key, &of));
         }
         events.extend(self.look_again(touched));
         events
@@ -262,6 +279,8 @@ impl Index {
             events.extend(self.settle(&id));
         } else if let Some(of) = &entry.facts.worker {
             events.extend(self.worker_gone(key, of));
+        } else if let Some(of) = &entry.facts.replica {
+            events.extend(self.replica_gone(key, of));
         }
         events.extend(self.look_again(touched));
         events

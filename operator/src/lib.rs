@@ -3,7 +3,8 @@
 //! ```text
 //!   API server ── watch ──> facts ──> World: index + Engine ── writer ──> API server
 //!        ▲                                 ▲
-//!        └── lease: who may act            └── http: snapshot, plans, explain
+//!        └── lease: who may act            ├── http: snapshot, plans, explain
+//!                                          └── control: routers and replicas
 //! ```
 //!
 //! * [`facts`]: what is kept of each object. [`index`]: facts to the engine's events, its plans to writes. Both pure.
@@ -14,6 +15,7 @@
 //! is bound, and binds nothing twice. Two of them never write at one moment ([`lease`]).
 
 mod args;
+mod control;
 pub mod facts;
 mod http;
 pub mod index;
@@ -27,6 +29,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use kube::Client;
 use tidegate_runtime::admin::Readiness;
+use tidegate_runtime::control::Published;
 use tidegate_runtime::exit::Error;
 use tidegate_runtime::listener;
 use tokio::net::TcpListener;
@@ -35,9 +38,10 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 pub use args::{Args, Mode, Settings};
+use index::Index;
 use lease::Contender;
 use metrics::Metrics;
-use world::{Ask, World};
+use world::{Ask, Heard, Publisher, World};
 use writer::Writer;
 
 /// News between watches and world: beyond it the watches wait.
@@ -64,8 +68,7 @@ pub async fn run(args: Args, shutdown: CancellationToken) -> Result<(), Error> {
     let done = match settings.mode {
         Mode::Observe => {
             let fence = lease::Fence::default();
-            live(&client, &settings, fence, &metrics, &mut asks, &shutdown).await;
-            Ok(())
+            live(&client, &settings, fence, &metrics, &mut asks, &shutdown).await
         }
         Mode::Act => lead(&client, &settings, &metrics, &mut asks, &shutdown).await,
     };
@@ -98,20 +101,31 @@ async fn lead(
     let world = live(client, settings, fence, metrics, asks, &acting);
     let mut world = std::pin::pin!(world);
     let lost = tokio::select! {
-        () = &mut world => None,
-        lost = contender.keep() => Some(lost),
+        done = &mut world => Ended::Done(done),
+        lost = contender.keep() => Ended::Lost(lost),
     };
     metrics.leads.set(0);
-    if let Some(lost) = lost {
-        acting.cancel();
-        world.await;
-        return Err(Error::failed("keep the lease", lost));
+    match lost {
+        Ended::Lost(lost) => {
+            acting.cancel();
+            // What else went wrong is the lesser news.
+            drop(world.await);
+            Err(Error::failed("keep the lease", lost))
+        }
+        Ended::Done(done) => {
+            contender.release().await;
+            done
+        }
     }
-    contender.release().await;
-    Ok(())
 }
 
-/// Watches and runs the world until `shutdown`.
+/// How a leader ended.
+enum Ended<L> {
+    Done(Result<(), Error>),
+    Lost(L),
+}
+
+/// Watches, runs the world and tells routers and replicas until `shutdown`.
 async fn live(
     client: &Client,
     settings: &Settings,
@@ -119,16 +133,30 @@ async fn live(
     metrics: &Metrics,
     asks: &mut mpsc::Receiver<Ask>,
     shutdown: &CancellationToken,
-) {
+) -> Result<(), Error> {
     let (to, mut seen) = mpsc::channel(NEWS);
-    let (watches, quit) = (TaskTracker::new(), shutdown.child_token());
-    watch::start(client, &to, metrics, &watches, &quit);
-    watches.spawn(quit.clone().run_until_cancelled_owned(watch::check(client.clone(), to, settings.check_every)));
+    let (report, mut reports) = mpsc::channel(NEWS);
+    let (tasks, quit) = (TaskTracker::new(), shutdown.child_token());
+    let publisher = Publisher::default();
+    let told = Published { router: publisher.router.subscribe(), draining: publisher.draining.subscribe() };
+    let control = match settings.mode {
+        // Who only observes leads nobody.
+        Mode::Observe => None,
+        Mode::Act => Some(tasks.spawn(control::serve(settings.control_listen, report, told, quit.clone()).await?)),
+    };
+    watch::start(client, &to, metrics, &tasks, &quit);
+    tasks.spawn(quit.clone().run_until_cancelled_owned(watch::check(client.clone(), to, settings.check_every)));
     let writer = Writer::new(client.clone(), fence, metrics.clone(), settings.abort_after);
-    World::new(settings.mode, settings.progress_url.clone(), writer, metrics.clone()).run(&mut seen, asks, shutdown).await;
+    let index = Index::new(settings.progress_url.clone(), settings.serving.clone());
+    let heard = Heard { seen: &mut seen, reports: &mut reports, asks };
+    World::new(settings.mode, index, writer, publisher, metrics.clone()).run(heard, &quit).await;
     quit.cancel();
-    watches.close();
-    watches.wait().await;
+    tasks.close();
+    tasks.wait().await;
+    match control {
+        Some(control) => control.await.map_err(|e| Error::failed("serve the control protocol", e))?,
+        None => Ok(()),
+    }
 }
 
 /// Without it nobody can ask, and workers report to nobody: then the operator ends too.

@@ -17,7 +17,7 @@ use kube::runtime::WatchStreamExt;
 use kube::runtime::watcher::{self, watcher};
 use kube::{Client, Resource, ResourceExt};
 use serde::de::DeserializeOwned;
-use tidegate_api::kinds::{Pool, PoolSpec, PoolStatus, Queue, QueueSpec, QueueStatus, TrainingJob};
+use tidegate_api::kinds::{Model, Pool, PoolSpec, PoolStatus, Queue, QueueSpec, QueueStatus, TrainingJob};
 use tidegate_core::labels::Labels;
 use tokio::sync::mpsc;
 use tokio::time::sleep;
@@ -26,7 +26,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::facts::group::GroupFacts;
 use crate::facts::volume::{ClaimFacts, ClassFacts, VolumeFacts};
-use crate::facts::{Beside, BesideKind, NodeFacts, PodFacts, PodKey, TrainingFacts};
+use crate::facts::{Beside, BesideKind, ModelFacts, NodeFacts, PodFacts, PodKey, TrainingFacts};
 use crate::metrics::Metrics;
 
 /// How often it is asked whether the cluster has by now what it did not have, and the pause after no answer, which doubles.
@@ -45,11 +45,12 @@ pub enum Kind {
     Node,
     Beside(BesideKind),
     TrainingJob,
+    Model,
     Pod,
 }
 
 impl Kind {
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::Pool,
         Self::Queue,
         Self::Namespace,
@@ -59,6 +60,7 @@ impl Kind {
         Self::Beside(BesideKind::Volume),
         Self::Beside(BesideKind::Claim),
         Self::TrainingJob,
+        Self::Model,
         Self::Pod,
     ];
 
@@ -71,6 +73,7 @@ impl Kind {
             Self::Node => "node",
             Self::Beside(kind) => kind.word(),
             Self::TrainingJob => "training_job",
+            Self::Model => "model",
             Self::Pod => "pod",
         }
     }
@@ -86,6 +89,7 @@ pub enum Object {
     Node(NodeFacts),
     Beside(Beside),
     Training(Box<TrainingFacts>),
+    Model(Box<ModelFacts>),
     Pod(Box<PodFacts>),
 }
 
@@ -126,6 +130,7 @@ pub fn start(client: &Client, to: &mpsc::Sender<Seen>, metrics: &Metrics, tasks:
     watch.begin(ours(ApiResource::erase::<TrainingJob>(&())), Kind::TrainingJob, |object| {
         Object::Training(Box::new(TrainingFacts::of(&object)))
     });
+    watch.begin(ours(ApiResource::erase::<Model>(&())), Kind::Model, |object| Object::Model(Box::new(ModelFacts::of(&object))));
     watch.begin(Api::<Pod>::all(all()), Kind::Pod, |object| Object::Pod(Box::new(PodFacts::of(&object))));
 }
 

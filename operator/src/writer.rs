@@ -10,7 +10,7 @@ use k8s_openapi::jiff::Timestamp;
 use kube::Client;
 use kube::api::{Api, ApiResource, DeleteParams, DynamicObject, EvictParams, Patch, PatchParams, PostParams, Preconditions};
 use serde_json::{Value, json};
-use tidegate_api::kinds::{GROUP, Pool, Queue, TrainingJob, VERSION};
+use tidegate_api::kinds::{GROUP, Model, Pool, Queue, TrainingJob, VERSION};
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
@@ -222,6 +222,7 @@ async fn carry_out(client: &Client, write: &Write) -> Result<(), kube::Error> {
                 Ours::Pool => ApiResource::erase::<Pool>(&()),
                 Ours::Queue => ApiResource::erase::<Queue>(&()),
                 Ours::TrainingJob => ApiResource::erase::<TrainingJob>(&()),
+                Ours::Model => ApiResource::erase::<Model>(&()),
             };
             let objects: Api<DynamicObject> = match namespace {
                 "" => Api::all_with(client.clone(), &resource),

@@ -89,6 +89,25 @@ pub struct PodFacts {
     pub ours: Option<Ours>,
     /// Which worker it is, of a training job of ours.
     pub worker: Option<WorkerOf>,
+    /// Which replica it is, of a model of ours.
+    pub replica: Option<Box<ReplicaOf>>,
+}
+
+/// Which replica of a `Model` a pod is, and whether it answers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ReplicaOf {
+    pub model: PodKey,
+    /// The model's uid.
+    pub uid: String,
+    /// The engine's name of the replica.
+    pub id: String,
+    pub generation: u64,
+    /// See [`super::model::WantedModel::made_from`].
+    pub made_from: String,
+    /// Its pod's address.
+    pub address: Option<String>,
+    /// Since when it answers.
+    pub ready: Option<At>,
 }
 
 /// Which worker of a `TrainingJob` a pod is.
@@ -145,6 +164,7 @@ impl PodFacts {
             bound: status.and_then(bound),
             ours: (spec.scheduler_name.as_deref() == Some(labels::SCHEDULER)).then(|| Ours::of(pod, spec, requests, ports)),
             worker: WorkerOf::of(pod),
+            replica: ReplicaOf::of(pod).map(Box::new),
             requests,
             needs,
         }
@@ -157,9 +177,14 @@ impl PodFacts {
 }
 
 fn bound(status: &PodStatus) -> Option<At> {
+    since(status, "PodScheduled")
+}
+
+/// Since when a condition holds.
+fn since(status: &PodStatus, kind: &str) -> Option<At> {
     let mut conditions = status.conditions.iter().flatten();
-    let scheduled = conditions.find(|condition| condition.type_ == "PodScheduled" && condition.status == "True")?;
-    Some(At(u64::try_from(scheduled.last_transition_time.as_ref()?.0.as_millisecond()).ok()?))
+    let holds = conditions.find(|condition| condition.type_ == kind && condition.status == "True")?;
+    Some(At(u64::try_from(holds.last_transition_time.as_ref()?.0.as_millisecond()).ok()?))
 }
 
 fn is_disruption(condition: &PodCondition) -> bool {
@@ -169,10 +194,8 @@ fn is_disruption(condition: &PodCondition) -> bool {
 impl WorkerOf {
     /// What its owner and annotations say; without sense in them it is a pod like any other.
     fn of(pod: &Pod) -> Option<Self> {
-        let owners = pod.metadata.owner_references.iter().flatten();
-        let ours = |owner: &&OwnerReference| owner.kind == "TrainingJob" && owner.api_version.starts_with(GROUP);
-        let owner = owners.filter(|owner| owner.controller == Some(true)).find(ours)?;
-        let said = |name: &str| pod.metadata.annotations.as_ref()?.get(name).map(String::as_str);
+        let owner = owner(pod, "TrainingJob")?;
+        let said = |name: &str| said(pod, name);
         Some(Self {
             job: PodKey::new(&pod.namespace().unwrap_or_default(), &owner.name),
             uid: owner.uid.clone(),
@@ -181,6 +204,33 @@ impl WorkerOf {
             size: said(labels::WORLD_SIZE)?.parse().ok()?,
         })
     }
+}
+
+impl ReplicaOf {
+    /// What its owner and annotations say; without sense in them it is a pod like any other.
+    fn of(pod: &Pod) -> Option<Self> {
+        let owner = owner(pod, "Model")?;
+        let status = pod.status.as_ref();
+        Some(Self {
+            model: PodKey::new(&pod.namespace().unwrap_or_default(), &owner.name),
+            uid: owner.uid.clone(),
+            id: said(pod, labels::REPLICA)?.to_owned(),
+            generation: said(pod, labels::GENERATION)?.parse().ok()?,
+            made_from: said(pod, labels::MADE_FROM)?.to_owned(),
+            address: status.and_then(|status| status.pod_ip.clone()).filter(|address| !address.is_empty()),
+            ready: status.and_then(|status| since(status, "Ready")),
+        })
+    }
+}
+
+/// The object of ours that made a pod, if it is of that kind.
+fn owner<'a>(pod: &'a Pod, kind: &str) -> Option<&'a OwnerReference> {
+    let mut owners = pod.metadata.owner_references.iter().flatten().filter(|owner| owner.controller == Some(true));
+    owners.find(|owner| owner.kind == kind && owner.api_version.starts_with(GROUP))
+}
+
+fn said<'a>(pod: &'a Pod, annotation: &str) -> Option<&'a str> {
+    pod.metadata.annotations.as_ref()?.get(annotation).map(String::as_str)
 }
 
 fn phase(word: Option<&str>) -> PodPhase {

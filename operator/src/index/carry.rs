@@ -31,8 +31,8 @@ pub enum Write {
     SelectNode { pod: PodKey, claim: String, uid: String, resource_version: String, node: String },
     /// Says on the pod why it waits, where autoscalers look.
     Refuse { pod: PodKey, uid: String, message: String },
-    /// Makes the pod of a training job's worker; one that is there already is it.
-    MakePod { pod: PodKey, job: PodKey, manifest: Box<Pod> },
+    /// Makes the pod of a worker or a replica; one that is there already is it.
+    MakePod { pod: PodKey, of: Maker, manifest: Box<Pod> },
     /// Makes the service by which a training job's workers find each other.
     MakeService { service: PodKey, manifest: Box<Service> },
     /// Deletes a pod of ours, with the grace that it says or at once; `uid` absent: it was not seen yet.
@@ -43,12 +43,20 @@ pub enum Write {
     Note { object: PodKey, note: Box<Note> },
 }
 
+/// Whose pod is made.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Maker {
+    TrainingJob(PodKey),
+    Model(PodKey),
+}
+
 /// Kinds of ours that have a status.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ours {
     Pool,
     Queue,
     TrainingJob,
+    Model,
 }
 
 /// Why a write did not do what it says.
@@ -137,8 +145,14 @@ impl Index {
                 self.note_stop(job, &action.reason.to_string());
                 self.stop(action.id, job, *attempt)
             }
-            // There are no models here yet.
-            ActionKind::StartReplica { .. } | ActionKind::StopReplica { .. } => vec![close(action.id, Outcome::Dropped)],
+            ActionKind::StartReplica { model, replica, place } => {
+                self.note_replica(model, replica, true, &action.reason.to_string());
+                self.start_replica(action.id, model, replica, place, at)
+            }
+            ActionKind::StopReplica { model, replica } => {
+                self.note_replica(model, replica, false, &action.reason.to_string());
+                self.stop_replica(action.id, replica, at)
+            }
         }
     }
 
@@ -249,10 +263,15 @@ impl Index {
                 self.bound(pod, (uid, resource_version), node, result)
             }
             Write::SelectNode { pod, claim, node, .. } => self.selected(pod, claim, node, result),
-            Write::MakePod { pod, job, .. } => self.made(pod, job, result),
-            Write::EndPod { pod, .. } => self.ended_pod(pod, &result),
+            Write::MakePod { pod, of: Maker::TrainingJob(job), .. } => self.made(pod, job, result),
+            Write::MakePod { pod, of: Maker::Model(model), .. } => self.replica_made(pod, model, result),
+            Write::EndPod { pod, .. } => [self.ended_pod(pod, &result), self.replica_pod_missing(pod, &result)].concat(),
             Write::Status { kind: Ours::TrainingJob, object, .. } => {
                 self.status_written(object);
+                Vec::new()
+            }
+            Write::Status { kind: Ours::Model, object, .. } => {
+                self.model_status_written(object);
                 Vec::new()
             }
             Write::Evict { .. }
@@ -336,6 +355,7 @@ impl Index {
         let waits = |(_, unit): &(&UnitId, &unit::Unit)| unit.run().is_none();
         self.to_tell.extend(self.units.iter().filter(waits).map(|(id, _)| id.clone()));
         self.look_at_waiting_trainings();
+        self.look_at_all_models();
     }
 
     fn reasons(&mut self, id: &UnitId, engine: &Engine) -> Vec<Write> {

@@ -29,8 +29,14 @@ impl Index {
         let state = engine.state();
         let counted = counted(engine);
         for action in state.actions.values() {
-            let (ActionKind::StartJob { job, .. } | ActionKind::StopJob { job, .. }) = &action.kind else { continue };
-            let seats = state.jobs.get(job).and_then(|job| job.run()).map_or(&[][..], |run| &run.seats);
+            let seats = match &action.kind {
+                ActionKind::StartJob { job, .. } | ActionKind::StopJob { job, .. } => {
+                    state.jobs.get(job).and_then(|job| job.run()).map_or(&[][..], |run| &run.seats)
+                }
+                ActionKind::StartReplica { replica, .. } | ActionKind::StopReplica { replica, .. } => {
+                    state.replicas.get(replica).map_or(&[][..], |replica| std::slice::from_ref(&replica.seat))
+                }
+            };
             unsettled.extend(seats.iter().filter_map(|seat| state.nodes.name(seat.node)).map(|node| node.0.as_str()));
         }
         let mut names: BTreeSet<&str> = held.keys().map(String::as_str).collect();
@@ -53,6 +59,11 @@ fn counted(engine: &Engine) -> BTreeMap<&str, u64> {
             if let Some(node) = state.nodes.name(seat.node) {
                 *counted.entry(node.0.as_str()).or_default() += u64::from(gpus);
             }
+        }
+    }
+    for replica in state.replicas.values() {
+        if let Some(node) = state.nodes.name(replica.seat.node) {
+            *counted.entry(node.0.as_str()).or_default() += u64::from(replica.ask.devices());
         }
     }
     counted

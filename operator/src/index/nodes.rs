@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use tidegate_api::labels;
 use tidegate_core::ask::Term;
 use tidegate_core::names::{Class, DeviceId, NodeName};
 use tidegate_core::node::{Device, NodeSpec};
@@ -71,6 +72,12 @@ impl Nodes {
 
     pub fn names(&self) -> impl Iterator<Item = &str> {
         self.all.iter().filter(|(_, node)| node.facts.is_some()).map(|(name, _)| name.as_str())
+    }
+
+    /// Whether the node says that its GPUs are simulated.
+    pub fn is_simulated(&self, name: &str) -> bool {
+        let facts = self.all.get(name).and_then(|node| node.facts.as_ref());
+        facts.is_some_and(|facts| facts.labels.get(labels::SIMULATED).is_some_and(|value| value == "true"))
     }
 
     /// Why these pods cannot all be on the node beside what is there, as far as the engine does not know it.

@@ -35,10 +35,10 @@ pub(super) enum UnitId {
 }
 
 impl UnitId {
-    /// Whose unit a pod is; `None` for workers of training jobs, for others' pods without GPUs, and for those that nobody has
+    /// Whose unit a pod is; `None` for workers of training jobs and replicas of models, for others' pods without GPUs, and for those that nobody has
     /// placed yet.
     pub fn of(pod: &PodFacts) -> Option<Self> {
-        if pod.worker.is_some() {
+        if pod.worker.is_some() || pod.replica.is_some() {
             return None;
         }
         let Some(ours) = &pod.ours else {

@@ -5,8 +5,9 @@
 
 use crate::ask::{Amount, Ask};
 use crate::claims;
+use crate::demand::Need;
 use crate::event::{Observed, ObservedReplica, ObservedRun};
-use crate::names::{DeviceId, JobName, ReplicaId};
+use crate::names::{DeviceId, JobName, ModelName, ReplicaId};
 use crate::plan::{ActionId, Placed};
 use crate::state::{Phase, Replica, ReplicaPhase, Run, Seat, Stop};
 
@@ -51,7 +52,22 @@ impl Facts<'_> {
         // The next one has another name.
         let number = id.0.rsplit('-').next().and_then(|number| number.parse::<u64>().ok());
         self.state.next_replica = self.state.next_replica.max(number.map_or(0, |number| number.saturating_add(1)));
+        self.was_wanted(&seen.model, seen.generation);
         self.desk.wakes.mark_all();
+    }
+
+    /// What serves was wanted a moment ago, by routers that have not told this engine yet: it stays as long as if the want had just
+    /// fallen. Those of another generation are no more that are wanted: they replace each other.
+    fn was_wanted(&mut self, name: &ModelName, generation: u64) {
+        let serves = |replica: &&Replica| replica.model == *name && replica.generation == generation && replica.stop.is_none();
+        let count = u32::try_from(self.state.replicas.values().filter(serves).count()).unwrap_or(u32::MAX);
+        let now = self.state.now;
+        let Some(model) = self.state.models.get_mut(name) else { return };
+        let former = Need { devices: count.clamp(model.spec.min, model.spec.max), sharers: 1 };
+        if former.devices > model.want {
+            model.past_wants.retain(|(_, past)| past.milli() > former.milli());
+            model.past_wants.push((now, former));
+        }
     }
 
     /// The job holds what it is seen to hold, and nothing else.
