@@ -7,5 +7,6 @@ pub mod exit;
 pub mod ledger;
 pub mod listener;
 pub mod page;
+pub mod program;
 pub mod shutdown;
 pub mod telemetry;
