@@ -248,6 +248,15 @@ impl ControlPlane {
             .args(["--check-seconds", "1"])
             .args(flags);
         command.env("KUBECONFIG", self.parts.at("kubeconfig")).env("RUST_LOG", "info");
+        // A port of its own, unless the flags name one: they are all on one network.
+        command.env("TIDEGATE_OPERATOR_CONTROL_LISTEN", format!("127.0.0.1:{}", port + 1_000));
+        self.parts.spawn(name, command)
+    }
+
+    /// Starts `tidegate` with these arguments, on the network alone.
+    pub fn program(&mut self, name: &str, args: &[String]) -> Result<()> {
+        let mut command = self.parts.namespaces.on_network(&binary()?);
+        command.args(args).env("TIDEGATE_LOG", "info");
         self.parts.spawn(name, command)
     }
 
