@@ -426,3 +426,76 @@ async fn queues_in_a_circle_are_told_so_and_hold_nobody_up() {
     plane.until_queue("a", |status| status.conditions.iter().any(|one| one.status == "True")).await.unwrap();
     assert!(refusal(&plane, "lost").await.contains('x'));
 }
+
+#[tokio::test]
+async fn the_manifests_of_the_examples_are_accepted() {
+    let plane = ControlPlane::start().await.unwrap();
+    for file in ["operator.yaml", "router.yaml", "queues.yaml", "training-job.yaml", "model.yaml"] {
+        plane.accepts(file).await.unwrap();
+    }
+}
+
+/// Shorter than a lease: nobody has to begin anew.
+#[tokio::test]
+async fn an_api_server_or_etcd_that_starts_anew_costs_nobody_anything() {
+    let mut plane = plane(&[("n1", 2), ("n2", 2)], &[("a", 4)]).await;
+    plane.operator("operator", PORT, &["--lease-seconds", "60"]).unwrap();
+    plane.pod("first", "a", |_| {}).await.unwrap();
+    plane.until_bound(1).await.unwrap();
+    for (number, part) in ["kube-apiserver", "etcd"].into_iter().enumerate() {
+        plane.crash(part).await.unwrap();
+        tokio::time::sleep(A_WHILE).await;
+        plane.start_again(part).await.unwrap();
+        plane.pod(&format!("after-{number}"), "a", |_| {}).await.unwrap();
+        plane.until_bound(number + 2).await.unwrap();
+    }
+    let (_, metrics) = plane.ask(PORT, "/metrics", None).await.unwrap();
+    assert!(metrics.contains("tidegate_operator_watch_failures_total{"), "watches were broken off: {metrics}");
+    plane.check_nodes(2).await.unwrap();
+    plane.check_belief(PORT).await.unwrap();
+}
+
+/// Longer than the lease: the leader ends with a word, and the next one finds all that there was.
+#[tokio::test]
+async fn without_an_api_server_a_leader_gives_up_and_the_next_one_goes_on() {
+    let mut plane = plane(&[("n1", 2)], &[("a", 2)]).await;
+    plane.operator("first", PORT, &[]).unwrap();
+    plane.pod("w-0", "a", |_| {}).await.unwrap();
+    plane.until_bound(1).await.unwrap();
+    plane.crash("kube-apiserver").await.unwrap();
+    assert_eq!(plane.ended("first").await.unwrap(), Some(1));
+    assert!(plane.log("first").contains("keep the lease"), "{}", plane.log("first"));
+    plane.start_again("kube-apiserver").await.unwrap();
+    for name in ["w-1", "w-2"] {
+        plane.pod(name, "a", |_| {}).await.unwrap();
+    }
+    plane.operator("second", OTHER_PORT, &[]).unwrap();
+    plane.until_bound(2).await.unwrap();
+    plane.check_belief(OTHER_PORT).await.unwrap();
+    assert_eq!(plane.bound().await.unwrap().len(), 2);
+    plane.check_nodes(2).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_training_job_on_a_lost_node_goes_on_elsewhere_and_it_is_no_failure() {
+    let mut plane = plane(&[("n1", 1), ("n2", 1), ("n3", 1)], &[("research", 3)]).await;
+    plane.operator("operator", PORT, &[]).unwrap();
+    let pair = |job: &mut tidegate_api::kinds::TrainingJob| {
+        job.spec.workers.max = 2;
+        job.spec.checkpoint.grace_seconds = 1;
+    };
+    plane.training_job(pair).await.unwrap();
+    let pods = until_ended(&plane, "two workers", |pods| pods.len() == 2).await;
+    for pod in &pods {
+        plane.says(&pod.name_any(), "Running").await.unwrap();
+    }
+    plane.until_training("night-1", TrainingPhase::Running).await.unwrap();
+    let lost = pods[0].spec.as_ref().unwrap().node_name.clone().unwrap();
+    plane.lose_node(&lost).await.unwrap();
+    let second = |pod: &&Pod| env(pod, "TIDEGATE_ATTEMPT").as_deref() == Some("2");
+    let pods = until_ended(&plane, "a second attempt", |pods| pods.iter().filter(second).count() == 2).await;
+    let elsewhere = |pod: &&Pod| pod.spec.as_ref().unwrap().node_name.as_deref() != Some(lost.as_str());
+    assert_eq!(pods.iter().filter(second).filter(elsewhere).count(), 2);
+    let status = plane.until_training("night-1", TrainingPhase::Starting).await.unwrap();
+    assert_eq!((status.attempts, status.failures), (2, 0));
+}

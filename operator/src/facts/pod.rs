@@ -159,7 +159,7 @@ impl PodFacts {
             nominated: status.and_then(|status| status.nominated_node_name.clone()).filter(|node| !node.is_empty()),
             phase: phase(status.and_then(|status| status.phase.as_deref())),
             ending: pod.metadata.deletion_timestamp.is_some(),
-            disrupted: status.is_some_and(|status| status.conditions.iter().flatten().any(is_disruption)),
+            disrupted: status.is_some_and(|status| is_refused(status) || status.conditions.iter().flatten().any(is_disruption)),
             created: At(u64::try_from(created).unwrap_or(0)),
             bound: status.and_then(bound),
             ours: (spec.scheduler_name.as_deref() == Some(labels::SCHEDULER)).then(|| Ours::of(pod, spec, requests, ports)),
@@ -185,6 +185,12 @@ fn since(status: &PodStatus, kind: &str) -> Option<At> {
     let mut conditions = status.conditions.iter().flatten();
     let holds = conditions.find(|condition| condition.type_ == kind && condition.status == "True")?;
     Some(At(u64::try_from(holds.last_transition_time.as_ref()?.0.as_millisecond()).ok()?))
+}
+
+/// Its kubelet would not have it: what it needs had gone to others when it came.
+fn is_refused(status: &PodStatus) -> bool {
+    let reason = status.reason.as_deref().unwrap_or_default();
+    reason.starts_with("OutOf") || matches!(reason, "UnexpectedAdmissionError" | "NodeAffinity" | "NodeShutdown")
 }
 
 fn is_disruption(condition: &PodCondition) -> bool {
@@ -408,6 +414,13 @@ mod tests {
         assert!(claim.contains("ResourceClaim"), "{claim}");
         let other = problem(|pod| pod["spec"]["containers"][0]["resources"]["limits"]["rdma/hca"] = json!("1"));
         assert!(other.contains("rdma/hca"), "{other}");
+    }
+
+    #[test]
+    fn a_pod_that_its_kubelet_would_not_have_has_not_failed_itself() {
+        let refused = |reason: &str| facts(|pod| pod["status"] = json!({"phase": "Failed", "reason": reason})).disrupted;
+        assert!(refused("OutOfcpu") && refused("OutOfnvidia.com/gpu") && refused("UnexpectedAdmissionError"));
+        assert!(!refused("DeadlineExceeded") && !refused(""));
     }
 
     #[test]
