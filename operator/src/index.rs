@@ -34,7 +34,7 @@ use crate::facts::{Beside, BesideKind, NodeFacts, PodFacts, PodKey};
 use around::Around;
 pub use carry::{Failure, Maker, Ours, Write};
 use model::Model;
-pub use model::Serving;
+pub use model::{Replicas, Serving};
 use nodes::Nodes;
 pub use note::Note;
 use training::Training;
@@ -200,6 +200,7 @@ impl Index {
             ours: ours().count(),
             waiting: ours().filter(|entry| entry.facts.node.is_none() && !entry.facts.phase.is_over()).count(),
             units: self.units.len(),
+            replicas: self.replicas(),
         }
     }
 
@@ -294,6 +295,7 @@ pub struct Counts {
     pub ours: usize,
     pub waiting: usize,
     pub units: usize,
+    pub replicas: Replicas,
 }
 
 #[cfg(test)]

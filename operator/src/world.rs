@@ -433,6 +433,7 @@ impl World {
                 }
             }
         }
+        self.metrics.routers.set(i64::try_from(self.routers.count()).unwrap_or(i64::MAX));
         self.metrics.observe(self.index.counts(), self.writer.open());
     }
 }

@@ -65,6 +65,14 @@ pub(super) struct Model {
     writing: bool,
 }
 
+/// How many replicas of all models there are, by how far they are.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Replicas {
+    pub ready: usize,
+    pub starting: usize,
+    pub ending: usize,
+}
+
 /// A replica that the engine knows.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Replica {
@@ -125,6 +133,18 @@ impl Index {
     /// Keys of models that are there.
     pub fn model_keys(&self) -> impl Iterator<Item = &PodKey> {
         self.models.iter().filter(|(_, model)| model.facts.is_some()).map(|(key, _)| key)
+    }
+
+    pub(super) fn replicas(&self) -> Replicas {
+        let mut counts = Replicas::default();
+        for replica in self.models.values().flat_map(|model| model.replicas.values()) {
+            match (replica.draining.is_some() || replica.ending, replica.ready) {
+                (true, _) => counts.ending += 1,
+                (false, true) => counts.ready += 1,
+                (false, false) => counts.starting += 1,
+            }
+        }
+        counts
     }
 
     /// Models of one name, the one that has it first.

@@ -65,6 +65,11 @@ impl Routers {
         names.into_iter().map(|name| self.demand(name, None)).collect()
     }
 
+    /// Routers that are there.
+    pub fn count(&self) -> usize {
+        self.0.len()
+    }
+
     /// Whether every router uses this configuration or a newer one.
     pub fn have(&self, version: u64) -> bool {
         !self.0.is_empty() && self.0.values().all(|router| router.version >= version)
