@@ -45,7 +45,10 @@ impl Metrics {
                 &["which"],
             )?,
             replicas: IntGaugeVec::new(
-                Opts::new("tidegate_operator_replicas", "Replicas of models: those that answer, those that start, those that end."),
+                Opts::new(
+                    "tidegate_operator_replicas",
+                    "Replicas of models: those that answer, those that start, those that end.",
+                ),
                 &["which"],
             )?,
             routers: IntGauge::new("tidegate_operator_routers", "Routers that report.")?,

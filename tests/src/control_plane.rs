@@ -1,5 +1,5 @@
-//! A real API server with its etcd, and operators beside it. There is no kubelet and no controller: nodes and pods are objects,
-//! and a test says what a kubelet would say of them.
+//! A real API server with its etcd, and operators beside it. There is no controller, and no kubelet unless a test starts one
+//! ([`ControlPlane::real_node`]): nodes and pods are objects, and a test says what a kubelet would say of them.
 //!
 //! Everything is on a network of its own, which the test's thread enters too: no port collides, nothing leaves the machine.
 
@@ -13,6 +13,7 @@ use k8s_openapi::api::core::v1::{Namespace, Node, Pod};
 use k8s_openapi::api::events::v1::Event;
 use k8s_openapi::api::rbac::v1::{ClusterRole, ClusterRoleBinding};
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use kube::api::{
     Api, DeleteParams, DynamicObject, GroupVersionKind, ListParams, Patch, PatchParams, PostParams, ValidationDirective,
 };
@@ -25,8 +26,9 @@ use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use tidegate_api::kinds::{self, Queue, QueueStatus, TrainingJob, TrainingJobStatus, TrainingPhase};
 
-use crate::harness::{binary, until, workspace};
+use crate::harness::{binary, binary_of, until, workspace};
 use crate::kubelet::parts::{Parts, READY_WITHIN};
+use crate::kubelet::{self, Kubelet, image};
 use crate::outside::installed;
 
 const FOLDER: &str = "tidegate-plane-";
@@ -42,12 +44,16 @@ const OPERATOR: &str = "operator-token";
 pub const SOON: Duration = Duration::from_mins(1);
 /// By which the API server serves `PodGroup`s: without them it has none.
 pub const POD_GROUPS: [&str; 2] = ["--feature-gates=GenericWorkload=true", "--runtime-config=scheduling.k8s.io/v1beta1=true"];
+/// Our image on a real node.
+pub const IMAGE: &str = "localhost/tidegate:test";
 /// The namespace of the pods.
 pub const TEAM: &str = "team";
 
 /// A running API server; dropped, it ends with all that was started beside it.
 pub struct ControlPlane {
+    // Ended in this order: processes and their files, then the cgroups of a real node.
     parts: Parts,
+    kubelet: Option<Kubelet>,
     pub client: Client,
 }
 
@@ -64,7 +70,7 @@ impl ControlPlane {
         parts.namespaces.enter_network()?;
         let client = Self::serve(&mut parts, &programs, flags).await;
         let client = client.with_context(|| parts.said())?;
-        let plane = Self { parts, client };
+        let plane = Self { parts, kubelet: None, client };
         plane.prepare().await?;
         Ok(plane)
     }
@@ -155,6 +161,34 @@ impl ControlPlane {
         let ready = json!({"spec": {"taints": null}});
         nodes.patch(name, &PatchParams::default(), &Patch::Merge(ready)).await?;
         Ok(())
+    }
+
+    /// Starts containerd and a kubelet, which is a node of the cluster, with these GPUs and our image ([`IMAGE`]).
+    pub async fn real_node(&mut self, gpus: &[String]) -> Result<()> {
+        let kubelet = self.kubelet.insert(Kubelet::create()?);
+        let server = self.parts.at("admin-kubeconfig");
+        fs::write(&server, kubeconfig(ADMIN))?;
+        let started = kubelet.start(&mut self.parts, gpus, Some(&server)).await;
+        started.with_context(|| self.parts.said())?;
+        let executables = [binary()?, binary_of("tidegate-node-agent")?];
+        kubelet.import(&self.parts, &image::tidegate(IMAGE, &executables.each_ref().map(PathBuf::as_path))?)?;
+        let nodes: Api<Node> = Api::all(self.client.clone());
+        let wanted = Quantity(gpus.len().to_string());
+        let ready = || async {
+            let status = nodes.get(kubelet::Node::NAME).await?.status.unwrap_or_default();
+            let is_ready = status.conditions.iter().flatten().any(|one| one.type_ == "Ready" && one.status == "True");
+            Ok((is_ready && status.allocatable.is_some_and(|all| all.get("nvidia.com/gpu") == Some(&wanted))).then_some(()))
+        };
+        until("the node to be ready", READY_WITHIN, ready).await.with_context(|| self.parts.said())?;
+        // As the node controller does once it is ready.
+        let taints = json!({"spec": {"taints": null}});
+        nodes.patch(kubelet::Node::NAME, &PatchParams::default(), &Patch::Merge(taints)).await?;
+        Ok(())
+    }
+
+    /// A path in the folder of this cluster.
+    pub fn at(&self, name: &str) -> PathBuf {
+        self.parts.at(name)
     }
 
     /// A node is gone with all that ran on it, as the node controller sees to.
