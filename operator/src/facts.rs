@@ -2,6 +2,8 @@
 //! every pod of a cluster.
 
 mod beside;
+pub mod device;
+pub mod device_claim;
 mod gang;
 pub mod group;
 mod needs;
@@ -13,7 +15,7 @@ pub mod selection;
 pub mod training;
 pub mod volume;
 
-pub use beside::{Beside, BesideKind};
+pub use beside::{Beside, BesideKind, DeviceKind, DeviceObject};
 pub use gang::Gang;
 pub use needs::Needs;
 pub use node::NodeFacts;

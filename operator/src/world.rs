@@ -197,6 +197,7 @@ impl World {
             }
             Object::Node(facts) => self.index.node(Change::Is(facts), &self.engine),
             Object::Beside(object) => self.index.beside(object),
+            Object::Device(object) => self.index.device(object),
             Object::Training(facts) => self.index.training(Change::Is(*facts)),
             Object::Pod(facts) => self.index.pod(Change::Is(*facts)),
         };
@@ -220,6 +221,7 @@ impl World {
             }
             Kind::Node => self.index.node(Change::Gone(key.to_owned()), &self.engine),
             Kind::Beside(kind) => self.index.beside_gone(kind, key),
+            Kind::Device(kind) => self.index.device_gone(kind, key),
             Kind::TrainingJob => self.index.training(Change::Gone(PodKey(key.into()))),
             Kind::Pod => self.index.pod(Change::Gone(PodKey(key.into()))),
         };
@@ -234,6 +236,7 @@ impl World {
             Kind::Namespace => self.namespaces.iter().cloned().collect(),
             Kind::Node => self.index.node_names().map(str::to_owned).collect(),
             Kind::Beside(kind) => self.index.beside_keys(kind),
+            Kind::Device(kind) => self.index.device_keys(kind),
             Kind::TrainingJob => self.index.training_keys().map(ToString::to_string).collect(),
             Kind::Pod => self.index.pod_keys().map(ToString::to_string).collect(),
         }
@@ -354,6 +357,7 @@ fn kind_of(news: &Seen) -> Kind {
         Seen::Is(Object::Namespace(..)) => Kind::Namespace,
         Seen::Is(Object::Node(_)) => Kind::Node,
         Seen::Is(Object::Beside(object)) => Kind::Beside(object.kind()),
+        Seen::Is(Object::Device(object)) => Kind::Device(object.kind()),
         Seen::Is(Object::Training(_)) => Kind::TrainingJob,
         // A list to compare with comes after all that it is compared with.
         Seen::Is(Object::Pod(_)) | Seen::Checked(_) => Kind::Pod,

@@ -32,6 +32,8 @@ pub const RANK: &str = "tidegate.dev/rank";
 pub const GROUP: &str = "tidegate.dev/group";
 /// See [`ATTEMPT`]: how many workers the attempt has.
 pub const WORLD_SIZE: &str = "tidegate.dev/world-size";
+/// Annotation of a `ResourceClaim`: Tidegate gave it its devices, and takes them back when its pods are over.
+pub const ALLOCATED: &str = "tidegate.dev/allocated";
 /// Label of a node: the class of its GPUs, where no node agent tells it.
 pub const GPU_CLASS: &str = "tidegate.dev/gpu-class";
 /// Label of a node: the product name of its GPUs, as GPU feature discovery writes it.

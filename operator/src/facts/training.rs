@@ -120,6 +120,9 @@ fn base(spec: &TrainingJobSpec) -> Result<PodSpec, String> {
     if let Some(problem) = unsupported(&pod).into_iter().next() {
         return Err(format!("template.podSpec: {problem}"));
     }
+    if pod.resource_claims.as_ref().is_some_and(|claims| !claims.is_empty()) {
+        return Err("template.podSpec.resourceClaims: workers are given no claims yet; say in gpu.count how many GPUs".to_owned());
+    }
     if pod.containers.is_empty() {
         pod.containers.push(Container::default());
     }
@@ -239,6 +242,8 @@ mod tests {
         assert!(placed.contains("nodeName"), "{placed}");
         let nonsense = problem(|job| job["spec"]["template"]["podSpec"] = json!({"volumes": "many"}));
         assert!(nonsense.starts_with("template.podSpec"), "{nonsense}");
+        let claims = problem(|job| job["spec"]["template"]["podSpec"] = json!({"resourceClaims": [{"name": "gpu"}]}));
+        assert!(claims.contains("resourceClaims"), "{claims}");
         let twice = problem(|job| {
             job["spec"]["template"]["podSpec"] =
                 json!({"containers": [{"name": "a"}, {"name": "b", "resources": {"limits": {"nvidia.com/gpu": "1"}}}]});
