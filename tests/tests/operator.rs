@@ -323,8 +323,8 @@ async fn a_gpu_that_is_claimed_by_name_is_given_once_whoever_is_killed_and_goes_
     let held = allocated(&plane, &CLAIMS).await.unwrap();
     assert_eq!(held, [(bound[0].0.clone(), vec![bound[0].0.clone()])], "each pod uses the claim of its name");
     let waits = if bound[0].0 == "p" { "q" } else { "p" };
-    let told = refusal(&plane, waits).await;
-    assert!(told.contains("0 of 1 are free"), "{told}");
+    let told = || async { Ok(refusal(&plane, waits).await.contains("0 of 1 are free").then_some(())) };
+    until("who waits to be told that no device is free", SOON, told).await.unwrap();
 
     plane.signal("second", Signal::SIGKILL).unwrap();
     plane.ended("second").await.unwrap();

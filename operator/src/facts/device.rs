@@ -217,7 +217,7 @@ mod tests {
         assert_eq!(found.engine_class(Some("H100")), "H100", "a label of the node says another name");
         assert_eq!(found.attributes["driverVersion"], Attribute::Version("570.1.0".to_owned()));
         let model = device(|device| {
-            device["attributes"] = json!({"gpu.nvidia.com/model": {"string": "X 1"}, "other.dev/productName": {"string": "Y"}})
+            device["attributes"] = json!({"gpu.nvidia.com/model": {"string": "X 1"}, "other.dev/productName": {"string": "Y"}});
         });
         assert_eq!(model.class, "X-1");
         assert_eq!(device(|device| device["attributes"] = json!({})).class, "gpu.nvidia.com");

@@ -84,8 +84,8 @@ pub struct DeviceClaimFacts {
     pub allocation: Option<Allocation>,
     /// Pods that may use it, with their uids.
     pub reserved: Vec<(PodKey, String)>,
-    /// Something that is no pod may use it.
-    pub reserved_otherwise: bool,
+    /// So many others, that are no pods, may use it.
+    pub other_consumers: usize,
     /// We have given it its devices, and take them back.
     pub ours: bool,
     /// It has the finalizer that goes with an allocation.
@@ -135,7 +135,7 @@ impl DeviceClaimFacts {
             requests: devices.map_or_else(|| Err("spec.devices.requests: is empty; ask for a device".to_owned()), requests),
             config: devices.iter().flat_map(|devices| devices.config.iter().flatten()).map(json).collect(),
             allocation: status.and_then(|status| status.allocation.as_ref()).map(Allocation::of),
-            reserved_otherwise: reserved.len() < consumers().count(),
+            other_consumers: consumers().count() - reserved.len(),
             reserved,
             ours: claim.annotations().contains_key(labels::ALLOCATED),
             protected: claim.finalizers().iter().any(|finalizer| finalizer == FINALIZER),
@@ -302,10 +302,7 @@ mod tests {
         });
         let allocation =
             Allocation { node: Some("n1".to_owned()), devices: vec![DeviceId("gpu.nvidia.com/n1/gpu-3".to_owned())] };
-        assert_eq!(
-            (found.allocation, found.reserved_otherwise, found.ours, found.protected),
-            (Some(allocation), true, true, true)
-        );
+        assert_eq!((found.allocation, found.other_consumers, found.ours, found.protected), (Some(allocation), 1, true, true));
         assert_eq!(found.reserved, [(PodKey::new("team", "p"), "up".to_owned())]);
     }
 

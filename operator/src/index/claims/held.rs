@@ -149,7 +149,7 @@ impl Index {
             Some(facts) if facts.uid == *uid => facts.phase.is_over() || (facts.node.is_none() && !self.is_placed(pod)),
             Some(_) | None => true,
         };
-        let mine = claim.ours && !claim.reserved_otherwise;
+        let mine = claim.ours && claim.other_consumers == 0;
         if is_due && mine && claim.reserved.iter().all(is_through) && self.claim_jobs.freeing.get(key) != Some(version) {
             self.claim_jobs.freeing.insert(key.clone(), version.clone());
             let (uid, resource_version) = (claim.uid.clone(), version.clone());
