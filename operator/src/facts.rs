@@ -2,6 +2,8 @@
 //! every pod of a cluster.
 
 mod beside;
+pub mod device;
+pub mod device_claim;
 mod gang;
 pub mod group;
 pub mod model;
@@ -15,7 +17,7 @@ mod template;
 pub mod training;
 pub mod volume;
 
-pub use beside::{Beside, BesideKind};
+pub use beside::{Beside, BesideKind, DeviceKind, DeviceObject};
 pub use gang::Gang;
 pub use model::ModelFacts;
 pub use needs::Needs;

@@ -13,6 +13,8 @@
 
 mod around;
 mod carry;
+mod claims;
+mod devices;
 mod drift;
 mod model;
 mod nodes;
@@ -25,14 +27,17 @@ mod volumes;
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use tidegate_api::labels;
 use tidegate_core::names::{JobName, ModelName};
 use tidegate_core::time::At;
 use tidegate_core::{Engine, Event};
 
 use crate::facts::pod;
-use crate::facts::{Beside, BesideKind, NodeFacts, PodFacts, PodKey};
+use crate::facts::{Beside, BesideKind, DeviceKind, DeviceObject, NodeFacts, PodFacts, PodKey};
 use around::Around;
 pub use carry::{Failure, Maker, Ours, Write};
+use claims::ClaimJobs;
+use devices::Devices;
 use model::Model;
 pub use model::{Replicas, Serving};
 use nodes::Nodes;
@@ -83,6 +88,8 @@ const NUMBERS_AFTER: u32 = 40;
 pub struct Index {
     nodes: Nodes,
     around: Around,
+    devices: Devices,
+    claim_jobs: ClaimJobs,
     pods: BTreeMap<PodKey, Entry>,
     units: BTreeMap<UnitId, Unit>,
     jobs: BTreeMap<JobName, UnitId>,
@@ -125,14 +132,25 @@ impl Index {
         events.extend(keys.iter().flat_map(|key| self.look_at_training(key)));
         let keys: Vec<PodKey> = self.models.keys().cloned().collect();
         events.extend(keys.iter().flat_map(|key| self.look_at_model(key)));
+        self.devices.touch_all();
+        events.extend(self.look_at_claims());
         events
     }
 
     /// A node, or that it is gone.
     pub fn node(&mut self, change: Change<NodeFacts, String>, engine: &Engine) -> Vec<Event> {
         match change {
-            Change::Is(facts) => self.nodes.set(facts, engine),
-            Change::Gone(name) => self.nodes.gone(&name),
+            Change::Is(facts) => {
+                let (name, class) = (facts.name.clone(), facts.labels.get(labels::GPU_CLASS).cloned());
+                let mut events = self.nodes.set(facts, engine);
+                events.extend(self.node_of_devices(&name, true, class));
+                events
+            }
+            Change::Gone(name) => {
+                let mut events = self.nodes.gone(&name);
+                events.extend(self.node_of_devices(&name, false, None));
+                events
+            }
         }
     }
 
@@ -144,9 +162,14 @@ impl Index {
                 let replaced = self.pods.get(&facts.key).is_some_and(|known| known.facts.uid != facts.uid);
                 let mut events = if replaced { self.forget(&facts.key.clone()) } else { Vec::new() };
                 events.extend(self.know(facts));
+                events.extend(self.look_at_claims());
                 events
             }
-            Change::Gone(key) => self.forget(&key),
+            Change::Gone(key) => {
+                let mut events = self.forget(&key);
+                events.extend(self.look_at_claims());
+                events
+            }
         }
     }
 
@@ -169,7 +192,25 @@ impl Index {
             events.extend(self.look_at_users_of_volumes());
             events.extend(self.look_at_models_with_volumes());
         }
+        events.extend(self.look_at_claims());
         events
+    }
+
+    /// An object that says something of devices.
+    pub fn device(&mut self, object: DeviceObject) -> Vec<Event> {
+        let changed = self.devices.set(object);
+        self.devices_changed(changed)
+    }
+
+    /// An object that said something of devices is gone.
+    pub fn device_gone(&mut self, kind: DeviceKind, key: &str) -> Vec<Event> {
+        let changed = self.devices.gone(kind, key);
+        self.devices_changed(changed)
+    }
+
+    /// Keys of all known objects of a kind.
+    pub fn device_keys(&self, kind: DeviceKind) -> Vec<String> {
+        self.devices.keys(kind)
     }
 
     /// Keys of all known objects of a kind.
@@ -222,11 +263,13 @@ impl Index {
         let key = facts.key.clone();
         let said = facts.needs.as_ref().and_then(|_| facts.ours.clone()).map(Box::new);
         self.around.complete(&mut facts);
-        let mut events = self.regroup(&facts);
+        let mut events = self.complete_devices(&mut facts);
+        events.extend(self.regroup(&facts));
         let known = self.pods.remove(&key);
         let was = known.as_ref().and_then(|known| known.unit.clone());
         let told = known.as_ref().and_then(|known| known.told.clone());
         let touched = self.around.count(known.as_ref().map(|known| &known.facts), Some(&facts));
+        self.devices.count(known.as_ref().map(|known| &known.facts), Some(&facts));
         events.extend(self.nodes.count(known.as_ref().map(|known| &known.facts), Some(&facts)));
         let unit = was.filter(|unit| self.units.get(unit).is_some_and(|unit| unit.has(&key)));
         // One that is over holds nothing, whoever sees it for the first time.
@@ -235,6 +278,7 @@ impl Index {
         self.to_tell.extend(unit.clone().filter(|_| has_problem));
         let worker = facts.worker.clone().filter(|_| unit.is_none());
         let replica = facts.replica.clone().filter(|_| unit.is_none());
+        self.devices.touch(&facts);
         self.pods.insert(key.clone(), Entry { facts, said, unit: None, told });
         if let Some(id) = unit {
             events.extend(self.enter(&key, &id));
@@ -272,7 +316,10 @@ impl Index {
     fn forget(&mut self, key: &PodKey) -> Vec<Event> {
         let Some(entry) = self.pods.remove(key) else { return Vec::new() };
         let touched = self.around.count(Some(&entry.facts), None);
+        self.devices.count(Some(&entry.facts), None);
+        self.devices.touch(&entry.facts);
         let mut events = self.nodes.count(Some(&entry.facts), None);
+        events.extend(self.leave_devices(key));
         if let Some(id) = entry.unit {
             if let Some(unit) = self.units.get_mut(&id) {
                 unit.members.remove(key);

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use futures_util::StreamExt;
 use k8s_openapi::api::core::v1::{Namespace, Node, PersistentVolume, PersistentVolumeClaim, Pod};
+use k8s_openapi::api::resource::v1::{DeviceClass, ResourceClaim, ResourceSlice};
 use k8s_openapi::api::scheduling::v1beta1::PodGroup;
 use k8s_openapi::api::storage::v1::StorageClass;
 use kube::api::{Api, ApiResource, DynamicObject, ListParams};
@@ -24,9 +25,11 @@ use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::facts::device::SliceFacts;
+use crate::facts::device_claim::{DeviceClaimFacts, DeviceClassFacts};
 use crate::facts::group::GroupFacts;
 use crate::facts::volume::{ClaimFacts, ClassFacts, VolumeFacts};
-use crate::facts::{Beside, BesideKind, ModelFacts, NodeFacts, PodFacts, PodKey, TrainingFacts};
+use crate::facts::{Beside, BesideKind, DeviceKind, DeviceObject, ModelFacts, NodeFacts, PodFacts, PodKey, TrainingFacts};
 use crate::metrics::Metrics;
 
 /// How often it is asked whether the cluster has by now what it did not have, and the pause after no answer, which doubles.
@@ -44,13 +47,14 @@ pub enum Kind {
     Namespace,
     Node,
     Beside(BesideKind),
+    Device(DeviceKind),
     TrainingJob,
     Model,
     Pod,
 }
 
 impl Kind {
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 14] = [
         Self::Pool,
         Self::Queue,
         Self::Namespace,
@@ -59,6 +63,9 @@ impl Kind {
         Self::Beside(BesideKind::Class),
         Self::Beside(BesideKind::Volume),
         Self::Beside(BesideKind::Claim),
+        Self::Device(DeviceKind::Class),
+        Self::Device(DeviceKind::Slice),
+        Self::Device(DeviceKind::Claim),
         Self::TrainingJob,
         Self::Model,
         Self::Pod,
@@ -72,6 +79,7 @@ impl Kind {
             Self::Namespace => "namespace",
             Self::Node => "node",
             Self::Beside(kind) => kind.word(),
+            Self::Device(kind) => kind.word(),
             Self::TrainingJob => "training_job",
             Self::Model => "model",
             Self::Pod => "pod",
@@ -88,6 +96,7 @@ pub enum Object {
     Namespace(String, Labels),
     Node(NodeFacts),
     Beside(Beside),
+    Device(DeviceObject),
     Training(Box<TrainingFacts>),
     Model(Box<ModelFacts>),
     Pod(Box<PodFacts>),
@@ -126,6 +135,15 @@ pub fn start(client: &Client, to: &mpsc::Sender<Seen>, metrics: &Metrics, tasks:
     });
     watch.begin(Api::<PersistentVolumeClaim>::all(all()), Kind::Beside(BesideKind::Claim), |object| {
         Object::Beside(Beside::Claim(ClaimFacts::of(&object)))
+    });
+    watch.begin_once_served(client, Kind::Device(DeviceKind::Class), |object: DeviceClass| {
+        Object::Device(DeviceObject::Class(DeviceClassFacts::of(&object)))
+    });
+    watch.begin_once_served(client, Kind::Device(DeviceKind::Slice), |object: ResourceSlice| {
+        Object::Device(DeviceObject::Slice(SliceFacts::of(&object)))
+    });
+    watch.begin_once_served(client, Kind::Device(DeviceKind::Claim), |object: ResourceClaim| {
+        Object::Device(DeviceObject::Claim(Box::new(DeviceClaimFacts::of(&object))))
     });
     watch.begin(ours(ApiResource::erase::<TrainingJob>(&())), Kind::TrainingJob, |object| {
         Object::Training(Box::new(TrainingFacts::of(&object)))

@@ -222,6 +222,7 @@ impl World {
             }
             Object::Node(facts) => self.index.node(Change::Is(facts), &self.engine),
             Object::Beside(object) => self.index.beside(object),
+            Object::Device(object) => self.index.device(object),
             Object::Training(facts) => self.index.training(Change::Is(*facts)),
             Object::Model(facts) => self.index.model(Change::Is(*facts)),
             Object::Pod(facts) => self.index.pod(Change::Is(*facts)),
@@ -246,6 +247,7 @@ impl World {
             }
             Kind::Node => self.index.node(Change::Gone(key.to_owned()), &self.engine),
             Kind::Beside(kind) => self.index.beside_gone(kind, key),
+            Kind::Device(kind) => self.index.device_gone(kind, key),
             Kind::TrainingJob => self.index.training(Change::Gone(PodKey(key.into()))),
             Kind::Model => self.index.model(Change::Gone(PodKey(key.into()))),
             Kind::Pod => self.index.pod(Change::Gone(PodKey(key.into()))),
@@ -261,6 +263,7 @@ impl World {
             Kind::Namespace => self.namespaces.iter().cloned().collect(),
             Kind::Node => self.index.node_names().map(str::to_owned).collect(),
             Kind::Beside(kind) => self.index.beside_keys(kind),
+            Kind::Device(kind) => self.index.device_keys(kind),
             Kind::TrainingJob => self.index.training_keys().map(ToString::to_string).collect(),
             Kind::Model => self.index.model_keys().map(ToString::to_string).collect(),
             Kind::Pod => self.index.pod_keys().map(ToString::to_string).collect(),
@@ -445,6 +448,7 @@ fn kind_of(news: &Seen) -> Kind {
         Seen::Is(Object::Namespace(..)) => Kind::Namespace,
         Seen::Is(Object::Node(_)) => Kind::Node,
         Seen::Is(Object::Beside(object)) => Kind::Beside(object.kind()),
+        Seen::Is(Object::Device(object)) => Kind::Device(object.kind()),
         Seen::Is(Object::Training(_)) => Kind::TrainingJob,
         Seen::Is(Object::Model(_)) => Kind::Model,
         // A list to compare with comes after all that it is compared with.

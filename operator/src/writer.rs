@@ -1,5 +1,7 @@
 //! Writes to the API server: so many at a time, each tried until it is answered, none once this process may not act any more.
 
+mod claims;
+
 use std::collections::VecDeque;
 use std::time::Duration;
 
@@ -252,6 +254,13 @@ async fn carry_out(client: &Client, write: &Write) -> Result<(), kube::Error> {
                 "metadata": {"uid": uid, "resourceVersion": resource_version, "annotations": {SELECTED_NODE: node}},
             });
             claims.patch(name, &PatchParams::default(), &Patch::Merge(patch)).await.map(drop)
+        }
+        Write::Allocate { pod, pod_uid, claim, uid, resource_version, allocation } => {
+            let given = claims::Given { pod, pod_uid, allocation };
+            claims::allocate(client, claim, (uid, resource_version), &given).await
+        }
+        Write::Free { claim, uid, resource_version, allocated } => {
+            claims::free(client, claim, (uid, resource_version), *allocated).await
         }
         Write::Refuse { pod, uid, message } => {
             let condition = json!({

@@ -42,6 +42,8 @@ pub const GENERATION: &str = "tidegate.dev/model-generation";
 pub const MADE_FROM: &str = "tidegate.dev/made-from";
 /// Label of a node: its GPUs are simulated (`true`), so that models keep the pace that they declare.
 pub const SIMULATED: &str = "tidegate.dev/simulated-gpus";
+/// Annotation of a `ResourceClaim`: Tidegate gave it its devices, and takes them back when its pods are over.
+pub const ALLOCATED: &str = "tidegate.dev/allocated";
 /// Label of a node: the class of its GPUs, where no node agent tells it.
 pub const GPU_CLASS: &str = "tidegate.dev/gpu-class";
 /// Label of a node: the product name of its GPUs, as GPU feature discovery writes it.

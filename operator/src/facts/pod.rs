@@ -300,6 +300,7 @@ fn ask(spec: &PodSpec, requests: Requests, ports: &[HostPort], classes: &str) ->
         selector: selection::selector(spec),
         tolerations: selection::tolerations(spec),
         affinity,
+        named: false,
     }
 }
 
@@ -352,7 +353,6 @@ pub(super) fn unsupported(spec: &PodSpec) -> Vec<String> {
         (near, "required pod affinity"),
         (far, "required pod anti-affinity"),
         (constraints.any(|constraint| constraint.when_unsatisfiable == "DoNotSchedule"), "a topology spread constraint"),
-        (spec.resource_claims.as_ref().is_some_and(|claims| !claims.is_empty()), "a ResourceClaim"),
     ];
     let mut all: Vec<String> = found.into_iter().filter(|(has, _)| *has).map(|(_, what)| what.to_owned()).collect();
     all.extend(other.find(|name| !known(name)).map(|name| format!("the resource {name}")));
@@ -410,8 +410,6 @@ mod tests {
 
     #[test]
     fn what_is_not_looked_at_yet_is_said_and_not_ignored() {
-        let claim = problem(|pod| pod["spec"]["resourceClaims"] = json!([{"name": "gpu"}]));
-        assert!(claim.contains("ResourceClaim"), "{claim}");
         let other = problem(|pod| pod["spec"]["containers"][0]["resources"]["limits"]["rdma/hca"] = json!("1"));
         assert!(other.contains("rdma/hca"), "{other}");
     }

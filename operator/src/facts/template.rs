@@ -31,6 +31,9 @@ pub(super) fn base(field: &str, written: Option<&Map<String, Value>>, container:
     if let Some(problem) = unsupported(&pod).into_iter().next() {
         return Err(format!("{field}: {problem}"));
     }
+    if pod.resource_claims.as_ref().is_some_and(|claims| !claims.is_empty()) {
+        return Err(format!("{field}.resourceClaims: such pods are given no claims yet; say in gpu.count how many GPUs"));
+    }
     if pod.containers.is_empty() {
         pod.containers.push(Container::default());
     }

@@ -158,6 +158,8 @@ mod tests {
         assert!(placed.contains("nodeName"), "{placed}");
         let nonsense = problem(|job| job["spec"]["template"]["podSpec"] = json!({"volumes": "many"}));
         assert!(nonsense.starts_with("template.podSpec"), "{nonsense}");
+        let claims = problem(|job| job["spec"]["template"]["podSpec"] = json!({"resourceClaims": [{"name": "gpu"}]}));
+        assert!(claims.contains("resourceClaims"), "{claims}");
         let twice = problem(|job| {
             job["spec"]["template"]["podSpec"] =
                 json!({"containers": [{"name": "a"}, {"name": "b", "resources": {"limits": {"nvidia.com/gpu": "1"}}}]});

@@ -24,6 +24,11 @@ impl Index {
                 *held.entry(node).or_default() += u64::from(pod.requests.gpus);
             }
         }
+        let (claimed, unsure) = self.claimed();
+        for (node, devices) in claimed {
+            *held.entry(node).or_default() += devices;
+        }
+        unsettled.extend(unsure);
         let gone = self.pods.values().map(|entry| &entry.facts).filter(|known| !by_key.contains_key(&known.key));
         unsettled.extend(gone.filter_map(|known| known.node.as_deref().or(known.nominated.as_deref())));
         let state = engine.state();

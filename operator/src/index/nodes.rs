@@ -22,6 +22,8 @@ struct Node {
     pods: u64,
     storage_mib: u64,
     ports: BTreeMap<HostPort, u32>,
+    /// Labels of the engine alone: see [`super::devices`].
+    marks: BTreeSet<String>,
     /// What the engine was told.
     told: Option<NodeSpec>,
     /// Slots for GPUs that were ever told, and those of them that are lost.
@@ -131,6 +133,13 @@ impl Nodes {
     pub fn has_one_of(&self, name: &str, terms: &[Term]) -> bool {
         let labels = self.all.get(name).and_then(|node| node.facts.as_ref()).map(|facts| &facts.labels);
         terms.is_empty() || labels.is_some_and(|labels| terms.iter().any(|term| term.holds(labels)))
+    }
+
+    /// A node has a mark, or has it no more.
+    pub fn mark(&mut self, name: &str, mark: String, on: bool) -> Vec<Event> {
+        let node = self.all.entry(name.to_owned()).or_default();
+        let changed = if on { node.marks.insert(mark) } else { node.marks.remove(&mark) };
+        if changed { self.look(name) } else { Vec::new() }
     }
 
     /// Nodes to which pods are on their way.
@@ -279,6 +288,7 @@ impl Node {
         let Some(facts) = &self.facts else { return Vec::new() };
         let mut labels = facts.labels.clone();
         labels.insert(FREE_STORAGE_LABEL.to_owned(), self.free_storage(facts).to_string());
+        labels.extend(self.marks.iter().map(|mark| (mark.clone(), String::new())));
         labels.extend(wanted.keys().filter(|port| self.is_taken(port)).map(|port| (port.mark(), String::new())));
         let spec = NodeSpec {
             labels,

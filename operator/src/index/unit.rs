@@ -15,7 +15,7 @@ use crate::facts::pod::Ours;
 use crate::facts::{PodFacts, PodKey};
 
 /// The queue of those that are not ours: there is none of this name, so that nobody's quota pays for them.
-const NOBODYS: &str = "(others)";
+pub(super) const NOBODYS: &str = "(others)";
 
 /// Which pods belong together.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
