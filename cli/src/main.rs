@@ -1,4 +1,4 @@
-//! The one executable. Each subcommand is a part with its own `Args` and `run`, or a command of [`client`];
+//! The executable of all parts. Each subcommand is a part with its own `Args` and `run`, or a command of [`client`];
 //! no logic lives here.
 
 mod client;
@@ -6,10 +6,10 @@ mod client;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use tidegate_runtime::{exit, shutdown, telemetry};
+use tidegate_runtime::program::{self, end, fail, on_runtime};
+use tidegate_runtime::{exit, telemetry};
 use tidegate_simulator::command::Ended;
 use tokio::runtime::Builder;
-use tokio_util::task::TaskTracker;
 
 /// Makes one GPU do the work of two or three.
 #[derive(Parser, Debug)]
@@ -61,15 +61,14 @@ impl Part {
 }
 
 fn main() -> ExitCode {
-    let cli = match Cli::try_parse() {
-        Ok(cli) => cli,
-        Err(e) => {
-            let code = if e.use_stderr() { 64 } else { 0 };
-            drop(e.print());
-            return ExitCode::from(code);
-        }
-    };
-    match cli.command {
+    match program::arguments::<Cli>() {
+        Ok(cli) => perform(cli.command),
+        Err(code) => code,
+    }
+}
+
+fn perform(command: Command) -> ExitCode {
+    match command {
         Command::Shim(args) => end(tidegate_local::shim::run(args)),
         Command::Simulate(args) => simulate(&args),
         Command::Part(part) => {
@@ -94,37 +93,16 @@ fn simulate(args: &tidegate_simulator::command::Args) -> ExitCode {
     }
 }
 
-/// Runs `work` to its end, or says why there can be no runtime.
-fn on_runtime(mut runtime: Builder, work: impl Future<Output = ExitCode>) -> ExitCode {
-    match runtime.enable_all().build() {
-        Ok(runtime) => runtime.block_on(work),
-        Err(e) => fail(&format!("start the runtime: {e}"), 1),
-    }
-}
-
 async fn run(part: Part) -> Result<(), exit::Error> {
-    let tasks = TaskTracker::new();
-    let token = shutdown::on_signal(&tasks)?;
-    let done = match part {
-        Part::Up(args) => tidegate_local::run(args, token.clone()).await,
-        Part::Router(args) => tidegate_router::run(args, token.clone()).await,
-        Part::NodeAgent(args) => tidegate_node_agent::run(args, token.clone()).await,
-        Part::Operator(args) => tidegate_operator::run(args, token.clone()).await,
-        Part::Replica(args) => tidegate_replica::run(args, token.clone()).await,
-        Part::Load(args) => tidegate_load::run(args, token.clone()).await,
-    };
-    token.cancel();
-    tasks.close();
-    tasks.wait().await;
-    done
-}
-
-fn end(done: Result<(), exit::Error>) -> ExitCode {
-    done.map_or_else(|e| fail(&e.to_string(), e.code()), |()| ExitCode::SUCCESS)
-}
-
-/// The last words of a process, for people and for logs alike.
-fn fail(text: &str, code: u8) -> ExitCode {
-    eprintln!("tidegate: {text}");
-    ExitCode::from(code)
+    program::run(|token| async {
+        match part {
+            Part::Up(args) => tidegate_local::run(args, token).await,
+            Part::Router(args) => tidegate_router::run(args, token).await,
+            Part::NodeAgent(args) => tidegate_node_agent::run(args, token).await,
+            Part::Operator(args) => tidegate_operator::run(args, token).await,
+            Part::Replica(args) => tidegate_replica::run(args, token).await,
+            Part::Load(args) => tidegate_load::run(args, token).await,
+        }
+    })
+    .await
 }

@@ -13,7 +13,6 @@
 
 pub mod admission;
 pub mod agent;
-pub mod control;
 pub mod devices;
 pub mod example;
 pub mod http;

@@ -6,6 +6,7 @@ use std::time::Duration;
 use tidegate_runtime::exit::Error;
 use tidegate_runtime::ledger::{Keep, Place};
 
+use crate::index::Serving;
 use crate::{lease, ledger};
 
 /// Schedules pods on GPUs: quotas, gangs, lending and return, by the same engine as `tidegate up`.
@@ -29,6 +30,15 @@ pub struct Args {
     /// Under what URL workers reach this operator, to report their progress: its service, say. Absent: they are told of none.
     #[arg(long, env = "TIDEGATE_OPERATOR_PROGRESS_URL", value_name = "URL")]
     pub progress_url: Option<String>,
+    /// Where routers and replicas connect (`tidegate.control.v1`, gRPC), once this process leads.
+    #[arg(long, env = "TIDEGATE_OPERATOR_CONTROL_LISTEN", default_value = "0.0.0.0:8090", value_name = "ADDRESS")]
+    pub control_listen: SocketAddr,
+    /// Under what URL replicas reach that: a service, say. Absent: no model is served.
+    #[arg(long, env = "TIDEGATE_OPERATOR_CONTROL_URL", value_name = "URL")]
+    pub control_url: Option<String>,
+    /// The image of replicas whose Model names none: that of this operator, say.
+    #[arg(long, env = "TIDEGATE_OPERATOR_REPLICA_IMAGE", value_name = "IMAGE")]
+    pub replica_image: Option<String>,
     /// How often what is believed is compared with a fresh list of all pods, in seconds.
     #[arg(long, env = "TIDEGATE_OPERATOR_CHECK_SECONDS", default_value_t = 600, value_name = "SECONDS")]
     pub check_seconds: u64,
@@ -73,6 +83,8 @@ pub struct Settings {
     pub mode: Mode,
     pub lease: lease::Settings,
     pub progress_url: Option<String>,
+    pub control_listen: SocketAddr,
+    pub serving: Serving,
     pub check_every: Duration,
     pub ledger: Option<ledger::Settings>,
     pub abort_after: Option<u64>,
@@ -110,6 +122,9 @@ impl Args {
             lease_name,
             lease_seconds,
             progress_url,
+            control_listen,
+            control_url,
+            replica_image,
             check_seconds,
             ledger: place,
             ledger_rows,
@@ -127,6 +142,12 @@ impl Args {
         if let Some(url) = progress_url.as_ref().filter(|url| !url.starts_with("http://") && !url.starts_with("https://")) {
             return Err(Error::Usage(format!("--progress-url {url}: give a URL that begins with http:// or https://")));
         }
+        if let Some(url) = control_url.as_ref().filter(|url| !url.starts_with("http://")) {
+            return Err(Error::Usage(format!("--control-url {url}: give a URL that begins with http://")));
+        }
+        if replica_image.as_ref().is_some_and(String::is_empty) {
+            return Err(Error::Usage("--replica-image: is empty; give the name of an image".to_owned()));
+        }
         let lease = lease::Settings {
             namespace: lease_namespace,
             name: lease_name,
@@ -134,7 +155,8 @@ impl Args {
             ttl: Duration::from_secs(lease_seconds),
         };
         let check_every = Duration::from_secs(check_seconds.max(1));
-        Ok(Settings { listen, mode, lease, progress_url, check_every, ledger, abort_after })
+        let serving = Serving { image: replica_image, control_url };
+        Ok(Settings { listen, mode, lease, progress_url, control_listen, serving, check_every, ledger, abort_after })
     }
 }
 
@@ -166,6 +188,8 @@ mod tests {
         assert!(told(&["--lease-seconds", "2"]).unwrap_err().contains("from 8 to 600"));
         assert!(told(&["--lease-name", ""]).unwrap_err().contains("--lease-name"));
         assert!(told(&["--progress-url", "operator:8080"]).unwrap_err().contains("http://"));
+        assert!(told(&["--control-url", "operator:8090"]).unwrap_err().contains("--control-url"));
+        assert!(told(&["--replica-image", ""]).unwrap_err().contains("--replica-image"));
         assert!(told(&["--mode", "dream"]).unwrap_err().contains("observe"));
         assert!(told(&["--ledger", "/data"]).unwrap_err().contains("--ledger: is no ledger; give sqlite:FOLDER"));
         assert!(told(&["--ledger-days", "0"]).unwrap_err().contains("from 1 to 3650"));

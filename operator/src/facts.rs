@@ -2,19 +2,24 @@
 //! every pod of a cluster.
 
 mod beside;
+pub mod device;
+pub mod device_claim;
 mod gang;
 pub mod group;
+pub mod model;
 mod needs;
 pub mod node;
 pub mod pod;
 mod ports;
 mod requests;
 pub mod selection;
+mod template;
 pub mod training;
 pub mod volume;
 
-pub use beside::{Beside, BesideKind};
+pub use beside::{Beside, BesideKind, DeviceKind, DeviceObject};
 pub use gang::Gang;
+pub use model::ModelFacts;
 pub use needs::Needs;
 pub use node::NodeFacts;
 pub use pod::{PodFacts, PodKey, PodPhase};

@@ -13,7 +13,10 @@
 
 mod around;
 mod carry;
+mod claims;
+mod devices;
 mod drift;
+mod model;
 mod nodes;
 mod note;
 mod rest;
@@ -24,13 +27,19 @@ mod volumes;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use tidegate_core::names::JobName;
+use tidegate_api::labels;
+use tidegate_core::names::{JobName, ModelName};
+use tidegate_core::time::At;
 use tidegate_core::{Engine, Event};
 
 use crate::facts::pod;
-use crate::facts::{Beside, BesideKind, NodeFacts, PodFacts, PodKey};
+use crate::facts::{Beside, BesideKind, DeviceKind, DeviceObject, NodeFacts, PodFacts, PodKey};
 use around::Around;
-pub use carry::{Failure, Ours, Write};
+pub use carry::{Failure, Maker, Ours, Write};
+use claims::ClaimJobs;
+use devices::Devices;
+use model::Model;
+pub use model::{Replicas, Serving};
 use nodes::Nodes;
 pub use note::Note;
 use training::Training;
@@ -79,6 +88,8 @@ const NUMBERS_AFTER: u32 = 40;
 pub struct Index {
     nodes: Nodes,
     around: Around,
+    devices: Devices,
+    claim_jobs: ClaimJobs,
     pods: BTreeMap<PodKey, Entry>,
     units: BTreeMap<UnitId, Unit>,
     jobs: BTreeMap<JobName, UnitId>,
@@ -87,6 +98,13 @@ pub struct Index {
     trainings: BTreeMap<PodKey, Training>,
     /// Training jobs whose status may read otherwise now.
     status_due: BTreeSet<PodKey>,
+    models: BTreeMap<PodKey, Model>,
+    /// Models of one name, the oldest first: it has the name.
+    names: BTreeMap<ModelName, BTreeSet<(At, PodKey)>>,
+    /// Models whose status may read otherwise now; and whether what routers are told may.
+    model_status_due: BTreeSet<PodKey>,
+    routes_due: bool,
+    serving: Serving,
     /// Every kind was listed.
     begun: bool,
     /// Where workers post their progress; absent: nowhere.
@@ -100,9 +118,9 @@ pub struct Index {
 }
 
 impl Index {
-    /// An empty one, whose training jobs post their progress there.
-    pub fn new(progress_url: Option<String>) -> Self {
-        Self { progress_url, ..Self::default() }
+    /// An empty one, whose training jobs post their progress there, and what replicas are told.
+    pub fn new(progress_url: Option<String>, serving: Serving) -> Self {
+        Self { serving, progress_url, ..Self::default() }
     }
 
     /// Every kind was listed: what runs of gangs and training jobs is known.
@@ -112,14 +130,27 @@ impl Index {
         let mut events: Vec<Event> = units.iter().flat_map(|id| self.settle(id)).collect();
         let keys: Vec<PodKey> = self.trainings.keys().cloned().collect();
         events.extend(keys.iter().flat_map(|key| self.look_at_training(key)));
+        let keys: Vec<PodKey> = self.models.keys().cloned().collect();
+        events.extend(keys.iter().flat_map(|key| self.look_at_model(key)));
+        self.devices.touch_all();
+        events.extend(self.look_at_claims());
         events
     }
 
     /// A node, or that it is gone.
     pub fn node(&mut self, change: Change<NodeFacts, String>, engine: &Engine) -> Vec<Event> {
         match change {
-            Change::Is(facts) => self.nodes.set(facts, engine),
-            Change::Gone(name) => self.nodes.gone(&name),
+            Change::Is(facts) => {
+                let (name, class) = (facts.name.clone(), facts.labels.get(labels::GPU_CLASS).cloned());
+                let mut events = self.nodes.set(facts, engine);
+                events.extend(self.node_of_devices(&name, true, class));
+                events
+            }
+            Change::Gone(name) => {
+                let mut events = self.nodes.gone(&name);
+                events.extend(self.node_of_devices(&name, false, None));
+                events
+            }
         }
     }
 
@@ -131,9 +162,14 @@ impl Index {
                 let replaced = self.pods.get(&facts.key).is_some_and(|known| known.facts.uid != facts.uid);
                 let mut events = if replaced { self.forget(&facts.key.clone()) } else { Vec::new() };
                 events.extend(self.know(facts));
+                events.extend(self.look_at_claims());
                 events
             }
-            Change::Gone(key) => self.forget(&key),
+            Change::Gone(key) => {
+                let mut events = self.forget(&key);
+                events.extend(self.look_at_claims());
+                events
+            }
         }
     }
 
@@ -154,8 +190,27 @@ impl Index {
         let mut events = self.look_again(pods);
         if matches!(kind, BesideKind::Claim | BesideKind::Volume) {
             events.extend(self.look_at_users_of_volumes());
+            events.extend(self.look_at_models_with_volumes());
         }
+        events.extend(self.look_at_claims());
         events
+    }
+
+    /// An object that says something of devices.
+    pub fn device(&mut self, object: DeviceObject) -> Vec<Event> {
+        let changed = self.devices.set(object);
+        self.devices_changed(changed)
+    }
+
+    /// An object that said something of devices is gone.
+    pub fn device_gone(&mut self, kind: DeviceKind, key: &str) -> Vec<Event> {
+        let changed = self.devices.gone(kind, key);
+        self.devices_changed(changed)
+    }
+
+    /// Keys of all known objects of a kind.
+    pub fn device_keys(&self, kind: DeviceKind) -> Vec<String> {
+        self.devices.keys(kind)
     }
 
     /// Keys of all known objects of a kind.
@@ -186,6 +241,7 @@ impl Index {
             ours: ours().count(),
             waiting: ours().filter(|entry| entry.facts.node.is_none() && !entry.facts.phase.is_over()).count(),
             units: self.units.len(),
+            replicas: self.replicas(),
         }
     }
 
@@ -207,11 +263,13 @@ impl Index {
         let key = facts.key.clone();
         let said = facts.needs.as_ref().and_then(|_| facts.ours.clone()).map(Box::new);
         self.around.complete(&mut facts);
-        let mut events = self.regroup(&facts);
+        let mut events = self.complete_devices(&mut facts);
+        events.extend(self.regroup(&facts));
         let known = self.pods.remove(&key);
         let was = known.as_ref().and_then(|known| known.unit.clone());
         let told = known.as_ref().and_then(|known| known.told.clone());
         let touched = self.around.count(known.as_ref().map(|known| &known.facts), Some(&facts));
+        self.devices.count(known.as_ref().map(|known| &known.facts), Some(&facts));
         events.extend(self.nodes.count(known.as_ref().map(|known| &known.facts), Some(&facts)));
         let unit = was.filter(|unit| self.units.get(unit).is_some_and(|unit| unit.has(&key)));
         // One that is over holds nothing, whoever sees it for the first time.
@@ -219,11 +277,15 @@ impl Index {
         let has_problem = facts.ours.as_ref().is_some_and(|ours| ours.problem.is_some()) && facts.node.is_none();
         self.to_tell.extend(unit.clone().filter(|_| has_problem));
         let worker = facts.worker.clone().filter(|_| unit.is_none());
+        let replica = facts.replica.clone().filter(|_| unit.is_none());
+        self.devices.touch(&facts);
         self.pods.insert(key.clone(), Entry { facts, said, unit: None, told });
         if let Some(id) = unit {
             events.extend(self.enter(&key, &id));
         } else if let Some(of) = worker {
             events.extend(self.worker_seen(&key, &of));
+        } else if let Some(of) = replica {
+            events.extend(self.replica_seen(&key, &of));
         }
         events.extend(self.look_again(touched));
         events
@@ -254,7 +316,10 @@ impl Index {
     fn forget(&mut self, key: &PodKey) -> Vec<Event> {
         let Some(entry) = self.pods.remove(key) else { return Vec::new() };
         let touched = self.around.count(Some(&entry.facts), None);
+        self.devices.count(Some(&entry.facts), None);
+        self.devices.touch(&entry.facts);
         let mut events = self.nodes.count(Some(&entry.facts), None);
+        events.extend(self.leave_devices(key));
         if let Some(id) = entry.unit {
             if let Some(unit) = self.units.get_mut(&id) {
                 unit.members.remove(key);
@@ -262,6 +327,8 @@ impl Index {
             events.extend(self.settle(&id));
         } else if let Some(of) = &entry.facts.worker {
             events.extend(self.worker_gone(key, of));
+        } else if let Some(of) = &entry.facts.replica {
+            events.extend(self.replica_gone(key, of));
         }
         events.extend(self.look_again(touched));
         events
@@ -275,6 +342,7 @@ pub struct Counts {
     pub ours: usize,
     pub waiting: usize,
     pub units: usize,
+    pub replicas: Replicas,
 }
 
 #[cfg(test)]

@@ -4,7 +4,8 @@
 //!   API server ── watch ──> facts ──> World: index + Engine ── writer ──> API server
 //!        ▲                            ▲    │
 //!        └── lease: who may act       │    └── ledger: what was learned and decided
-//!                                     └── http: page, plans, explain, eta, what-if
+//!                                     ├── http: page, plans, explain, eta, what-if
+//!                                     └── control: routers and replicas
 //! ```
 //!
 //! * [`facts`]: what is kept of each object. [`index`]: facts to the engine's events, its plans to writes. Both pure.
@@ -15,6 +16,7 @@
 //! is bound, and binds nothing twice. Two of them never write at one moment ([`lease`]).
 
 mod args;
+mod control;
 pub mod facts;
 mod http;
 pub mod index;
@@ -30,6 +32,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use kube::Client;
 use tidegate_runtime::admin::Readiness;
+use tidegate_runtime::control::Published;
 use tidegate_runtime::exit::Error;
 use tidegate_runtime::listener;
 use tokio::net::TcpListener;
@@ -38,10 +41,11 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 pub use args::{Args, Mode, Settings};
+use index::Index;
 use lease::Contender;
 use ledger::{Keeper, Shelf};
 use metrics::Metrics;
-use world::{Ask, World};
+use world::{Ask, Heard, Publisher, World};
 use writer::Writer;
 
 /// News between watches and world: beyond it the watches wait.
@@ -70,8 +74,7 @@ pub async fn run(args: Args, shutdown: CancellationToken) -> Result<(), Error> {
     let done = match settings.mode {
         Mode::Observe => {
             let fence = lease::Fence::default();
-            live(&client, &settings, fence, &metrics, shelf, &mut asks, &shutdown).await;
-            Ok(())
+            live(&client, &settings, fence, &metrics, shelf, &mut asks, &shutdown).await
         }
         Mode::Act => lead(&client, &settings, &metrics, shelf, &mut asks, &shutdown).await,
     };
@@ -105,20 +108,31 @@ async fn lead(
     let world = live(client, settings, fence, metrics, shelf, asks, &acting);
     let mut world = std::pin::pin!(world);
     let lost = tokio::select! {
-        () = &mut world => None,
-        lost = contender.keep() => Some(lost),
+        done = &mut world => Ended::Done(done),
+        lost = contender.keep() => Ended::Lost(lost),
     };
     metrics.leads.set(0);
-    if let Some(lost) = lost {
-        acting.cancel();
-        world.await;
-        return Err(Error::failed("keep the lease", lost));
+    match lost {
+        Ended::Lost(lost) => {
+            acting.cancel();
+            // What else went wrong is the lesser news.
+            drop(world.await);
+            Err(Error::failed("keep the lease", lost))
+        }
+        Ended::Done(done) => {
+            contender.release().await;
+            done
+        }
     }
-    contender.release().await;
-    Ok(())
 }
 
-/// Watches and runs the world until `shutdown`.
+/// How a leader ended.
+enum Ended<L> {
+    Done(Result<(), Error>),
+    Lost(L),
+}
+
+/// Watches, runs the world and tells routers and replicas until `shutdown`.
 async fn live(
     client: &Client,
     settings: &Settings,
@@ -127,26 +141,37 @@ async fn live(
     shelf: Shelf,
     asks: &mut mpsc::Receiver<Ask>,
     shutdown: &CancellationToken,
-) {
+) -> Result<(), Error> {
     let (to, mut seen) = mpsc::channel(NEWS);
-    let (watches, quit) = (TaskTracker::new(), shutdown.child_token());
-    watch::start(client, &to, metrics, &watches, &quit);
-    watches.spawn(quit.clone().run_until_cancelled_owned(watch::check(client.clone(), to, settings.check_every)));
+    let (report, mut reports) = mpsc::channel(NEWS);
+    let (tasks, quit) = (TaskTracker::new(), shutdown.child_token());
+    let publisher = Publisher::default();
+    let told = Published { router: publisher.router.subscribe(), draining: publisher.draining.subscribe() };
+    let control = match settings.mode {
+        // Who only observes leads nobody.
+        Mode::Observe => None,
+        Mode::Act => Some(tasks.spawn(control::serve(settings.control_listen, report, told, quit.clone()).await?)),
+    };
+    watch::start(client, &to, metrics, &tasks, &quit);
+    tasks.spawn(quit.clone().run_until_cancelled_owned(watch::check(client.clone(), to, settings.check_every)));
     let writer = Writer::new(client.clone(), fence.clone(), metrics.clone(), settings.abort_after);
-    let mut world = World::new(settings.mode, settings.progress_url.clone(), writer, metrics.clone());
-    let (keepers, written) = (TaskTracker::new(), CancellationToken::new());
+    let index = Index::new(settings.progress_url.clone(), settings.serving.clone());
+    let mut world = World::new(settings.mode, index, writer, publisher, metrics.clone());
+    let written = CancellationToken::new();
     if let Some(ledger) = &settings.ledger {
         let (keeper, past) = Keeper::new(ledger, &settings.lease.identity, fence, shelf, metrics.ledger.clone());
         world = world.with_history(keeper.journal(), past);
-        keepers.spawn(keeper.run(written.clone()));
+        tasks.spawn(keeper.run(written.clone()));
     }
-    world.run(&mut seen, asks, shutdown).await;
+    world.run(Heard { seen: &mut seen, reports: &mut reports, asks }, &quit).await;
     quit.cancel();
     // The lease is given up after that: the next one reads what this one has written.
     written.cancel();
-    for tasks in [watches, keepers] {
-        tasks.close();
-        tasks.wait().await;
+    tasks.close();
+    tasks.wait().await;
+    match control {
+        Some(control) => control.await.map_err(|e| Error::failed("serve the control protocol", e))?,
+        None => Ok(()),
     }
 }
 

@@ -3,7 +3,7 @@
 use prometheus::{IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry};
 use tidegate_core::plan::Action;
 
-use crate::index::{Counts, Write};
+use crate::index::{Counts, Replicas, Write};
 use crate::ledger;
 use crate::watch::Kind;
 
@@ -15,6 +15,8 @@ pub struct Metrics {
     writes: IntCounterVec,
     watch_failures: IntCounterVec,
     pods: IntGaugeVec,
+    replicas: IntGaugeVec,
+    pub routers: IntGauge,
     open_writes: IntGauge,
     pub leads: IntGauge,
     pub synced: IntGauge,
@@ -45,6 +47,14 @@ impl Metrics {
                 Opts::new("tidegate_operator_pods", "Pods that are known: all, those that are ours, those of ours that wait."),
                 &["which"],
             )?,
+            replicas: IntGaugeVec::new(
+                Opts::new(
+                    "tidegate_operator_replicas",
+                    "Replicas of models: those that answer, those that start, those that end.",
+                ),
+                &["which"],
+            )?,
+            routers: IntGauge::new("tidegate_operator_routers", "Routers that report.")?,
             open_writes: IntGauge::new("tidegate_operator_open_writes", "Requests that wait or are under way.")?,
             leads: IntGauge::new("tidegate_operator_leads", "1 while this process may act.")?,
             synced: IntGauge::new("tidegate_operator_synced", "1 once every kind was listed.")?,
@@ -62,11 +72,13 @@ impl Metrics {
         };
         metrics.ledger.register(&metrics.registry)?;
         metrics.registry.register(Box::new(metrics.questions.clone()))?;
-        let all: [Box<dyn prometheus::core::Collector>; 9] = [
+        let all: [Box<dyn prometheus::core::Collector>; 11] = [
             Box::new(metrics.decisions.clone()),
             Box::new(metrics.writes.clone()),
             Box::new(metrics.watch_failures.clone()),
             Box::new(metrics.pods.clone()),
+            Box::new(metrics.replicas.clone()),
+            Box::new(metrics.routers.clone()),
             Box::new(metrics.open_writes.clone()),
             Box::new(metrics.leads.clone()),
             Box::new(metrics.synced.clone()),
@@ -97,6 +109,10 @@ impl Metrics {
     pub fn observe(&self, counts: Counts, open_writes: usize) {
         for (which, count) in [("all", counts.pods), ("ours", counts.ours), ("waiting", counts.waiting)] {
             self.pods.with_label_values(&[which]).set(i64::try_from(count).unwrap_or(i64::MAX));
+        }
+        let Replicas { ready, starting, ending } = counts.replicas;
+        for (which, count) in [("ready", ready), ("starting", starting), ("ending", ending)] {
+            self.replicas.with_label_values(&[which]).set(i64::try_from(count).unwrap_or(i64::MAX));
         }
         self.open_writes.set(i64::try_from(open_writes).unwrap_or(i64::MAX));
     }

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use futures_util::StreamExt;
 use k8s_openapi::api::core::v1::{Namespace, Node, PersistentVolume, PersistentVolumeClaim, Pod};
+use k8s_openapi::api::resource::v1::{DeviceClass, ResourceClaim, ResourceSlice};
 use k8s_openapi::api::scheduling::v1beta1::PodGroup;
 use k8s_openapi::api::storage::v1::StorageClass;
 use kube::api::{Api, ApiResource, DynamicObject, ListParams};
@@ -17,16 +18,18 @@ use kube::runtime::WatchStreamExt;
 use kube::runtime::watcher::{self, watcher};
 use kube::{Client, Resource, ResourceExt};
 use serde::de::DeserializeOwned;
-use tidegate_api::kinds::{Pool, PoolSpec, PoolStatus, Queue, QueueSpec, QueueStatus, TrainingJob};
+use tidegate_api::kinds::{Model, Pool, PoolSpec, PoolStatus, Queue, QueueSpec, QueueStatus, TrainingJob};
 use tidegate_core::labels::Labels;
 use tokio::sync::mpsc;
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::facts::device::SliceFacts;
+use crate::facts::device_claim::{DeviceClaimFacts, DeviceClassFacts};
 use crate::facts::group::GroupFacts;
 use crate::facts::volume::{ClaimFacts, ClassFacts, VolumeFacts};
-use crate::facts::{Beside, BesideKind, NodeFacts, PodFacts, PodKey, TrainingFacts};
+use crate::facts::{Beside, BesideKind, DeviceKind, DeviceObject, ModelFacts, NodeFacts, PodFacts, PodKey, TrainingFacts};
 use crate::metrics::Metrics;
 
 /// How often it is asked whether the cluster has by now what it did not have, and the pause after no answer, which doubles.
@@ -44,12 +47,14 @@ pub enum Kind {
     Namespace,
     Node,
     Beside(BesideKind),
+    Device(DeviceKind),
     TrainingJob,
+    Model,
     Pod,
 }
 
 impl Kind {
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 14] = [
         Self::Pool,
         Self::Queue,
         Self::Namespace,
@@ -58,7 +63,11 @@ impl Kind {
         Self::Beside(BesideKind::Class),
         Self::Beside(BesideKind::Volume),
         Self::Beside(BesideKind::Claim),
+        Self::Device(DeviceKind::Class),
+        Self::Device(DeviceKind::Slice),
+        Self::Device(DeviceKind::Claim),
         Self::TrainingJob,
+        Self::Model,
         Self::Pod,
     ];
 
@@ -70,7 +79,9 @@ impl Kind {
             Self::Namespace => "namespace",
             Self::Node => "node",
             Self::Beside(kind) => kind.word(),
+            Self::Device(kind) => kind.word(),
             Self::TrainingJob => "training_job",
+            Self::Model => "model",
             Self::Pod => "pod",
         }
     }
@@ -85,7 +96,9 @@ pub enum Object {
     Namespace(String, Labels),
     Node(NodeFacts),
     Beside(Beside),
+    Device(DeviceObject),
     Training(Box<TrainingFacts>),
+    Model(Box<ModelFacts>),
     Pod(Box<PodFacts>),
 }
 
@@ -123,9 +136,19 @@ pub fn start(client: &Client, to: &mpsc::Sender<Seen>, metrics: &Metrics, tasks:
     watch.begin(Api::<PersistentVolumeClaim>::all(all()), Kind::Beside(BesideKind::Claim), |object| {
         Object::Beside(Beside::Claim(ClaimFacts::of(&object)))
     });
+    watch.begin_once_served(client, Kind::Device(DeviceKind::Class), |object: DeviceClass| {
+        Object::Device(DeviceObject::Class(DeviceClassFacts::of(&object)))
+    });
+    watch.begin_once_served(client, Kind::Device(DeviceKind::Slice), |object: ResourceSlice| {
+        Object::Device(DeviceObject::Slice(SliceFacts::of(&object)))
+    });
+    watch.begin_once_served(client, Kind::Device(DeviceKind::Claim), |object: ResourceClaim| {
+        Object::Device(DeviceObject::Claim(Box::new(DeviceClaimFacts::of(&object))))
+    });
     watch.begin(ours(ApiResource::erase::<TrainingJob>(&())), Kind::TrainingJob, |object| {
         Object::Training(Box::new(TrainingFacts::of(&object)))
     });
+    watch.begin(ours(ApiResource::erase::<Model>(&())), Kind::Model, |object| Object::Model(Box::new(ModelFacts::of(&object))));
     watch.begin(Api::<Pod>::all(all()), Kind::Pod, |object| Object::Pod(Box::new(PodFacts::of(&object))));
 }
 

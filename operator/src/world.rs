@@ -5,6 +5,7 @@
 
 mod ask;
 mod past;
+mod routers;
 mod scene;
 mod statuses;
 
@@ -13,15 +14,17 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use k8s_openapi::jiff::Timestamp;
+use tidegate_api::control::RouterConfig;
 use tidegate_api::convert;
 use tidegate_api::kinds::{PoolStatus, QueueStatus};
 use tidegate_api::view::Span;
 use tidegate_core::names::{Namespace, QueueName};
-use tidegate_core::plan::Action;
+use tidegate_core::plan::{Action, ActionKind};
 use tidegate_core::policy::Policy;
 use tidegate_core::time::At;
-use tidegate_core::{Engine, Event};
-use tokio::sync::mpsc;
+use tidegate_core::{Engine, Event, Outcome};
+use tidegate_runtime::control::Report;
+use tokio::sync::{mpsc, watch};
 use tokio::time::{MissedTickBehavior, interval, sleep};
 use tokio_util::sync::CancellationToken;
 
@@ -33,6 +36,7 @@ use crate::watch::{Kind, Object, Seen, Told};
 use crate::writer::{Writer, Written};
 pub use ask::{Ask, Planned};
 use past::Memory;
+use routers::Routers;
 pub use scene::Scene;
 use statuses::Shown;
 
@@ -51,6 +55,21 @@ const OBSERVE_EVERY_MS: u64 = 1_000;
 /// Plans that are shown to people.
 const SHOWN: usize = 500;
 
+/// What routers and replicas are told.
+#[derive(Debug, Default)]
+pub struct Publisher {
+    pub router: watch::Sender<RouterConfig>,
+    /// Replicas that shall drain.
+    pub draining: watch::Sender<BTreeSet<String>>,
+}
+
+/// What is said to the world.
+pub struct Heard<'a> {
+    pub seen: &'a mut mpsc::Receiver<Seen>,
+    pub reports: &'a mut mpsc::Receiver<Report>,
+    pub asks: &'a mut mpsc::Receiver<Ask>,
+}
+
 /// See the module.
 pub struct World {
     mode: Mode,
@@ -66,6 +85,8 @@ pub struct World {
     policies: BTreeMap<String, Policy>,
     queues: BTreeMap<String, Shown<QueueStatus>>,
     namespaces: BTreeSet<String>,
+    routers: Routers,
+    publisher: Publisher,
     /// Actions whose `after` is not done yet.
     waiting: Vec<Action>,
     shown: VecDeque<Arc<Planned>>,
@@ -84,11 +105,11 @@ fn now() -> At {
 }
 
 impl World {
-    pub fn new(mode: Mode, progress_url: Option<String>, writer: Writer, metrics: Metrics) -> Self {
+    pub fn new(mode: Mode, index: Index, writer: Writer, publisher: Publisher, metrics: Metrics) -> Self {
         Self {
             mode,
             engine: Engine::default(),
-            index: Index::new(progress_url),
+            index,
             writer,
             metrics,
             missing: Kind::ALL.into(),
@@ -97,6 +118,8 @@ impl World {
             policies: BTreeMap::new(),
             queues: BTreeMap::new(),
             namespaces: BTreeSet::new(),
+            routers: Routers::default(),
+            publisher,
             waiting: Vec::new(),
             shown: VecDeque::new(),
             spans: VecDeque::new(),
@@ -108,7 +131,8 @@ impl World {
     }
 
     /// Hears, decides and writes until `shutdown`; then no write is under way.
-    pub async fn run(&mut self, seen: &mut mpsc::Receiver<Seen>, asks: &mut mpsc::Receiver<Ask>, shutdown: &CancellationToken) {
+    pub async fn run(&mut self, heard: Heard<'_>, shutdown: &CancellationToken) {
+        let Heard { seen, reports, asks } = heard;
         self.recall(shutdown).await;
         let mut tick = interval(TICK);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -118,6 +142,7 @@ impl World {
                 () = shutdown.cancelled() => break,
                 Some(news) = seen.recv() => self.hear(news),
                 written = self.writer.next() => self.written(&written),
+                Some(report) = reports.recv() => self.report(report),
                 Some(ask) = asks.recv() => self.answer(ask),
                 past = self.memory.comes() => self.remember(past),
                 _ = tick.tick() => self.look_around(),
@@ -213,7 +238,9 @@ impl World {
             }
             Object::Node(facts) => self.index.node(Change::Is(facts), &self.engine),
             Object::Beside(object) => self.index.beside(object),
+            Object::Device(object) => self.index.device(object),
             Object::Training(facts) => self.index.training(Change::Is(*facts)),
+            Object::Model(facts) => self.index.model(Change::Is(*facts)),
             Object::Pod(facts) => self.index.pod(Change::Is(*facts)),
         };
         self.tell(events);
@@ -236,7 +263,9 @@ impl World {
             }
             Kind::Node => self.index.node(Change::Gone(key.to_owned()), &self.engine),
             Kind::Beside(kind) => self.index.beside_gone(kind, key),
+            Kind::Device(kind) => self.index.device_gone(kind, key),
             Kind::TrainingJob => self.index.training(Change::Gone(PodKey(key.into()))),
+            Kind::Model => self.index.model(Change::Gone(PodKey(key.into()))),
             Kind::Pod => self.index.pod(Change::Gone(PodKey(key.into()))),
         };
         self.tell(events);
@@ -250,7 +279,9 @@ impl World {
             Kind::Namespace => self.namespaces.iter().cloned().collect(),
             Kind::Node => self.index.node_names().map(str::to_owned).collect(),
             Kind::Beside(kind) => self.index.beside_keys(kind),
+            Kind::Device(kind) => self.index.device_keys(kind),
             Kind::TrainingJob => self.index.training_keys().map(ToString::to_string).collect(),
+            Kind::Model => self.index.model_keys().map(ToString::to_string).collect(),
             Kind::Pod => self.index.pod_keys().map(ToString::to_string).collect(),
         }
     }
@@ -297,10 +328,51 @@ impl World {
                 break;
             }
         }
-        let now = Timestamp::now().to_string();
-        for write in self.index.statuses(&self.engine, &now) {
+        self.publish();
+        let told = Timestamp::now().to_string();
+        let mut statuses = self.index.statuses(&self.engine, &told);
+        statuses.extend(self.index.model_statuses(&self.engine, now(), &told));
+        for write in statuses {
             self.write(write);
         }
+    }
+
+    /// A router or a replica says how it fares.
+    fn report(&mut self, report: Report) {
+        let events = match report {
+            Report::Router(report) => self.routers.report(now(), &report),
+            Report::Replica(report) => self.index.replica_report(&report),
+        };
+        self.tell(events);
+        self.end_drained();
+    }
+
+    /// Tells routers of models and endpoints, if they have changed.
+    fn publish(&mut self) {
+        if let Some(models) = self.index.take_routes() {
+            let version = self.publisher.router.send_if_modified(|config| {
+                let news = config.version == 0 || config.models != models;
+                if news {
+                    // It rises over restarts of the world, as time does.
+                    *config = RouterConfig { version: now().0.max(config.version + 1), models };
+                }
+                news
+            });
+            tracing::debug!(version, "routers are told of a change");
+            let version = self.publisher.router.borrow().version;
+            self.index.routes_published(version);
+        }
+        let draining = self.index.draining();
+        self.publisher.draining.send_if_modified(|told| {
+            let news = *told != draining;
+            *told = draining;
+            news
+        });
+    }
+
+    fn end_drained(&mut self) {
+        self.index.end_drained(now(), |version| self.routers.have(version));
+        self.write_all();
     }
 
     /// What would be done now, on a copy: the engine itself hears of what happens alone.
@@ -322,11 +394,30 @@ impl World {
         let mut any = false;
         while let Some(action) = self.take_ready() {
             any = true;
+            if self.never_began(&action) {
+                continue;
+            }
             let events = self.index.perform(&action, now());
             self.tell(events);
             self.write_all();
         }
         any
+    }
+
+    /// Whether it stops what still waits for its place, which then never starts.
+    fn never_began(&mut self, stop: &Action) -> bool {
+        let of_it = |start: &Action| match (&start.kind, &stop.kind) {
+            (ActionKind::StartJob { job, attempt, .. }, ActionKind::StopJob { job: of, attempt: at, .. }) => {
+                job == of && attempt == at
+            }
+            (ActionKind::StartReplica { replica, .. }, ActionKind::StopReplica { replica: of, .. }) => replica == of,
+            _ => false,
+        };
+        let Some(at) = self.waiting.iter().position(of_it) else { return false };
+        let start = self.waiting.remove(at);
+        let close = |id, outcome| Event::Outcome { id, outcome };
+        self.tell(vec![close(start.id, Outcome::Dropped), close(stop.id, Outcome::Done)]);
+        true
     }
 
     fn take_ready(&mut self) -> Option<Action> {
@@ -347,8 +438,10 @@ impl World {
         if self.ticks.is_multiple_of(ASK_AGAIN_TICKS) {
             self.index.ask_again();
         }
-        let events = self.index.look(now());
+        let mut events = self.index.look(now());
+        events.extend(self.routers.look(now()));
         self.tell(events);
+        self.end_drained();
         if self.missing.is_empty() && self.mode == Mode::Act {
             for write in self.index.tell_waiting(&self.engine) {
                 self.write(write);
@@ -360,6 +453,7 @@ impl World {
             }
         }
         self.write_past(now());
+        self.metrics.routers.set(i64::try_from(self.routers.count()).unwrap_or(i64::MAX));
         self.metrics.observe(self.index.counts(), self.writer.open());
     }
 }
@@ -371,7 +465,9 @@ fn kind_of(news: &Seen) -> Kind {
         Seen::Is(Object::Namespace(..)) => Kind::Namespace,
         Seen::Is(Object::Node(_)) => Kind::Node,
         Seen::Is(Object::Beside(object)) => Kind::Beside(object.kind()),
+        Seen::Is(Object::Device(object)) => Kind::Device(object.kind()),
         Seen::Is(Object::Training(_)) => Kind::TrainingJob,
+        Seen::Is(Object::Model(_)) => Kind::Model,
         // A list to compare with comes after all that it is compared with.
         Seen::Is(Object::Pod(_)) | Seen::Checked(_) => Kind::Pod,
         Seen::Gone(kind, _) | Seen::Listed(kind, _) => *kind,

@@ -1,5 +1,7 @@
 //! Writes to the API server: so many at a time, each tried until it is answered, none once this process may not act any more.
 
+mod claims;
+
 use std::collections::VecDeque;
 use std::time::Duration;
 
@@ -10,7 +12,7 @@ use k8s_openapi::jiff::Timestamp;
 use kube::Client;
 use kube::api::{Api, ApiResource, DeleteParams, DynamicObject, EvictParams, Patch, PatchParams, PostParams, Preconditions};
 use serde_json::{Value, json};
-use tidegate_api::kinds::{GROUP, Pool, Queue, TrainingJob, VERSION};
+use tidegate_api::kinds::{GROUP, Model, Pool, Queue, TrainingJob, VERSION};
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
@@ -222,6 +224,7 @@ async fn carry_out(client: &Client, write: &Write) -> Result<(), kube::Error> {
                 Ours::Pool => ApiResource::erase::<Pool>(&()),
                 Ours::Queue => ApiResource::erase::<Queue>(&()),
                 Ours::TrainingJob => ApiResource::erase::<TrainingJob>(&()),
+                Ours::Model => ApiResource::erase::<Model>(&()),
             };
             let objects: Api<DynamicObject> = match namespace {
                 "" => Api::all_with(client.clone(), &resource),
@@ -251,6 +254,13 @@ async fn carry_out(client: &Client, write: &Write) -> Result<(), kube::Error> {
                 "metadata": {"uid": uid, "resourceVersion": resource_version, "annotations": {SELECTED_NODE: node}},
             });
             claims.patch(name, &PatchParams::default(), &Patch::Merge(patch)).await.map(drop)
+        }
+        Write::Allocate { pod, pod_uid, claim, uid, resource_version, allocation } => {
+            let given = claims::Given { pod, pod_uid, allocation };
+            claims::allocate(client, claim, (uid, resource_version), &given).await
+        }
+        Write::Free { claim, uid, resource_version, allocated } => {
+            claims::free(client, claim, (uid, resource_version), *allocated).await
         }
         Write::Refuse { pod, uid, message } => {
             let condition = json!({

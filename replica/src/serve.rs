@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
+use tidegate_api::convert;
 use tidegate_api::inference::grpc_inference_service_server::GrpcInferenceServiceServer;
 use tidegate_runtime::admin;
 use tidegate_runtime::exit::Error;
@@ -43,6 +44,7 @@ pub(crate) async fn serve(settings: &Settings, status: &Status, began: Instant, 
         return Ok(());
     };
     let gate = Gate::default();
+    let tensors = convert::model_tensors(&signature.info());
     let service = Service {
         model: settings.model.clone(),
         signature,
@@ -53,7 +55,7 @@ pub(crate) async fn serve(settings: &Settings, status: &Status, began: Instant, 
     };
     serve_inference(&mut servers, listener, service, stop.clone());
     let load_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
-    status.ready(address.to_string(), load_ms);
+    status.ready(address.to_string(), load_ms, tensors);
     let device_milli = settings.device_milli;
     tracing::info!(model = settings.model, replica = settings.replica_id, %address, load_ms, device_milli, "ready");
 

@@ -1,6 +1,6 @@
 //! Where the replica is in its life. Changes wake the session, which reports them at once.
 
-use tidegate_api::control::{ReplicaPhase, ReplicaReport};
+use tidegate_api::control::{ModelTensors, ReplicaPhase, ReplicaReport};
 use tokio::sync::watch;
 
 use crate::metrics::Metrics;
@@ -19,19 +19,22 @@ pub(crate) struct Life {
     address: String,
     load_ms: u64,
     error: String,
+    /// Known once the model is loaded.
+    tensors: Option<ModelTensors>,
 }
 
 impl Status {
     /// Loading.
     pub fn new(metrics: Metrics) -> Self {
-        let life = Life { phase: ReplicaPhase::Loading, address: String::new(), load_ms: 0, error: String::new() };
+        let life = Life { phase: ReplicaPhase::Loading, address: String::new(), load_ms: 0, error: String::new(), tensors: None };
         Self { life: watch::Sender::new(life), metrics }
     }
 
-    /// Serves at `address`, `load_ms` after its start.
-    pub fn ready(&self, address: String, load_ms: u64) {
+    /// Serves a model of these tensors at `address`, `load_ms` after its start.
+    pub fn ready(&self, address: String, load_ms: u64, tensors: ModelTensors) {
         self.metrics.readiness.set(true);
-        self.life.send_modify(|life| *life = Life { phase: ReplicaPhase::Ready, address, load_ms, error: String::new() });
+        let ready = Life { phase: ReplicaPhase::Ready, address, load_ms, error: String::new(), tensors: Some(tensors) };
+        self.life.send_modify(|life| *life = ready);
     }
 
     /// Finishes what it has.
@@ -53,7 +56,7 @@ impl Status {
 
     /// Everything, as the world wants it.
     pub fn report(&self, identity: &Identity) -> ReplicaReport {
-        let Life { phase, address, load_ms, error } = self.life.borrow().clone();
+        let Life { phase, address, load_ms, error, tensors } = self.life.borrow().clone();
         let metrics = &self.metrics;
         ReplicaReport {
             replica_id: identity.replica_id.clone(),
@@ -67,6 +70,7 @@ impl Status {
             resident_bytes: resident_bytes(),
             error,
             pace_missed: metrics.pace_missed.get(),
+            tensors,
         }
     }
 }
@@ -88,7 +92,9 @@ mod tests {
         let status = Status::new(Metrics::new().unwrap());
         let identity = Identity { replica_id: "r1".to_owned(), model: "digits".to_owned() };
         assert_eq!(status.report(&identity).phase(), ReplicaPhase::Loading);
-        status.ready("127.0.0.1:7000".to_owned(), 12);
+        assert_eq!(status.report(&identity).tensors, None);
+        let tensors = ModelTensors { platform: "onnx".to_owned(), ..ModelTensors::default() };
+        status.ready("127.0.0.1:7000".to_owned(), 12, tensors.clone());
         assert!(status.metrics.readiness.get());
         status.metrics.rows.inc_by(5);
         status.draining();
@@ -98,6 +104,7 @@ mod tests {
             (ReplicaPhase::Draining, "127.0.0.1:7000", 12, 5)
         );
         assert!(!status.metrics.readiness.get());
+        assert_eq!(report.tensors, Some(tensors));
         assert!(report.resident_bytes > 1 << 20);
         status.failed("broken".to_owned());
         assert_eq!(status.report(&identity).error, "broken");

@@ -1,5 +1,5 @@
-//! A real API server with its etcd, and operators beside it. There is no kubelet and no controller: nodes and pods are objects,
-//! and a test says what a kubelet would say of them.
+//! A real API server with its etcd, and operators beside it. There is no controller, and no kubelet unless a test starts one
+//! ([`ControlPlane::real_node`]): nodes and pods are objects, and a test says what a kubelet would say of them.
 //!
 //! Everything is on a network of its own, which the test's thread enters too: no port collides, nothing leaves the machine.
 
@@ -13,8 +13,12 @@ use k8s_openapi::api::core::v1::{Namespace, Node, Pod};
 use k8s_openapi::api::events::v1::Event;
 use k8s_openapi::api::rbac::v1::{ClusterRole, ClusterRoleBinding};
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
-use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams, PostParams};
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
+use kube::api::{
+    Api, DeleteParams, DynamicObject, GroupVersionKind, ListParams, Patch, PatchParams, PostParams, ValidationDirective,
+};
 use kube::config::{KubeConfigOptions, Kubeconfig};
+use kube::discovery::Scope;
 use kube::{Client, Config, ResourceExt};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -22,8 +26,9 @@ use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use tidegate_api::kinds::{self, Queue, QueueStatus, TrainingJob, TrainingJobStatus, TrainingPhase};
 
-use crate::harness::{binary, until, workspace};
+use crate::harness::{binary, binary_of, until, workspace};
 use crate::kubelet::parts::{Parts, READY_WITHIN};
+use crate::kubelet::{self, Kubelet, image};
 use crate::outside::installed;
 
 const FOLDER: &str = "tidegate-plane-";
@@ -39,12 +44,16 @@ const OPERATOR: &str = "operator-token";
 pub const SOON: Duration = Duration::from_mins(1);
 /// By which the API server serves `PodGroup`s: without them it has none.
 pub const POD_GROUPS: [&str; 2] = ["--feature-gates=GenericWorkload=true", "--runtime-config=scheduling.k8s.io/v1beta1=true"];
+/// Our image on a real node.
+pub const IMAGE: &str = "localhost/tidegate:test";
 /// The namespace of the pods.
 pub const TEAM: &str = "team";
 
 /// A running API server; dropped, it ends with all that was started beside it.
 pub struct ControlPlane {
+    // Ended in this order: processes and their files, then the cgroups of a real node.
     parts: Parts,
+    kubelet: Option<Kubelet>,
     pub client: Client,
 }
 
@@ -61,44 +70,43 @@ impl ControlPlane {
         parts.namespaces.enter_network()?;
         let client = Self::serve(&mut parts, &programs, flags).await;
         let client = client.with_context(|| parts.said())?;
-        let plane = Self { parts, client };
+        let plane = Self { parts, kubelet: None, client };
         plane.prepare().await?;
         Ok(plane)
     }
 
     async fn serve(parts: &mut Parts, programs: &Path, flags: &[&str]) -> Result<Client> {
-        let mut etcd = parts.command(&programs.join("etcd"));
-        etcd.arg("--data-dir").arg(parts.at("etcd")).args(["--unsafe-no-fsync", "--log-level", "warn"]);
-        etcd.args(["--listen-client-urls", ETCD, "--advertise-client-urls", ETCD, "--listen-peer-urls", "http://127.0.0.1:2380"]);
-        parts.spawn("etcd", etcd)?;
-
+        start_etcd(parts, programs)?;
         let tokens = format!("{ADMIN},admin,admin,\"system:masters\"\n{NOBODY},nobody,nobody\n{OPERATOR},operator,operator\n");
         fs::write(parts.at("tokens.csv"), tokens)?;
         let key = parts.at("service-accounts.pem").display().to_string();
         let made = Command::new(installed("TIDEGATE_TEST_OPENSSL")?).args(["genrsa", "-out", &key, "2048"]).output()?;
         ensure!(made.status.success(), "openssl genrsa: {}", String::from_utf8_lossy(&made.stderr));
-        let mut server = parts.command(&programs.join("kube-apiserver"));
-        server.args([
-            "--bind-address=127.0.0.1",
-            "--secure-port=6443",
-            "--advertise-address=10.99.0.1",
-            "--endpoint-reconciler-type=none",
-        ]);
-        server.args([format!("--etcd-servers={ETCD}"), "--service-cluster-ip-range=10.0.0.0/24".to_owned()]);
-        server.arg(format!("--cert-dir={}", parts.at("certs").display()));
-        server.arg(format!("--token-auth-file={}", parts.at("tokens.csv").display()));
-        server.args([format!("--service-account-key-file={key}"), format!("--service-account-signing-key-file={key}")]);
-        server.args(["--service-account-issuer=https://kubernetes.default.svc", "--authorization-mode=RBAC"]);
-        // No controller makes service accounts here.
-        server.args(["--disable-admission-plugins=ServiceAccount", "--v=1"]).args(flags);
-        parts.spawn("kube-apiserver", server)?;
-
+        start_api_server(parts, programs, flags)?;
         fs::write(parts.at("kubeconfig"), kubeconfig(OPERATOR))?;
         let file = Kubeconfig::from_yaml(&kubeconfig(ADMIN))?;
         let config = Config::from_custom_kubeconfig(file, &KubeConfigOptions::default()).await?;
         let client = Client::try_from(config)?;
         until("the API server", READY_WITHIN, || async { Ok(client.apiserver_version().await.ok()) }).await?;
         Ok(client)
+    }
+
+    /// Ends the API server, or etcd, as a crash does.
+    pub async fn crash(&mut self, part: &str) -> Result<()> {
+        // It is the first process in a namespace of processes below `nsenter`, which ends with it.
+        let pid = Pid::from_raw(i32::try_from(self.pid(part)?)?);
+        kill(pid, Signal::SIGKILL)?;
+        self.ended(part).await.map(drop)
+    }
+
+    /// Starts what was ended on what it had stored, and waits until the API server answers.
+    pub async fn start_again(&mut self, part: &str) -> Result<()> {
+        let programs = installed("TIDEGATE_TEST_CONTROLPLANE")?;
+        match part {
+            "etcd" => start_etcd(&mut self.parts, &programs)?,
+            _ => start_api_server(&mut self.parts, &programs, &[])?,
+        }
+        until("the API server", READY_WITHIN, || async { Ok(self.list().await.ok()) }).await.map(drop)
     }
 
     /// Our kinds, and a namespace.
@@ -152,6 +160,68 @@ impl ControlPlane {
         // As the node controller does once it is ready.
         let ready = json!({"spec": {"taints": null}});
         nodes.patch(name, &PatchParams::default(), &Patch::Merge(ready)).await?;
+        Ok(())
+    }
+
+    /// Starts containerd and a kubelet, which is a node of the cluster, with these GPUs and our image ([`IMAGE`]).
+    pub async fn real_node(&mut self, gpus: &[String]) -> Result<()> {
+        let kubelet = self.kubelet.insert(Kubelet::create()?);
+        let server = self.parts.at("admin-kubeconfig");
+        fs::write(&server, kubeconfig(ADMIN))?;
+        let started = kubelet.start(&mut self.parts, gpus, Some(&server)).await;
+        started.with_context(|| self.parts.said())?;
+        let executables = [binary()?, binary_of("tidegate-node-agent")?];
+        kubelet.import(&self.parts, &image::tidegate(IMAGE, &executables.each_ref().map(PathBuf::as_path))?)?;
+        let nodes: Api<Node> = Api::all(self.client.clone());
+        let wanted = Quantity(gpus.len().to_string());
+        let ready = || async {
+            let status = nodes.get(kubelet::Node::NAME).await?.status.unwrap_or_default();
+            let is_ready = status.conditions.iter().flatten().any(|one| one.type_ == "Ready" && one.status == "True");
+            Ok((is_ready && status.allocatable.is_some_and(|all| all.get("nvidia.com/gpu") == Some(&wanted))).then_some(()))
+        };
+        until("the node to be ready", READY_WITHIN, ready).await.with_context(|| self.parts.said())?;
+        // As the node controller does once it is ready.
+        let taints = json!({"spec": {"taints": null}});
+        nodes.patch(kubelet::Node::NAME, &PatchParams::default(), &Patch::Merge(taints)).await?;
+        Ok(())
+    }
+
+    /// A path in the folder of this cluster.
+    pub fn at(&self, name: &str) -> PathBuf {
+        self.parts.at(name)
+    }
+
+    /// A node is gone with all that ran on it, as the node controller sees to.
+    pub async fn lose_node(&self, name: &str) -> Result<()> {
+        Api::<Node>::all(self.client.clone()).delete(name, &DeleteParams::default()).await?;
+        for (pod, _) in self.bound().await?.into_iter().filter(|(_, node)| node == name) {
+            self.end(&pod).await?;
+        }
+        Ok(())
+    }
+
+    /// Every object of a file in `examples/kubernetes` is accepted, each namespace named in it being there.
+    pub async fn accepts(&self, file: &str) -> Result<()> {
+        let text = fs::read_to_string(workspace().join("examples/kubernetes").join(file))?;
+        for document in serde_yaml::Deserializer::from_str(&text) {
+            let object = DynamicObject::deserialize(document)?;
+            let kind = object.types.as_ref().context("no kind")?;
+            let kind = GroupVersionKind::try_from(kind)?;
+            let (resource, capabilities) = kube::discovery::pinned_kind(&self.client, &kind).await?;
+            let objects: Api<DynamicObject> = match capabilities.scope {
+                Scope::Cluster => Api::all_with(self.client.clone(), &resource),
+                Scope::Namespaced => {
+                    Api::namespaced_with(self.client.clone(), &object.namespace().unwrap_or_default(), &resource)
+                }
+            };
+            let strict =
+                PatchParams { field_validation: Some(ValidationDirective::Strict), ..PatchParams::apply("test").force() };
+            let name = object.name_any();
+            objects
+                .patch(&name, &strict, &Patch::Apply(&object))
+                .await
+                .with_context(|| format!("{file}: {} {name}", kind.kind))?;
+        }
         Ok(())
     }
 
@@ -248,6 +318,15 @@ impl ControlPlane {
             .args(["--check-seconds", "1"])
             .args(flags);
         command.env("KUBECONFIG", self.parts.at("kubeconfig")).env("RUST_LOG", "info");
+        // A port of its own, unless the flags name one: they are all on one network.
+        command.env("TIDEGATE_OPERATOR_CONTROL_LISTEN", format!("127.0.0.1:{}", port + 1_000));
+        self.parts.spawn(name, command)
+    }
+
+    /// Starts `tidegate` with these arguments, on the network alone.
+    pub fn program(&mut self, name: &str, args: &[String]) -> Result<()> {
+        let mut command = self.parts.namespaces.on_network(&binary()?);
+        command.args(args).env("TIDEGATE_LOG", "info");
         self.parts.spawn(name, command)
     }
 
@@ -390,6 +469,32 @@ leaderElection:
         }
         Ok(())
     }
+}
+
+fn start_etcd(parts: &mut Parts, programs: &Path) -> Result<()> {
+    let mut etcd = parts.command(&programs.join("etcd"));
+    etcd.arg("--data-dir").arg(parts.at("etcd")).args(["--unsafe-no-fsync", "--log-level", "warn"]);
+    etcd.args(["--listen-client-urls", ETCD, "--advertise-client-urls", ETCD, "--listen-peer-urls", "http://127.0.0.1:2380"]);
+    parts.spawn("etcd", etcd)
+}
+
+fn start_api_server(parts: &mut Parts, programs: &Path, flags: &[&str]) -> Result<()> {
+    let key = parts.at("service-accounts.pem").display().to_string();
+    let mut server = parts.command(&programs.join("kube-apiserver"));
+    server.args([
+        "--bind-address=127.0.0.1",
+        "--secure-port=6443",
+        "--advertise-address=10.99.0.1",
+        "--endpoint-reconciler-type=none",
+    ]);
+    server.args([format!("--etcd-servers={ETCD}"), "--service-cluster-ip-range=10.0.0.0/24".to_owned()]);
+    server.arg(format!("--cert-dir={}", parts.at("certs").display()));
+    server.arg(format!("--token-auth-file={}", parts.at("tokens.csv").display()));
+    server.args([format!("--service-account-key-file={key}"), format!("--service-account-signing-key-file={key}")]);
+    server.args(["--service-account-issuer=https://kubernetes.default.svc", "--authorization-mode=RBAC"]);
+    // No controller makes service accounts here.
+    server.args(["--disable-admission-plugins=ServiceAccount", "--v=1"]).args(flags);
+    parts.spawn("kube-apiserver", server)
 }
 
 /// The objects of a file in `examples/kubernetes`.

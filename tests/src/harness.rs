@@ -192,9 +192,14 @@ pub async fn until<T, F: Future<Output = Result<Option<T>>>>(
 
 /// The executable that `cargo build --release --workspace` made, beside or above the running one.
 pub fn binary() -> Result<PathBuf> {
+    binary_of("tidegate")
+}
+
+/// An executable of the workspace.
+pub fn binary_of(name: &str) -> Result<PathBuf> {
     let here = env::current_exe()?;
-    let found = here.ancestors().skip(1).take(2).map(|dir| dir.join("tidegate")).find(|file| file.is_file());
-    found.with_context(|| format!("no tidegate beside {}: run `cargo build --release --workspace`", here.display()))
+    let found = here.ancestors().skip(1).take(2).map(|dir| dir.join(name)).find(|file| file.is_file());
+    found.with_context(|| format!("no {name} beside {}: run `cargo build --release --workspace`", here.display()))
 }
 
 /// The root of the clone.

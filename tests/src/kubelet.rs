@@ -1,4 +1,5 @@
-//! A real node: containerd, the kubelet and a device plug-in, without an API server: pods are files (static pods).
+//! A real node: containerd, the kubelet and a device plug-in. [`Node`] has no API server: its pods are files (static pods). Beside an API
+//! server ([`crate::control_plane::ControlPlane::real_node`]) it is one of the cluster's nodes.
 //!
 //! ```text
 //! namespaces  network, mounts, processes of its own: no port collides, and one kill ends all          namespaces
@@ -12,7 +13,7 @@
 mod cgroups;
 mod configuration;
 mod container;
-mod image;
+pub mod image;
 mod leftovers;
 pub mod namespaces;
 pub mod parts;
@@ -44,6 +45,11 @@ const POD: &str = "TIDEGATE_TEST_POD";
 pub struct Node {
     // Ended in this order: processes and their files, then their cgroups.
     parts: Parts,
+    kubelet: Kubelet,
+}
+
+/// What makes namespaces a node.
+pub struct Kubelet {
     cgroups: Cgroups,
     programs: PathBuf,
 }
@@ -64,11 +70,9 @@ pub struct Labels {
 impl Node {
     /// Starts it and waits until it takes pods. The kubelet learns of these GPUs soon after, from the plug-in.
     pub async fn start(gpus: &[String]) -> Result<Self> {
-        let programs = installed("TIDEGATE_TEST_CONTROLPLANE")?;
-        let busybox = installed("TIDEGATE_TEST_BUSYBOX")?;
-        let cgroups = Cgroups::create()?;
-        let mut node = Self { parts: Parts::open(FOLDER).await?, cgroups, programs };
-        let ready = node.start_all(&busybox, gpus).await;
+        let kubelet = Kubelet::create()?;
+        let mut node = Self { parts: Parts::open(FOLDER).await?, kubelet };
+        let ready = node.kubelet.start(&mut node.parts, gpus, None).await;
         ready.with_context(|| node.parts.said())?;
         Ok(node)
     }
@@ -89,7 +93,7 @@ impl Node {
     /// Makes a pod of one container, `main`, that holds so many GPUs until it is told to end.
     pub fn create(&self, pod: &str, gpus: u32) -> Result<()> {
         let draft = self.at("pod.draft");
-        fs::write(&draft, configuration::pod(pod, gpus, self.cgroups.name()))?;
+        fs::write(&draft, configuration::pod(pod, gpus, self.kubelet.cgroups.name()))?;
         fs::rename(draft, self.manifest(pod)).with_context(|| format!("create the pod {pod}"))
     }
 
@@ -100,7 +104,7 @@ impl Node {
 
     /// The first process of a pod's container, if it runs.
     pub fn container(&self, pod: &str) -> Result<Option<Container>> {
-        container::find(&[(NODE, self.cgroups.name()), (POD, pod)])
+        container::find(&[(NODE, self.kubelet.cgroups.name()), (POD, pod)])
     }
 
     /// Waits until a pod's container runs, and is not the one `before`.
@@ -119,7 +123,7 @@ impl Node {
             #[serde(rename = "Labels")]
             labels: Labels,
         }
-        let output = self.ctr(&["containers", "info", container]).output()?;
+        let output = self.kubelet.ctr(&self.parts, &["containers", "info", container]).output()?;
         ensure!(output.status.success(), "ctr containers info: {}", String::from_utf8_lossy(&output.stderr));
         Ok(serde_json::from_slice::<Info>(&output.stdout)?.labels)
     }
@@ -133,54 +137,7 @@ impl Node {
 
     /// The cgroup that all its pods are in, and that ends with it; also in the environment of all their processes.
     pub fn cgroup(&self) -> &str {
-        self.cgroups.name()
-    }
-
-    async fn start_all(&mut self, busybox: &Path, gpus: &[String]) -> Result<()> {
-        self.containerd(busybox).await?;
-        self.kubelet().await?;
-        self.device_plugin(gpus)
-    }
-
-    async fn containerd(&mut self, busybox: &Path) -> Result<()> {
-        let file = self.at("containerd.toml");
-        fs::write(&file, configuration::CONTAINERD)?;
-        let mut command = self.parts.command(&self.programs.join("containerd"));
-        // It looks for its shim and for runc on the path.
-        let path = std::env::var("PATH").unwrap_or_default();
-        command.env("PATH", format!("{}:{path}:/usr/sbin:/sbin", self.programs.display()));
-        command.arg("--config").arg(&file);
-        let (address, program) = (self.at(CONTAINERD_SOCKET), self.programs.join("ctr"));
-        let answers = |_: &Parts| Ok(ctr(&program, &address, &["version"]).output()?.status.success());
-        self.parts.start("containerd", command, answers).await?;
-
-        let archive = self.at("image.tar");
-        fs::write(&archive, image::archive(configuration::IMAGE, busybox)?)?;
-        let imported = self.ctr(&["images", "import"]).arg(archive).output()?;
-        ensure!(imported.status.success(), "ctr images import: {}", String::from_utf8_lossy(&imported.stderr));
-        Ok(())
-    }
-
-    async fn kubelet(&mut self) -> Result<()> {
-        fs::create_dir(self.at("pods"))?;
-        let file = self.at("kubelet.yaml");
-        fs::write(&file, configuration::kubelet(&self.at("pods"), self.cgroups.name()))?;
-        let mut command = self.parts.command(&self.programs.join("kubelet"));
-        command.arg("--config").arg(&file).args(["--hostname-override", Self::NAME]);
-        let sockets = [self.at("lib/kubelet/device-plugins/kubelet.sock"), self.pod_resources()];
-        let all_listen = |_: &Parts| Ok(sockets.iter().all(|socket| UnixStream::connect(socket).is_ok()));
-        self.parts.start("kubelet", command, all_listen).await
-    }
-
-    fn device_plugin(&mut self, gpus: &[String]) -> Result<()> {
-        let mut command = self.parts.command(&self.programs.join("deviceplugin"));
-        command.arg("-folder").arg(self.at("lib/kubelet/device-plugins"));
-        command.args(["-devices", &gpus.join(",")]).arg("-unhealthy").arg(self.at("unhealthy"));
-        self.parts.spawn("deviceplugin", command)
-    }
-
-    fn ctr(&self, arguments: &[&str]) -> Command {
-        ctr(&self.programs.join("ctr"), &self.at(CONTAINERD_SOCKET), arguments)
+        self.kubelet.cgroups.name()
     }
 
     fn at(&self, name: &str) -> PathBuf {
@@ -189,6 +146,70 @@ impl Node {
 
     fn manifest(&self, pod: &str) -> PathBuf {
         self.at("pods").join(format!("{pod}.yaml"))
+    }
+}
+
+impl Kubelet {
+    /// Nothing runs yet.
+    pub fn create() -> Result<Self> {
+        Ok(Self { cgroups: Cgroups::create()?, programs: installed("TIDEGATE_TEST_CONTROLPLANE")? })
+    }
+
+    /// Starts all of it; with a file by which the kubelet reaches an API server, as one of its nodes.
+    pub async fn start(&self, parts: &mut Parts, gpus: &[String], server: Option<&Path>) -> Result<()> {
+        self.containerd(parts).await?;
+        self.kubelet(parts, server).await?;
+        self.device_plugin(parts, gpus)
+    }
+
+    /// Gives the node an image.
+    pub fn import(&self, parts: &Parts, archive: &[u8]) -> Result<()> {
+        let file = parts.at("image.tar");
+        fs::write(&file, archive)?;
+        let imported = self.ctr(parts, &["images", "import"]).arg(&file).output()?;
+        ensure!(imported.status.success(), "ctr images import: {}", String::from_utf8_lossy(&imported.stderr));
+        Ok(fs::remove_file(file)?)
+    }
+
+    async fn containerd(&self, parts: &mut Parts) -> Result<()> {
+        let file = parts.at("containerd.toml");
+        fs::write(&file, configuration::CONTAINERD)?;
+        let mut command = parts.command(&self.programs.join("containerd"));
+        // It looks for its shim and for runc on the path.
+        let path = std::env::var("PATH").unwrap_or_default();
+        command.env("PATH", format!("{}:{path}:/usr/sbin:/sbin", self.programs.display()));
+        command.arg("--config").arg(&file);
+        let (address, program) = (parts.at(CONTAINERD_SOCKET), self.programs.join("ctr"));
+        let answers = |_: &Parts| Ok(ctr(&program, &address, &["version"]).output()?.status.success());
+        parts.start("containerd", command, answers).await?;
+        self.import(parts, &image::busybox(configuration::IMAGE, &installed("TIDEGATE_TEST_BUSYBOX")?)?)
+    }
+
+    async fn kubelet(&self, parts: &mut Parts, server: Option<&Path>) -> Result<()> {
+        let pods = parts.at("pods");
+        fs::create_dir(&pods)?;
+        let file = parts.at("kubelet.yaml");
+        fs::write(&file, configuration::kubelet(&pods, self.cgroups.name()))?;
+        let mut command = parts.command(&self.programs.join("kubelet"));
+        command.arg("--config").arg(&file).args(["--hostname-override", Node::NAME]);
+        if let Some(server) = server {
+            command.arg("--kubeconfig").arg(server).args(["--node-ip", namespaces::ADDRESS]);
+        }
+        let sockets =
+            ["lib/kubelet/device-plugins/kubelet.sock", "lib/kubelet/pod-resources/kubelet.sock"].map(|at| parts.at(at));
+        let all_listen = |_: &Parts| Ok(sockets.iter().all(|socket| UnixStream::connect(socket).is_ok()));
+        parts.start("kubelet", command, all_listen).await
+    }
+
+    fn device_plugin(&self, parts: &mut Parts, gpus: &[String]) -> Result<()> {
+        let mut command = parts.command(&self.programs.join("deviceplugin"));
+        command.arg("-folder").arg(parts.at("lib/kubelet/device-plugins"));
+        command.args(["-devices", &gpus.join(",")]).arg("-unhealthy").arg(parts.at("unhealthy"));
+        parts.spawn("deviceplugin", command)
+    }
+
+    fn ctr(&self, parts: &Parts, arguments: &[&str]) -> Command {
+        ctr(&self.programs.join("ctr"), &parts.at(CONTAINERD_SOCKET), arguments)
     }
 }
 

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim, Pod};
+use k8s_openapi::api::resource::v1::{DeviceClass, ResourceClaim, ResourceClaimStatus, ResourceSlice};
 use k8s_openapi::api::scheduling::v1beta1::PodGroup;
 use k8s_openapi::api::storage::v1::StorageClass;
 use kube::ResourceExt;
@@ -244,6 +245,101 @@ async fn a_claim_is_told_the_node_of_its_first_user_and_the_pod_is_bound_when_it
     let bound = Patch::Merge(json!({"status": {"phase": "Bound"}}));
     claims.patch_status("data", &PatchParams::default(), &bound).await.unwrap();
     assert_eq!(plane.until_bound(1).await.unwrap(), [("p".to_owned(), node)]);
+}
+
+/// One GPU on a node that is claimed by name, as a driver publishes it, and claims for it.
+async fn publish(plane: &ControlPlane, node: &str, claims: &[&str]) {
+    let class: DeviceClass = serde_json::from_value(json!({
+        "metadata": {"name": "gpu"}, "spec": {"selectors": [{"cel": {"expression": "device.driver == 'gpu.example.com'"}}]},
+    }))
+    .unwrap();
+    Api::all(plane.client.clone()).create(&PostParams::default(), &class).await.unwrap();
+    let slice: ResourceSlice = serde_json::from_value(json!({
+        "metadata": {"name": format!("{node}-gpu.example.com")},
+        "spec": {
+            "driver": "gpu.example.com", "nodeName": node, "pool": {"name": node, "generation": 1, "resourceSliceCount": 1},
+            "devices": [{
+                "name": "gpu-0",
+                "attributes": {"productName": {"string": "Example 80"}, "driverVersion": {"version": "1.2.3"}},
+                "capacity": {"memory": {"value": "80Gi"}},
+            }],
+        },
+    }))
+    .unwrap();
+    Api::all(plane.client.clone()).create(&PostParams::default(), &slice).await.unwrap();
+    let expression = "device.capacity['gpu.example.com'].memory.compareTo(quantity('40Gi')) >= 0 && \
+                      device.attributes['gpu.example.com'].driverVersion.isGreaterThan(semver('1.0.0'))";
+    for name in claims {
+        let exactly = json!({"deviceClassName": "gpu", "selectors": [{"cel": {"expression": expression}}]});
+        let claim: ResourceClaim = serde_json::from_value(json!({
+            "metadata": {"name": name}, "spec": {"devices": {"requests": [{"name": "gpu", "exactly": exactly}]}},
+        }))
+        .unwrap();
+        Api::namespaced(plane.client.clone(), TEAM).create(&PostParams::default(), &claim).await.unwrap();
+    }
+}
+
+/// A pod that uses the claim of that name.
+fn claims(claim: &'static str) -> impl Fn(&mut Value) {
+    move |pod| {
+        pod["spec"]["containers"][0]["resources"] = json!({"claims": [{"name": "gpu"}]});
+        pod["spec"]["resourceClaims"] = json!([{"name": "gpu", "resourceClaimName": claim}]);
+    }
+}
+
+/// Claims that are allocated, with the pods for which they are reserved: never more than the one GPU allows.
+async fn allocated(plane: &ControlPlane, names: &[&str]) -> anyhow::Result<Vec<(String, Vec<String>)>> {
+    let api: Api<ResourceClaim> = Api::namespaced(plane.client.clone(), TEAM);
+    let mut found = Vec::new();
+    for name in names {
+        let claim = api.get(name).await?;
+        let status: ResourceClaimStatus = claim.status.clone().unwrap_or_default();
+        let Some(allocation) = status.allocation else { continue };
+        let results = allocation.devices.and_then(|devices| devices.results).unwrap_or_default();
+        assert!(results.len() == 1 && results[0].device == "gpu-0" && results[0].request == "gpu", "{results:?}");
+        assert!(claim.finalizers().iter().any(|finalizer| finalizer == "resource.kubernetes.io/delete-protection"));
+        found.push(((*name).to_owned(), status.reserved_for.unwrap_or_default().into_iter().map(|pod| pod.name).collect()));
+    }
+    assert!(found.len() <= 1, "one GPU is allocated twice: {found:?}");
+    Ok(found)
+}
+
+#[tokio::test]
+async fn a_gpu_that_is_claimed_by_name_is_given_once_whoever_is_killed_and_goes_to_the_next_pod() {
+    const CLAIMS: [&str; 2] = ["p", "q"];
+    let mut plane = plane(&[("n1", 0)], &[("a", 2)]).await;
+    publish(&plane, "n1", &CLAIMS).await;
+    plane.pod("p", "a", claims("p")).await.unwrap();
+    plane.pod("q", "a", claims("q")).await.unwrap();
+    // It ends between the allocation and the binding.
+    plane.operator("first", PORT, &["--abort-after", "1"]).unwrap();
+    plane.ended("first").await.unwrap();
+    let early = allocated(&plane, &CLAIMS).await.unwrap();
+    assert!(early.len() == 1 && plane.bound().await.unwrap().iter().all(|(pod, _)| *pod == early[0].0), "{early:?}");
+
+    plane.operator("second", OTHER_PORT, &[]).unwrap();
+    let bound = plane.until_bound(1).await.unwrap();
+    assert_eq!(bound[0].1, "n1");
+    let held = allocated(&plane, &CLAIMS).await.unwrap();
+    assert_eq!(held, [(bound[0].0.clone(), vec![bound[0].0.clone()])], "each pod uses the claim of its name");
+    let waits = if bound[0].0 == "p" { "q" } else { "p" };
+    let told = || async { Ok(refusal(&plane, waits).await.contains("0 of 1 are free").then_some(())) };
+    until("who waits to be told that no device is free", SOON, told).await.unwrap();
+
+    plane.signal("second", Signal::SIGKILL).unwrap();
+    plane.ended("second").await.unwrap();
+    plane.operator("third", PORT, &[]).unwrap();
+    plane.says(&bound[0].0, "Running").await.unwrap();
+    tokio::time::sleep(A_WHILE).await;
+    assert_eq!(allocated(&plane, &CLAIMS).await.unwrap(), held, "what runs keeps what it has");
+    assert_eq!(plane.bound().await.unwrap(), bound);
+
+    plane.says(&bound[0].0, "Succeeded").await.unwrap();
+    let both = plane.until_bound(2).await.unwrap();
+    assert!(both.iter().any(|(pod, _)| pod == waits), "{both:?}");
+    let next = allocated(&plane, &CLAIMS).await.unwrap();
+    assert_eq!(next, [(waits.to_owned(), vec![waits.to_owned()])]);
+    plane.check_belief(PORT).await.unwrap();
 }
 
 #[tokio::test]
@@ -490,4 +586,77 @@ async fn queues_in_a_circle_are_told_so_and_hold_nobody_up() {
     assert!(status.conditions[0].message.contains('x'), "{:?}", status.conditions);
     plane.until_queue("a", |status| status.conditions.iter().any(|one| one.status == "True")).await.unwrap();
     assert!(refusal(&plane, "lost").await.contains('x'));
+}
+
+#[tokio::test]
+async fn the_manifests_of_the_examples_are_accepted() {
+    let plane = ControlPlane::start().await.unwrap();
+    for file in ["operator.yaml", "router.yaml", "queues.yaml", "training-job.yaml", "model.yaml"] {
+        plane.accepts(file).await.unwrap();
+    }
+}
+
+/// Shorter than a lease: nobody has to begin anew.
+#[tokio::test]
+async fn an_api_server_or_etcd_that_starts_anew_costs_nobody_anything() {
+    let mut plane = plane(&[("n1", 2), ("n2", 2)], &[("a", 4)]).await;
+    plane.operator("operator", PORT, &["--lease-seconds", "60"]).unwrap();
+    plane.pod("first", "a", |_| {}).await.unwrap();
+    plane.until_bound(1).await.unwrap();
+    for (number, part) in ["kube-apiserver", "etcd"].into_iter().enumerate() {
+        plane.crash(part).await.unwrap();
+        tokio::time::sleep(A_WHILE).await;
+        plane.start_again(part).await.unwrap();
+        plane.pod(&format!("after-{number}"), "a", |_| {}).await.unwrap();
+        plane.until_bound(number + 2).await.unwrap();
+    }
+    let (_, metrics) = plane.ask(PORT, "/metrics", None).await.unwrap();
+    assert!(metrics.contains("tidegate_operator_watch_failures_total{"), "watches were broken off: {metrics}");
+    plane.check_nodes(2).await.unwrap();
+    plane.check_belief(PORT).await.unwrap();
+}
+
+/// Longer than the lease: the leader ends with a word, and the next one finds all that there was.
+#[tokio::test]
+async fn without_an_api_server_a_leader_gives_up_and_the_next_one_goes_on() {
+    let mut plane = plane(&[("n1", 2)], &[("a", 2)]).await;
+    plane.operator("first", PORT, &[]).unwrap();
+    plane.pod("w-0", "a", |_| {}).await.unwrap();
+    plane.until_bound(1).await.unwrap();
+    plane.crash("kube-apiserver").await.unwrap();
+    assert_eq!(plane.ended("first").await.unwrap(), Some(1));
+    assert!(plane.log("first").contains("keep the lease"), "{}", plane.log("first"));
+    plane.start_again("kube-apiserver").await.unwrap();
+    for name in ["w-1", "w-2"] {
+        plane.pod(name, "a", |_| {}).await.unwrap();
+    }
+    plane.operator("second", OTHER_PORT, &[]).unwrap();
+    plane.until_bound(2).await.unwrap();
+    plane.check_belief(OTHER_PORT).await.unwrap();
+    assert_eq!(plane.bound().await.unwrap().len(), 2);
+    plane.check_nodes(2).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_training_job_on_a_lost_node_goes_on_elsewhere_and_it_is_no_failure() {
+    let mut plane = plane(&[("n1", 1), ("n2", 1), ("n3", 1)], &[("research", 3)]).await;
+    plane.operator("operator", PORT, &[]).unwrap();
+    let pair = |job: &mut tidegate_api::kinds::TrainingJob| {
+        job.spec.workers.max = 2;
+        job.spec.checkpoint.grace_seconds = 1;
+    };
+    plane.training_job(pair).await.unwrap();
+    let pods = until_ended(&plane, "two workers", |pods| pods.len() == 2).await;
+    for pod in &pods {
+        plane.says(&pod.name_any(), "Running").await.unwrap();
+    }
+    plane.until_training("night-1", TrainingPhase::Running).await.unwrap();
+    let lost = pods[0].spec.as_ref().unwrap().node_name.clone().unwrap();
+    plane.lose_node(&lost).await.unwrap();
+    let second = |pod: &&Pod| env(pod, "TIDEGATE_ATTEMPT").as_deref() == Some("2");
+    let pods = until_ended(&plane, "a second attempt", |pods| pods.iter().filter(second).count() == 2).await;
+    let elsewhere = |pod: &&Pod| pod.spec.as_ref().unwrap().node_name.as_deref() != Some(lost.as_str());
+    assert_eq!(pods.iter().filter(second).filter(elsewhere).count(), 2);
+    let status = plane.until_training("night-1", TrainingPhase::Starting).await.unwrap();
+    assert_eq!((status.attempts, status.failures), (2, 0));
 }

@@ -82,7 +82,18 @@ fn rust_tests(tier: Tier) -> Command {
     match tier {
         Tier::Quick => &mut cargo,
         Tier::Usual => cargo.args(["--features", "tidegate-tests/outside"]),
-        Tier::Cluster => cargo.args(["--features", "tidegate-tests/cluster", "--test", "kubelet", "--test", "operator"]),
+        Tier::Cluster => cargo.args([
+            "--features",
+            "tidegate-tests/cluster",
+            "--test",
+            "kubelet",
+            "--test",
+            "operator",
+            "--test",
+            "real_node",
+            "--test",
+            "serving",
+        ]),
     };
     cargo
 }

@@ -1,11 +1,13 @@
 //! Kinds to the engine's types. Validated objects convert without error.
 
 mod ask;
+mod demand;
 mod labels;
 mod queue;
 mod workers;
 
 pub use ask::ask;
+pub use demand::{Judged, demand};
 pub use labels::affinity;
 pub use queue::queue;
 pub use workers::groups;
@@ -89,12 +91,7 @@ pub fn memory(memory: &kinds::ModelMemory) -> ModelMemory {
 
 /// A model as routers see it, without endpoints. Paths must be absolute.
 pub fn model_config(name: &str, spec: &kinds::ModelSpec, info: &ModelInfo) -> control::ModelConfig {
-    let tensor = |tensor: &TensorInfo| control::TensorSpec {
-        name: tensor.name.clone(),
-        datatype: tensor.datatype.clone(),
-        shape: tensor.shape.clone(),
-        batched: tensor.batched,
-    };
+    let control::ModelTensors { platform, inputs, outputs } = model_tensors(info);
     let slo_ms = u64::from(spec.slo_milliseconds);
     control::ModelConfig {
         name: name.to_owned(),
@@ -104,15 +101,45 @@ pub fn model_config(name: &str, spec: &kinds::ModelSpec, info: &ModelInfo) -> co
         max_batch_tokens: spec.batching.max_tokens.unwrap_or(0),
         max_queued_requests: spec.batching.max_queued_requests,
         max_queued_bytes: u64::from(spec.batching.max_queued_mib) << 20,
-        inputs: info.inputs.iter().map(tensor).collect(),
-        outputs: info.outputs.iter().map(tensor).collect(),
+        inputs,
+        outputs,
         embedding: spec.embedding.as_ref().map(|embedding| control::Embedding {
             tokenizer_path: embedding.tokenizer.clone(),
             max_tokens: embedding.max_tokens,
         }),
         endpoints: Vec::new(),
         paused: false,
+        platform,
+    }
+}
+
+/// A model's tensors on the wire.
+pub fn model_tensors(info: &ModelInfo) -> control::ModelTensors {
+    let tensor = |tensor: &TensorInfo| control::TensorSpec {
+        name: tensor.name.clone(),
+        datatype: tensor.datatype.clone(),
+        shape: tensor.shape.clone(),
+        batched: tensor.batched,
+    };
+    control::ModelTensors {
         platform: info.platform.clone(),
+        inputs: info.inputs.iter().map(tensor).collect(),
+        outputs: info.outputs.iter().map(tensor).collect(),
+    }
+}
+
+/// The same as a replica has told it.
+pub fn model_info(told: &control::ModelTensors) -> ModelInfo {
+    let tensor = |tensor: &control::TensorSpec| TensorInfo {
+        name: tensor.name.clone(),
+        datatype: tensor.datatype.clone(),
+        shape: tensor.shape.clone(),
+        batched: tensor.batched,
+    };
+    ModelInfo {
+        platform: told.platform.clone(),
+        inputs: told.inputs.iter().map(tensor).collect(),
+        outputs: told.outputs.iter().map(tensor).collect(),
     }
 }
 

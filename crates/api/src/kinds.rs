@@ -18,7 +18,7 @@ pub use condition::{Condition, MAX_MESSAGE};
 pub use gpu::{ClassSpeed, GpuAsk, MigProfile};
 pub use gpu_node::{GpuFinding, GpuHealth, GpuNode, GpuNodeSpec, GpuNodeStatus, GpuStatus, MigStatus};
 pub use labels::{LabelOperator, LabelRequirement, NamespaceSelector, NodeAffinity, NodeSelector, NodeTerm, PreferredTerm};
-pub use model::{Batching, Embedding, Model, ModelMemory, ModelSpec, Pace, ReplicaRange, Source};
+pub use model::{Batching, Embedding, Model, ModelMemory, ModelSpec, ModelStatus, Pace, ReplicaRange, Source};
 pub use pool::{Pool, PoolSpec, PoolStatus};
 pub use queue::{Discipline, Queue, QueueSpec, QueueStatus, ResourceQuota};
 pub use training_job::{CheckpointSpec, EnvVar, TrainingJob, TrainingJobSpec, TrainingJobStatus, TrainingPhase, WorkerTemplate};

@@ -32,6 +32,18 @@ pub const RANK: &str = "tidegate.dev/rank";
 pub const GROUP: &str = "tidegate.dev/group";
 /// See [`ATTEMPT`]: how many workers the attempt has.
 pub const WORLD_SIZE: &str = "tidegate.dev/world-size";
+/// Label of a replica's pod: the uid of its `Model`.
+pub const MODEL: &str = "tidegate.dev/model-uid";
+/// Annotations of a replica's pod: which replica it is, of which generation, and what it was made from, in short.
+pub const REPLICA: &str = "tidegate.dev/replica";
+/// See [`REPLICA`].
+pub const GENERATION: &str = "tidegate.dev/model-generation";
+/// See [`REPLICA`].
+pub const MADE_FROM: &str = "tidegate.dev/made-from";
+/// Label of a node: its GPUs are simulated (`true`), so that models keep the pace that they declare.
+pub const SIMULATED: &str = "tidegate.dev/simulated-gpus";
+/// Annotation of a `ResourceClaim`: Tidegate gave it its devices, and takes them back when its pods are over.
+pub const ALLOCATED: &str = "tidegate.dev/allocated";
 /// Label of a node: the class of its GPUs, where no node agent tells it.
 pub const GPU_CLASS: &str = "tidegate.dev/gpu-class";
 /// Label of a node: the product name of its GPUs, as GPU feature discovery writes it.

@@ -22,7 +22,7 @@ pub enum Object {
     Pool(Pool),
     Queue(Queue),
     TrainingJob(Box<TrainingJob>),
-    Model(Model),
+    Model(Box<Model>),
 }
 
 /// The kinds, as a user writes them.
@@ -124,7 +124,7 @@ fn object(value: &Value, file: &str) -> Result<Object, Vec<Problem>> {
         Some("Pool") => read::<Pool>(value, file).map(Object::Pool),
         Some("Queue") => read::<Queue>(value, file).map(Object::Queue),
         Some("TrainingJob") => read::<TrainingJob>(value, file).map(|job| Object::TrainingJob(Box::new(job))),
-        Some("Model") => read::<Model>(value, file).map(Object::Model),
+        Some("Model") => read::<Model>(value, file).map(|model| Object::Model(Box::new(model))),
         _ => Err(problem("kind", "is not a kind of Tidegate", &format!("write one of {}", KINDS.join(", ")))),
     }
 }

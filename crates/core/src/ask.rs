@@ -28,6 +28,10 @@ pub struct Ask {
     /// Node labels by expressions: where it must be, and where it would rather be.
     #[serde(default)]
     pub affinity: Affinity,
+    /// It is given devices by their names (a claim of a cluster names them), or such as are given away as a number. A node may have
+    /// both, and what is given in one way is never given in the other.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub named: bool,
 }
 
 /// A GPU class that will do.
@@ -107,6 +111,7 @@ impl Ask {
     /// Whether the device's class and size would do, whoever holds it.
     pub fn suits(&self, device: &Device) -> bool {
         self.class_suits(&device.class)
+            && self.named == device.named
             && match self.amount {
                 Amount::MemoryMib(mib) | Amount::Slice { mib, .. } => mib <= device.memory_mib,
                 Amount::Mig(_) => device.mig,

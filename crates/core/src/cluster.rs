@@ -190,7 +190,8 @@ impl Cluster {
         let shape = self.shape(&ask);
         let wish = choose::Wish { ask: &ask, shape: &shape, island: false };
         let mask = |usable: bool| {
-            let may = free.devices.iter().enumerate().filter(|(_, device)| device.usable || !usable);
+            let may = |device: &DeviceFree| device.named == ask.named && (device.usable || !usable);
+            let may = free.devices.iter().enumerate().filter(|(_, device)| may(device));
             may.map(|(at, _)| 1 << at).sum()
         };
         choose::choose(wish, free, mask(true), &self.mix).or_else(|| choose::choose(wish, free, mask(false), &self.mix))

@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::ask::Ask;
 use crate::demand::Demand;
 use crate::labels::Labels;
 use crate::names::{DeviceId, JobName, ModelName, Namespace, NodeName, QueueName, ReplicaId};
@@ -101,6 +102,12 @@ pub enum Event {
         id: ReplicaId,
         load_ms: u64,
     },
+    /// What the world's objects say of a replica that the engine does not know: after a restart of a world whose objects are the
+    /// truth.
+    ReplicaObserved {
+        id: ReplicaId,
+        observed: ObservedReplica,
+    },
     /// The replica has ended and its device is free.
     ReplicaExited {
         id: ReplicaId,
@@ -133,6 +140,20 @@ pub struct ObservedRun {
     pub workers: Vec<Placed>,
     /// All of them were seen running.
     pub started: bool,
+}
+
+/// A replica as the world's objects tell of it.
+#[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
+pub struct ObservedReplica {
+    pub model: ModelName,
+    /// What it holds: the model may ask for something else by now.
+    pub ask: Ask,
+    /// Where it is. A device that has no name is left out, as of workers.
+    pub place: Placed,
+    /// Of the model, when it was started.
+    pub generation: u64,
+    pub since: At,
+    pub ready: bool,
 }
 
 /// How an attempt ended.

@@ -4,7 +4,7 @@
 //! **Guarantees**: the engine that is asked is never changed; the same engine and moment give the same sentences; a sentence
 //! "would start" was tried on a copy and the copy did start it.
 //!
-//! **Cost**: [`waiting`] reads what the last decision noted, in one pass over nodes and holders, so that a page may ask it of
+//! **Cost**: [`waiting`] and [`lacking`] read what the last decision noted, in one pass over nodes and holders, so that a page may ask it of
 //! every waiting job. [`job`] and [`model`] copy the engine a few dozen times at most; they are for one person who asks.
 
 mod claims;
@@ -56,6 +56,11 @@ pub fn job(engine: &Engine, name: &JobName, now: At) -> Option<Explanation> {
             Explanation { status, ..Explanation::default() }
         }
     })
+}
+
+/// Why a model has fewer replicas than it should, in one sentence; empty if there is none of this name.
+pub fn lacking(engine: &Engine, name: &ModelName, now: At) -> String {
+    engine.state().models.get(name).map_or_else(String::new, |model| serves::lacking(engine, model, now))
 }
 
 /// Explains a model; `None` if there is none of this name.

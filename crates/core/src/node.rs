@@ -75,6 +75,9 @@ pub struct Device {
     pub island: u8,
     /// Can be divided into MIG instances.
     pub mig: bool,
+    /// Given away by its name, and only to asks that say so: see [`crate::ask::Ask::named`].
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub named: bool,
     pub health: Health,
     /// Since when nothing holds it.
     pub free_since: Option<At>,
@@ -90,6 +93,7 @@ impl Device {
             memory_mib,
             island: 0,
             mig: false,
+            named: false,
             health: Health::Ok,
             free_since: None,
         }

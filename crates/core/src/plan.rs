@@ -8,7 +8,7 @@ use crate::names::{DeviceId, JobName, ModelName, NodeName, QueueName, ReplicaId}
 use crate::time::At;
 
 /// Identity of an action. The same state decides the same ids, so an action carried out twice is known as one.
-#[derive(Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Serialize, Deserialize, Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[serde(transparent)]
 pub struct ActionId(pub u64);
 

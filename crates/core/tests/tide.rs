@@ -1,9 +1,10 @@
 //! The tide on one box, told as short stories: what the engine orders when demand rises and falls.
 
 use tidegate_core::demand::{Demand, ServiceTime};
+use tidegate_core::event::ObservedReplica;
 use tidegate_core::explain;
 use tidegate_core::names::{DeviceId, JobName, ModelName, Namespace, QueueName, ReplicaId};
-use tidegate_core::plan::{Action, ActionKind};
+use tidegate_core::plan::{Action, ActionKind, Placed};
 use tidegate_core::policy::Policy;
 use tidegate_core::state::{Amount, Ask, ClassWish, Device, JobSpec, ModelMemory, ModelSpec, Queue};
 use tidegate_core::{At, Engine, Event, JobExit, Outcome};
@@ -362,4 +363,42 @@ fn a_worker_takes_as_many_devices_of_a_slower_class_as_do_its_work() {
         job.run().unwrap().seats.iter().map(|seat| seat.mask.count_ones() as usize).collect()
     };
     assert_eq!((devices("fast"), devices("slow")), (vec![1; 4], vec![3, 3]));
+}
+
+#[test]
+fn what_is_given_by_name_and_what_is_counted_are_never_given_for_each_other() {
+    let mut this = Box4::new();
+    let named = Device { named: true, ..Device::new("by-name", "box", "H100-80GB", 81_920) };
+    this.tell(Event::DeviceSeen(named));
+    let job = |ask| JobSpec { backoff_limit: 3, ..JobSpec::workers("training", 2, 2, ask) };
+    this.tell(Event::JobSet { name: JobName::from("two-by-name"), spec: job(Ask { named: true, ..Ask::whole(1) }) });
+    this.tell(Event::JobSet { name: JobName::from("five"), spec: JobSpec::workers("training", 5, 5, Ask::whole(1)) });
+    assert_eq!(this.after(1_000), Vec::<String>::new(), "one has a name, and four are counted");
+    this.tell(Event::JobSet {
+        name: JobName::from("one-by-name"),
+        spec: JobSpec::workers("training", 1, 1, Ask { named: true, ..Ask::whole(1) }),
+    });
+    let plan = this.engine.decide(this.now);
+    let [Action { kind: ActionKind::StartJob { workers, .. }, .. }] = plan.actions.as_slice() else { panic!("{plan:?}") };
+    assert_eq!(workers[0].devices, [DeviceId::from("by-name")]);
+}
+
+#[test]
+fn a_replica_that_another_engine_started_stays_until_it_was_not_asked_for_as_long_as_any() {
+    let mut this = Box4::new();
+    this.submit("night", 4, 4);
+    let place = Placed { group: 0, node: "box".into(), devices: Vec::new(), slices: 0 };
+    let observed =
+        ObservedReplica { model: "digits".into(), ask: Ask::whole(1), place, generation: 1, since: At(1), ready: true };
+    this.tell(Event::ReplicaObserved { id: ReplicaId::from("digits-7"), observed });
+    assert_eq!(this.after(1_000), Vec::<String>::new(), "its device is taken, and no router has told anything yet");
+    this.demand(0);
+    let waits = this.after(4_000);
+    assert_eq!(waits, Vec::<String>::new());
+    let ends = this.after(20_000);
+    assert!(ends.iter().any(|told| told.contains("digits-7")), "{ends:?}");
+    this.tell(Event::ReplicaExited { id: ReplicaId::from("digits-7"), failed: false });
+    this.demand(100);
+    let next = this.after(1_000);
+    assert!(next.iter().any(|told| told.contains("digits-8")), "its name is not given again: {next:?}");
 }

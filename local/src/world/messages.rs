@@ -7,6 +7,7 @@ use tidegate_api::control::{ReplicaReport, RouterReport};
 use tidegate_api::kinds::GpuNodeStatus;
 use tidegate_api::model_info::ModelInfo;
 use tidegate_api::view;
+use tidegate_runtime::control::Report;
 use tokio::sync::{mpsc, oneshot};
 
 use super::World;
@@ -40,7 +41,7 @@ pub enum ProgressRefusal {
 /// Everything that the world can be told.
 pub enum Message {
     Router(RouterReport),
-    Replica(ReplicaReport),
+    Replica(Box<ReplicaReport>),
     /// How the GPUs are.
     Gpus(GpuNodeStatus),
     Progress {
@@ -72,6 +73,15 @@ pub enum Wish {
     PauseModel { name: String, paused: bool },
     CancelJob(String),
     Drain { device: String, drained: bool },
+}
+
+impl From<Report> for Message {
+    fn from(report: Report) -> Self {
+        match report {
+            Report::Router(report) => Self::Router(report),
+            Report::Replica(report) => Self::Replica(report),
+        }
+    }
 }
 
 /// The way to the world.

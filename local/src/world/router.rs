@@ -1,10 +1,9 @@
 //! The router as a unit, what it reports, and what it is told.
 
 use tidegate_api::control::{Endpoint, ModelConfig, ModelDemand, RouterReport};
-use tidegate_api::convert;
+use tidegate_api::convert::{self, Judged};
 use tidegate_api::manifest::Object;
 use tidegate_core::Event;
-use tidegate_core::demand::{Demand, ServiceTime};
 use tidegate_core::names::ModelName;
 use tidegate_core::state::ReplicaPhase;
 
@@ -29,22 +28,9 @@ pub(super) struct Traffic {
     pub late: Counter,
     pub woken: Counter,
     pub failed: Counter,
-    /// Rows of the last report that kept the SLO or did not, and those that did not.
-    judged: (u64, u64),
+    judged: Judged,
     /// The configuration that the router uses.
     pub config_version: u64,
-}
-
-impl Traffic {
-    /// Of the rows since the last report, those that were late or refused, in millionths; `None` if there were none.
-    fn late_ppm(&mut self, demand: &ModelDemand) -> Option<u64> {
-        let counted = (demand.judged_rows_total, demand.late_rows_total);
-        let last = std::mem::replace(&mut self.judged, counted);
-        // A new router counts anew. Both counters together say so: of a few late rows alone it could not be seen.
-        let (rows, late) = if counted.0 < last.0 { (0, 0) } else { last };
-        let late = counted.1.saturating_sub(late).saturating_mul(1_000_000);
-        late.checked_div(counted.0 - rows).map(|ppm| ppm.min(1_000_000))
-    }
 }
 
 /// A counter over restarts of what it counts.
@@ -116,9 +102,9 @@ impl World {
             traffic.late.see(demand.late_total);
             traffic.woken.see(demand.woken_total);
             traffic.failed.see(demand.failed_total);
-            let late_ppm = traffic.late_ppm(demand).filter(|_| !is_first);
+            let late_ppm = traffic.judged.late_ppm(demand).filter(|_| !is_first);
             traffic.last.clone_from(demand);
-            let event = Event::Demand { model: name, demand: as_core(demand, late_ppm) };
+            let event = Event::Demand { model: name, demand: convert::demand(demand, late_ppm) };
             self.tell(event);
         }
         self.stop_drained();
@@ -177,38 +163,9 @@ impl World {
     }
 }
 
-/// A report as the engine's sample. Requests are counted in rows, as devices work through rows.
-fn as_core(demand: &ModelDemand, late_ppm: Option<u64>) -> Demand {
-    let rows = |requests: u32| (u64::from(requests) * demand.rows_per_request_milli.max(1000)).div_ceil(1000);
-    let known = demand.fit_samples > 0;
-    Demand {
-        milli_rows_per_s: demand.arrival_milli_rows_per_s,
-        trend: demand.arrival_trend,
-        queued: rows(demand.queued),
-        held: rows(demand.held),
-        in_flight: rows(demand.in_flight),
-        service: known.then_some(ServiceTime { base_us: demand.fit_base_us, per_row_us: demand.fit_per_row_us }),
-        burst_milli: demand.burst_milli,
-        late_ppm,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn late_rows_are_a_part_of_those_since_the_last_report_and_a_new_router_begins_anew() {
-        let mut traffic = Traffic::default();
-        let mut report = |judged_rows_total, late_rows_total| {
-            traffic.late_ppm(&ModelDemand { judged_rows_total, late_rows_total, ..ModelDemand::default() })
-        };
-        assert_eq!(report(0, 0), None, "nothing came");
-        assert_eq!(report(100, 1), Some(10_000));
-        assert_eq!(report(200, 1), Some(0));
-        assert_eq!(report(200, 1), None);
-        assert_eq!(report(50, 25), Some(500_000), "the counters of another router");
-    }
 
     #[test]
     fn a_counter_goes_on_over_restarts() {
@@ -217,11 +174,5 @@ mod tests {
             counter.see(value);
         }
         assert_eq!(counter.total(), 10);
-    }
-
-    #[test]
-    fn the_engine_is_told_how_unevenly_rows_arrive() {
-        let demand = |burst_milli| as_core(&ModelDemand { burst_milli, ..ModelDemand::default() }, Some(7));
-        assert_eq!((demand(None).burst_milli, demand(Some(0)).burst_milli, demand(None).late_ppm), (None, Some(0), Some(7)));
     }
 }

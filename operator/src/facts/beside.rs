@@ -1,6 +1,8 @@
 //! Objects beside pods that say something about these.
 
 use super::PodKey;
+use super::device::SliceFacts;
+use super::device_claim::{DeviceClaimFacts, DeviceClassFacts};
 use super::group::GroupFacts;
 use super::volume::{ClaimFacts, ClassFacts, VolumeFacts};
 
@@ -41,6 +43,43 @@ impl Beside {
             Self::Class(_) => BesideKind::Class,
             Self::Volume(_) => BesideKind::Volume,
             Self::Claim(_) => BesideKind::Claim,
+        }
+    }
+}
+
+/// An object that says something of devices which are given away by their names.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum DeviceObject {
+    Class(DeviceClassFacts),
+    Slice(SliceFacts),
+    Claim(Box<DeviceClaimFacts>),
+}
+
+/// Their kinds, in the order in which the first lists are told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum DeviceKind {
+    Class,
+    Slice,
+    Claim,
+}
+
+impl DeviceKind {
+    /// Bounded word for metrics.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Class => "device_class",
+            Self::Slice => "resource_slice",
+            Self::Claim => "resource_claim",
+        }
+    }
+}
+
+impl DeviceObject {
+    pub fn kind(&self) -> DeviceKind {
+        match self {
+            Self::Class(_) => DeviceKind::Class,
+            Self::Slice(_) => DeviceKind::Slice,
+            Self::Claim(_) => DeviceKind::Claim,
         }
     }
 }

@@ -3,6 +3,7 @@
 use k8s_openapi::api::core::v1::{Pod, PodSpec};
 use kube::ResourceExt;
 
+use super::device_claim::DeviceUse;
 use super::volume::ClaimUse;
 use super::{HostPort, beside};
 
@@ -13,6 +14,8 @@ pub struct Needs {
     pub group: Option<String>,
     pub ports: Vec<HostPort>,
     pub claims: Vec<ClaimUse>,
+    /// Claims of devices.
+    pub devices: Vec<DeviceUse>,
 }
 
 impl Needs {
@@ -22,7 +25,7 @@ impl Needs {
         let group = group(spec).map(|name| beside::key(&namespace, name));
         let name = pod.name_any();
         let claims = spec.volumes.iter().flatten().filter_map(|volume| ClaimUse::of(&namespace, &name, volume)).collect();
-        let needs = Self { group, ports: HostPort::all(spec), claims };
+        let needs = Self { group, ports: HostPort::all(spec), claims, devices: DeviceUse::all(pod, spec) };
         (needs != Self::default()).then(|| Box::new(needs))
     }
 }

@@ -18,9 +18,10 @@ pub const FREE_STORAGE_LABEL: &str = "ephemeral-storage:free-mib";
 pub const NAME_LABEL: &str = "metadata.name";
 /// What GPU feature discovery says of the memory of a node's GPUs.
 const PRODUCT_MIB: &str = "nvidia.com/gpu.memory";
-/// A class when nothing tells it, and the memory of a device of which none is known.
+/// A class when nothing tells it.
 const UNKNOWN_CLASS: &str = "gpu";
-const UNKNOWN_MIB: u64 = 81_920;
+/// The memory of a device of which none is known.
+pub const UNKNOWN_MIB: u64 = 81_920;
 /// What `kubectl cordon` means.
 const CORDONED: &str = "node.kubernetes.io/unschedulable";
 

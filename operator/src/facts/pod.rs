@@ -89,6 +89,25 @@ pub struct PodFacts {
     pub ours: Option<Ours>,
     /// Which worker it is, of a training job of ours.
     pub worker: Option<WorkerOf>,
+    /// Which replica it is, of a model of ours.
+    pub replica: Option<Box<ReplicaOf>>,
+}
+
+/// Which replica of a `Model` a pod is, and whether it answers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ReplicaOf {
+    pub model: PodKey,
+    /// The model's uid.
+    pub uid: String,
+    /// The engine's name of the replica.
+    pub id: String,
+    pub generation: u64,
+    /// See [`super::model::WantedModel::made_from`].
+    pub made_from: String,
+    /// Its pod's address.
+    pub address: Option<String>,
+    /// Since when it answers.
+    pub ready: Option<At>,
 }
 
 /// Which worker of a `TrainingJob` a pod is.
@@ -140,11 +159,12 @@ impl PodFacts {
             nominated: status.and_then(|status| status.nominated_node_name.clone()).filter(|node| !node.is_empty()),
             phase: phase(status.and_then(|status| status.phase.as_deref())),
             ending: pod.metadata.deletion_timestamp.is_some(),
-            disrupted: status.is_some_and(|status| status.conditions.iter().flatten().any(is_disruption)),
+            disrupted: status.is_some_and(|status| is_refused(status) || status.conditions.iter().flatten().any(is_disruption)),
             created: At(u64::try_from(created).unwrap_or(0)),
             bound: status.and_then(bound),
             ours: (spec.scheduler_name.as_deref() == Some(labels::SCHEDULER)).then(|| Ours::of(pod, spec, requests, ports)),
             worker: WorkerOf::of(pod),
+            replica: ReplicaOf::of(pod).map(Box::new),
             requests,
             needs,
         }
@@ -157,9 +177,20 @@ impl PodFacts {
 }
 
 fn bound(status: &PodStatus) -> Option<At> {
+    since(status, "PodScheduled")
+}
+
+/// Since when a condition holds.
+fn since(status: &PodStatus, kind: &str) -> Option<At> {
     let mut conditions = status.conditions.iter().flatten();
-    let scheduled = conditions.find(|condition| condition.type_ == "PodScheduled" && condition.status == "True")?;
-    Some(At(u64::try_from(scheduled.last_transition_time.as_ref()?.0.as_millisecond()).ok()?))
+    let holds = conditions.find(|condition| condition.type_ == kind && condition.status == "True")?;
+    Some(At(u64::try_from(holds.last_transition_time.as_ref()?.0.as_millisecond()).ok()?))
+}
+
+/// Its kubelet would not have it: what it needs had gone to others when it came.
+fn is_refused(status: &PodStatus) -> bool {
+    let reason = status.reason.as_deref().unwrap_or_default();
+    reason.starts_with("OutOf") || matches!(reason, "UnexpectedAdmissionError" | "NodeAffinity" | "NodeShutdown")
 }
 
 fn is_disruption(condition: &PodCondition) -> bool {
@@ -169,10 +200,8 @@ fn is_disruption(condition: &PodCondition) -> bool {
 impl WorkerOf {
     /// What its owner and annotations say; without sense in them it is a pod like any other.
     fn of(pod: &Pod) -> Option<Self> {
-        let owners = pod.metadata.owner_references.iter().flatten();
-        let ours = |owner: &&OwnerReference| owner.kind == "TrainingJob" && owner.api_version.starts_with(GROUP);
-        let owner = owners.filter(|owner| owner.controller == Some(true)).find(ours)?;
-        let said = |name: &str| pod.metadata.annotations.as_ref()?.get(name).map(String::as_str);
+        let owner = owner(pod, "TrainingJob")?;
+        let said = |name: &str| said(pod, name);
         Some(Self {
             job: PodKey::new(&pod.namespace().unwrap_or_default(), &owner.name),
             uid: owner.uid.clone(),
@@ -181,6 +210,33 @@ impl WorkerOf {
             size: said(labels::WORLD_SIZE)?.parse().ok()?,
         })
     }
+}
+
+impl ReplicaOf {
+    /// What its owner and annotations say; without sense in them it is a pod like any other.
+    fn of(pod: &Pod) -> Option<Self> {
+        let owner = owner(pod, "Model")?;
+        let status = pod.status.as_ref();
+        Some(Self {
+            model: PodKey::new(&pod.namespace().unwrap_or_default(), &owner.name),
+            uid: owner.uid.clone(),
+            id: said(pod, labels::REPLICA)?.to_owned(),
+            generation: said(pod, labels::GENERATION)?.parse().ok()?,
+            made_from: said(pod, labels::MADE_FROM)?.to_owned(),
+            address: status.and_then(|status| status.pod_ip.clone()).filter(|address| !address.is_empty()),
+            ready: status.and_then(|status| since(status, "Ready")),
+        })
+    }
+}
+
+/// The object of ours that made a pod, if it is of that kind.
+fn owner<'a>(pod: &'a Pod, kind: &str) -> Option<&'a OwnerReference> {
+    let mut owners = pod.metadata.owner_references.iter().flatten().filter(|owner| owner.controller == Some(true));
+    owners.find(|owner| owner.kind == kind && owner.api_version.starts_with(GROUP))
+}
+
+fn said<'a>(pod: &'a Pod, annotation: &str) -> Option<&'a str> {
+    pod.metadata.annotations.as_ref()?.get(annotation).map(String::as_str)
 }
 
 fn phase(word: Option<&str>) -> PodPhase {
@@ -244,6 +300,7 @@ fn ask(spec: &PodSpec, requests: Requests, ports: &[HostPort], classes: &str) ->
         selector: selection::selector(spec),
         tolerations: selection::tolerations(spec),
         affinity,
+        named: false,
     }
 }
 
@@ -296,7 +353,6 @@ pub(super) fn unsupported(spec: &PodSpec) -> Vec<String> {
         (near, "required pod affinity"),
         (far, "required pod anti-affinity"),
         (constraints.any(|constraint| constraint.when_unsatisfiable == "DoNotSchedule"), "a topology spread constraint"),
-        (spec.resource_claims.as_ref().is_some_and(|claims| !claims.is_empty()), "a ResourceClaim"),
     ];
     let mut all: Vec<String> = found.into_iter().filter(|(has, _)| *has).map(|(_, what)| what.to_owned()).collect();
     all.extend(other.find(|name| !known(name)).map(|name| format!("the resource {name}")));
@@ -354,10 +410,15 @@ mod tests {
 
     #[test]
     fn what_is_not_looked_at_yet_is_said_and_not_ignored() {
-        let claim = problem(|pod| pod["spec"]["resourceClaims"] = json!([{"name": "gpu"}]));
-        assert!(claim.contains("ResourceClaim"), "{claim}");
         let other = problem(|pod| pod["spec"]["containers"][0]["resources"]["limits"]["rdma/hca"] = json!("1"));
         assert!(other.contains("rdma/hca"), "{other}");
+    }
+
+    #[test]
+    fn a_pod_that_its_kubelet_would_not_have_has_not_failed_itself() {
+        let refused = |reason: &str| facts(|pod| pod["status"] = json!({"phase": "Failed", "reason": reason})).disrupted;
+        assert!(refused("OutOfcpu") && refused("OutOfnvidia.com/gpu") && refused("UnexpectedAdmissionError"));
+        assert!(!refused("DeadlineExceeded") && !refused(""));
     }
 
     #[test]

@@ -2,25 +2,19 @@
 
 use std::sync::Arc;
 
-use k8s_openapi::api::core::v1::{Container, PodSpec, ResourceRequirements};
-use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
+use k8s_openapi::api::core::v1::PodSpec;
 use kube::ResourceExt;
 use kube::api::DynamicObject;
-use serde_json::Value;
 use tidegate_api::convert;
 use tidegate_api::kinds::{TrainingJobSpec, TrainingJobStatus};
-use tidegate_api::labels;
-use tidegate_core::ask::{Affinity, Amount, Ask};
-use tidegate_core::state::{Group, JobSpec};
+use tidegate_core::state::JobSpec;
 use tidegate_core::time::At;
 
-use super::node::GPU;
-use super::pod::{PodKey, unsupported};
-use super::volume::ClaimUse;
-use super::{requests, selection};
+use super::pod::PodKey;
+use super::template;
 
-/// What is said of a volume that is made for one pod.
-const OWN_VOLUME: &str = "template.podSpec.volumes: an `ephemeral` volume ends with its pod; name a persistentVolumeClaim";
+/// Where a user writes what else a worker's pod needs.
+const FIELD: &str = "template.podSpec";
 /// Longer names leave no room in the names of pods.
 const MAX_NAME: usize = 63;
 
@@ -85,48 +79,19 @@ impl Wanted {
         }
         let mut pods = Vec::new();
         for group in &mut job.groups {
-            let pod = worker(&base, group)?;
-            group.ask = ask(group, &pod)?;
+            let pod = template::with_requests(&base, &group.ask, "workers")?;
+            group.ask = template::ask(FIELD, &group.ask, &pod)?;
             pods.push(pod);
         }
-        let claims = claims(key, &base)?;
+        let claims = template::claims(FIELD, key, &base)?;
         Ok(Self { spec, job, pods, claims })
     }
 }
 
-/// Claims that all workers use.
-fn claims(key: &PodKey, pod: &PodSpec) -> Result<Vec<String>, String> {
-    let uses = pod.volumes.iter().flatten().filter_map(|volume| ClaimUse::of(key.namespace(), "", volume));
-    let shared = |used: ClaimUse| if used.own { Err(OWN_VOLUME.to_owned()) } else { Ok(used.key) };
-    uses.map(shared).collect()
-}
-
 /// The user's part of a worker's pod.
 fn base(spec: &TrainingJobSpec) -> Result<PodSpec, String> {
-    let written = spec.template.pod_spec.clone().unwrap_or_default();
-    let mut pod: PodSpec = serde_json::from_value(Value::Object(written)).map_err(|e| format!("template.podSpec: {e}"))?;
-    for (field, set) in [
-        ("nodeName", pod.node_name.is_some()),
-        ("schedulerName", pod.scheduler_name.is_some()),
-        ("restartPolicy", pod.restart_policy.is_some()),
-        ("schedulingGates", pod.scheduling_gates.is_some()),
-        ("hostname", pod.hostname.is_some()),
-        ("subdomain", pod.subdomain.is_some()),
-    ] {
-        if set {
-            return Err(format!("template.podSpec.{field}: is set by Tidegate; remove it"));
-        }
-    }
-    if let Some(problem) = unsupported(&pod).into_iter().next() {
-        return Err(format!("template.podSpec: {problem}"));
-    }
-    if pod.containers.is_empty() {
-        pod.containers.push(Container::default());
-    }
+    let mut pod = template::base(FIELD, spec.template.pod_spec.as_ref(), "worker")?;
     let container = &mut pod.containers[0];
-    if container.name.is_empty() {
-        "worker".clone_into(&mut container.name);
-    }
     container.image = spec.template.image.clone().or_else(|| container.image.take());
     if container.image.as_ref().is_none_or(String::is_empty) {
         return Err("template.image: a worker's pod needs an image that holds the command; name one".to_owned());
@@ -134,63 +99,17 @@ fn base(spec: &TrainingJobSpec) -> Result<PodSpec, String> {
     container.command = Some(spec.template.command.clone());
     container.args = None;
     container.working_dir = spec.template.working_dir.clone().or_else(|| container.working_dir.take());
-    pod.scheduler_name = Some(labels::SCHEDULER.to_owned());
-    pod.restart_policy = Some("Never".to_owned());
     pod.termination_grace_period_seconds = Some(i64::from(spec.checkpoint.grace_seconds));
     Ok(pod)
 }
 
-/// The pod of a group's worker.
-fn worker(base: &PodSpec, group: &Group) -> Result<PodSpec, String> {
-    let mut pod = base.clone();
-    let resources = pod.containers[0].resources.get_or_insert_with(ResourceRequirements::default);
-    let gpus = match group.ask.amount {
-        Amount::Whole(gpus) => gpus,
-        Amount::None => 0,
-        Amount::Milli(_) | Amount::MemoryMib(_) | Amount::Slice { .. } | Amount::Mig(_) => {
-            return Err("gpu: on Kubernetes workers have whole GPUs by now; say how many in gpu.count".to_owned());
-        }
-    };
-    let mut say = |resource: &str, amount: u64, unit: &str, most: bool| {
-        if amount == 0 {
-            return;
-        }
-        let quantity = Quantity(format!("{amount}{unit}"));
-        let list = if most { &mut resources.limits } else { &mut resources.requests };
-        list.get_or_insert_default().insert(resource.to_owned(), quantity);
-    };
-    say(GPU, u64::from(gpus), "", true);
-    say(GPU, u64::from(gpus), "", false);
-    say("cpu", group.ask.cpu_milli, "m", false);
-    say("memory", group.ask.memory_mib, "Mi", false);
-    Ok(pod)
-}
-
-/// What such a pod asks of its node.
-fn ask(group: &Group, pod: &PodSpec) -> Result<Ask, String> {
-    let counted = requests::of(pod);
-    if counted.gpus != group.ask.devices() {
-        return Err(format!("template.podSpec: its containers ask for {} GPUs; say it in gpu.count alone", counted.gpus));
-    }
-    let affinity = selection::affinity(pod);
-    if affinity != Affinity::default() && group.ask.affinity != Affinity::default() {
-        return Err("nodeAffinity: is said in the job and in template.podSpec; keep one of the two".to_owned());
-    }
-    Ok(Ask {
-        cpu_milli: counted.cpu_milli,
-        memory_mib: counted.memory_mib,
-        selector: selection::selector(pod),
-        tolerations: selection::tolerations(pod),
-        affinity: if affinity == Affinity::default() { group.ask.affinity.clone() } else { affinity },
-        ..group.ask.clone()
-    })
-}
-
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
+    use serde_json::{Value, json};
+    use tidegate_core::ask::Amount;
 
     use super::*;
+    use crate::facts::requests;
 
     fn facts(change: impl FnOnce(&mut Value)) -> TrainingFacts {
         let mut job = json!({
@@ -239,6 +158,8 @@ mod tests {
         assert!(placed.contains("nodeName"), "{placed}");
         let nonsense = problem(|job| job["spec"]["template"]["podSpec"] = json!({"volumes": "many"}));
         assert!(nonsense.starts_with("template.podSpec"), "{nonsense}");
+        let claims = problem(|job| job["spec"]["template"]["podSpec"] = json!({"resourceClaims": [{"name": "gpu"}]}));
+        assert!(claims.contains("resourceClaims"), "{claims}");
         let twice = problem(|job| {
             job["spec"]["template"]["podSpec"] =
                 json!({"containers": [{"name": "a"}, {"name": "b", "resources": {"limits": {"nvidia.com/gpu": "1"}}}]});

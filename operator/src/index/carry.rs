@@ -29,10 +29,14 @@ pub enum Write {
     Evict { pod: PodKey, uid: String, grace_seconds: u32 },
     /// Tells a claim of the pod on which node its volume is to be.
     SelectNode { pod: PodKey, claim: String, uid: String, resource_version: String, node: String },
+    /// Gives a claim its devices and reserves it for the pod, unless somebody else has given it some.
+    Allocate { pod: PodKey, pod_uid: String, claim: PodKey, uid: String, resource_version: String, allocation: Box<Value> },
+    /// Takes back the devices of a claim that is still what was seen, if it has any; then it may go.
+    Free { claim: PodKey, uid: String, resource_version: String, allocated: bool },
     /// Says on the pod why it waits, where autoscalers look.
     Refuse { pod: PodKey, uid: String, message: String },
-    /// Makes the pod of a training job's worker; one that is there already is it.
-    MakePod { pod: PodKey, job: PodKey, manifest: Box<Pod> },
+    /// Makes the pod of a worker or a replica; one that is there already is it.
+    MakePod { pod: PodKey, of: Maker, manifest: Box<Pod> },
     /// Makes the service by which a training job's workers find each other.
     MakeService { service: PodKey, manifest: Box<Service> },
     /// Deletes a pod of ours, with the grace that it says or at once; `uid` absent: it was not seen yet.
@@ -43,12 +47,20 @@ pub enum Write {
     Note { object: PodKey, note: Box<Note> },
 }
 
+/// Whose pod is made.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Maker {
+    TrainingJob(PodKey),
+    Model(PodKey),
+}
+
 /// Kinds of ours that have a status.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ours {
     Pool,
     Queue,
     TrainingJob,
+    Model,
 }
 
 /// Why a write did not do what it says.
@@ -94,6 +106,7 @@ impl Write {
             | Self::MakePod { pod, .. }
             | Self::EndPod { pod, .. } => pod,
             Self::MakeService { service, .. } => service,
+            Self::Allocate { claim, .. } | Self::Free { claim, .. } => claim,
             Self::Status { object, .. } | Self::Note { object, .. } => object,
         }
     }
@@ -109,6 +122,8 @@ impl Write {
             Self::Bind { .. } => "bind",
             Self::Evict { .. } => "evict",
             Self::SelectNode { .. } => "select_node",
+            Self::Allocate { .. } => "allocate",
+            Self::Free { .. } => "free",
             Self::Refuse { .. } => "refuse",
             Self::MakePod { .. } => "make_pod",
             Self::MakeService { .. } => "make_service",
@@ -122,6 +137,12 @@ impl Write {
 impl Index {
     /// Begins to carry out an action; what is to be written is in [`Index::take_writes`].
     pub fn perform(&mut self, action: &Action, at: At) -> Vec<Event> {
+        let mut events = self.begin_action(action, at);
+        events.extend(self.look_at_claims());
+        events
+    }
+
+    fn begin_action(&mut self, action: &Action, at: At) -> Vec<Event> {
         match &action.kind {
             ActionKind::StartJob { job, attempt, workers, choice } => match training::key_of(job) {
                 Some(key) => {
@@ -137,8 +158,14 @@ impl Index {
                 self.note_stop(job, &action.reason.to_string());
                 self.stop(action.id, job, *attempt)
             }
-            // There are no models here yet.
-            ActionKind::StartReplica { .. } | ActionKind::StopReplica { .. } => vec![close(action.id, Outcome::Dropped)],
+            ActionKind::StartReplica { model, replica, place } => {
+                self.note_replica(model, replica, true, &action.reason.to_string());
+                self.start_replica(action.id, model, replica, place, at)
+            }
+            ActionKind::StopReplica { model, replica } => {
+                self.note_replica(model, replica, false, &action.reason.to_string());
+                self.stop_replica(action.id, replica, at)
+            }
         }
     }
 
@@ -166,7 +193,12 @@ impl Index {
             Ok(volumes) => volumes,
             Err(why) => return self.refused(&of, id, why),
         };
-        let bind = chosen.iter().filter(|_| volumes.is_empty());
+        let given = match self.devices_to_give(&of, &chosen) {
+            Ok(given) => given,
+            Err(why) => return self.refused(&of, id, why),
+        };
+        let waits = !volumes.is_empty() || !given.is_empty();
+        let bind = chosen.iter().filter(|_| !waits);
         let writes: Vec<Write> = bind.map(|(pod, worker)| Write::bind(pod, &worker.node.0)).collect();
         let placed: BTreeMap<PodKey, Placed> = chosen.into_iter().map(|(pod, worker)| (pod.key.clone(), worker)).collect();
         self.writes.extend(writes);
@@ -174,6 +206,9 @@ impl Index {
         for (pod, worker) in &placed {
             let comes = self.pods.get(pod).map(|entry| self.nodes.comes(&entry.facts, &worker.node.0));
             events.extend(comes.unwrap_or_default());
+            if given.values().any(|given| given.pod == *pod) {
+                self.devices.promise(pod, worker.devices.clone());
+            }
         }
         let Some(unit) = self.units.get_mut(&of) else { return dropped };
         let open = placed.keys().cloned().collect();
@@ -186,10 +221,11 @@ impl Index {
         if let Some(spec) = &grown {
             unit.spec = Some(spec.clone());
         }
-        if !volumes.is_empty() {
-            self.hold(&of, volumes, at);
-        }
         events.extend(grown.map(|spec| Event::JobSet { name: job.clone(), spec }));
+        if waits {
+            self.hold(&of, volumes, given, at);
+            events.extend(self.look_at_held(&of));
+        }
         events
     }
 
@@ -221,7 +257,7 @@ impl Index {
 
     fn stop(&mut self, id: ActionId, job: &JobName, attempt: u32) -> Vec<Event> {
         let of = self.jobs.get(job).cloned();
-        if matches!(of, Some(UnitId::Foreign(_))) {
+        if matches!(of, Some(UnitId::Foreign(_))) || self.claim_jobs.has(job) {
             // Its node or devices are gone, or will be; it is not ours to end.
             return vec![close(id, Outcome::Done)];
         }
@@ -241,6 +277,12 @@ impl Index {
     /// What became of a write. A conflict is tried again with what is seen next, as often as it happens: somebody else
     /// changes the pod, and either that ends or the pod does.
     pub fn written(&mut self, write: &Write, result: Result<(), Failure>) -> Vec<Event> {
+        let mut events = self.became(write, result);
+        events.extend(self.look_at_claims());
+        events
+    }
+
+    fn became(&mut self, write: &Write, result: Result<(), Failure>) -> Vec<Event> {
         match write {
             Write::Bind { pod, node, uid, resource_version } => {
                 if result.is_ok() {
@@ -249,10 +291,17 @@ impl Index {
                 self.bound(pod, (uid, resource_version), node, result)
             }
             Write::SelectNode { pod, claim, node, .. } => self.selected(pod, claim, node, result),
-            Write::MakePod { pod, job, .. } => self.made(pod, job, result),
-            Write::EndPod { pod, .. } => self.ended_pod(pod, &result),
+            Write::Allocate { pod, claim, .. } => self.allocated(pod, claim, result),
+            Write::Free { claim, resource_version, .. } => self.freed(claim, resource_version, &result),
+            Write::MakePod { pod, of: Maker::TrainingJob(job), .. } => self.made(pod, job, result),
+            Write::MakePod { pod, of: Maker::Model(model), .. } => self.replica_made(pod, model, result),
+            Write::EndPod { pod, .. } => [self.ended_pod(pod, &result), self.replica_pod_missing(pod, &result)].concat(),
             Write::Status { kind: Ours::TrainingJob, object, .. } => {
                 self.status_written(object);
+                Vec::new()
+            }
+            Write::Status { kind: Ours::Model, object, .. } => {
+                self.model_status_written(object);
                 Vec::new()
             }
             Write::Evict { .. }
@@ -279,6 +328,7 @@ impl Index {
         }
         let mut events = Vec::new();
         if !here {
+            self.devices.touch(&entry.facts);
             events = self.nodes.came(pod);
             run.placed.remove(pod);
             run.failed.push(match result {
@@ -336,6 +386,7 @@ impl Index {
         let waits = |(_, unit): &(&UnitId, &unit::Unit)| unit.run().is_none();
         self.to_tell.extend(self.units.iter().filter(waits).map(|(id, _)| id.clone()));
         self.look_at_waiting_trainings();
+        self.look_at_all_models();
     }
 
     fn reasons(&mut self, id: &UnitId, engine: &Engine) -> Vec<Write> {

@@ -24,13 +24,24 @@ impl Index {
                 *held.entry(node).or_default() += u64::from(pod.requests.gpus);
             }
         }
+        let (claimed, unsure) = self.claimed();
+        for (node, devices) in claimed {
+            *held.entry(node).or_default() += devices;
+        }
+        unsettled.extend(unsure);
         let gone = self.pods.values().map(|entry| &entry.facts).filter(|known| !by_key.contains_key(&known.key));
         unsettled.extend(gone.filter_map(|known| known.node.as_deref().or(known.nominated.as_deref())));
         let state = engine.state();
         let counted = counted(engine);
         for action in state.actions.values() {
-            let (ActionKind::StartJob { job, .. } | ActionKind::StopJob { job, .. }) = &action.kind else { continue };
-            let seats = state.jobs.get(job).and_then(|job| job.run()).map_or(&[][..], |run| &run.seats);
+            let seats = match &action.kind {
+                ActionKind::StartJob { job, .. } | ActionKind::StopJob { job, .. } => {
+                    state.jobs.get(job).and_then(|job| job.run()).map_or(&[][..], |run| &run.seats)
+                }
+                ActionKind::StartReplica { replica, .. } | ActionKind::StopReplica { replica, .. } => {
+                    state.replicas.get(replica).map_or(&[][..], |replica| std::slice::from_ref(&replica.seat))
+                }
+            };
             unsettled.extend(seats.iter().filter_map(|seat| state.nodes.name(seat.node)).map(|node| node.0.as_str()));
         }
         let mut names: BTreeSet<&str> = held.keys().map(String::as_str).collect();
@@ -53,6 +64,11 @@ fn counted(engine: &Engine) -> BTreeMap<&str, u64> {
             if let Some(node) = state.nodes.name(seat.node) {
                 *counted.entry(node.0.as_str()).or_default() += u64::from(gpus);
             }
+        }
+    }
+    for replica in state.replicas.values() {
+        if let Some(node) = state.nodes.name(replica.seat.node) {
+            *counted.entry(node.0.as_str()).or_default() += u64::from(replica.ask.devices());
         }
     }
     counted

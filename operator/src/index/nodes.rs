@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use tidegate_api::labels;
 use tidegate_core::ask::Term;
 use tidegate_core::names::{Class, DeviceId, NodeName};
 use tidegate_core::node::{Device, NodeSpec};
@@ -21,6 +22,8 @@ struct Node {
     pods: u64,
     storage_mib: u64,
     ports: BTreeMap<HostPort, u32>,
+    /// Labels of the engine alone: see [`super::devices`].
+    marks: BTreeSet<String>,
     /// What the engine was told.
     told: Option<NodeSpec>,
     /// Slots for GPUs that were ever told, and those of them that are lost.
@@ -71,6 +74,12 @@ impl Nodes {
 
     pub fn names(&self) -> impl Iterator<Item = &str> {
         self.all.iter().filter(|(_, node)| node.facts.is_some()).map(|(name, _)| name.as_str())
+    }
+
+    /// Whether the node says that its GPUs are simulated.
+    pub fn is_simulated(&self, name: &str) -> bool {
+        let facts = self.all.get(name).and_then(|node| node.facts.as_ref());
+        facts.is_some_and(|facts| facts.labels.get(labels::SIMULATED).is_some_and(|value| value == "true"))
     }
 
     /// Why these pods cannot all be on the node beside what is there, as far as the engine does not know it.
@@ -124,6 +133,13 @@ impl Nodes {
     pub fn has_one_of(&self, name: &str, terms: &[Term]) -> bool {
         let labels = self.all.get(name).and_then(|node| node.facts.as_ref()).map(|facts| &facts.labels);
         terms.is_empty() || labels.is_some_and(|labels| terms.iter().any(|term| term.holds(labels)))
+    }
+
+    /// A node has a mark, or has it no more.
+    pub fn mark(&mut self, name: &str, mark: String, on: bool) -> Vec<Event> {
+        let node = self.all.entry(name.to_owned()).or_default();
+        let changed = if on { node.marks.insert(mark) } else { node.marks.remove(&mark) };
+        if changed { self.look(name) } else { Vec::new() }
     }
 
     /// Nodes to which pods are on their way.
@@ -272,6 +288,7 @@ impl Node {
         let Some(facts) = &self.facts else { return Vec::new() };
         let mut labels = facts.labels.clone();
         labels.insert(FREE_STORAGE_LABEL.to_owned(), self.free_storage(facts).to_string());
+        labels.extend(self.marks.iter().map(|mark| (mark.clone(), String::new())));
         labels.extend(wanted.keys().filter(|port| self.is_taken(port)).map(|port| (port.mark(), String::new())));
         let spec = NodeSpec {
             labels,

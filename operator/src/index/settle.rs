@@ -96,15 +96,24 @@ impl Index {
         let size = self.size(id, &all);
         let spec = unit::spec(&holding, size);
         let asks = unit::asks(holding.iter().copied());
+        // Devices that are claimed by name are known; others the kubelet has chosen.
+        let devices = |pod: &PodFacts| {
+            let ordered = || unit.run().and_then(|run| Some(run.placed.get(&pod.key)?.devices.clone()));
+            let by_name = pod.needs.as_ref().is_some_and(|needs| !needs.devices.is_empty());
+            if by_name { self.devices.all_of(pod).or_else(ordered).unwrap_or_default() } else { Vec::new() }
+        };
         let place = |pod: &&PodFacts| {
             let group = asks.iter().position(|ask| *ask == unit::ask(pod)).and_then(|at| u16::try_from(at).ok());
             let node = pod.node.clone().or_else(|| pod.nominated.clone()).map(NodeName);
             let node = node.or_else(|| open(pod).map(|placed| placed.node.clone())).unwrap_or_default();
-            let placed = Placed { group: group.unwrap_or_default(), node, devices: Vec::new(), slices: 0 };
+            let placed = Placed { group: group.unwrap_or_default(), node, devices: devices(pod), slices: 0 };
             (pod.key.clone(), placed)
         };
         let placed: BTreeMap<PodKey, Placed> = holding.iter().map(place).collect();
         let since = holding.iter().map(|pod| pod.bound.unwrap_or(pod.created)).min().unwrap_or_default();
+        for pod in holding.iter().map(|pod| pod.key.clone()).collect::<Vec<_>>() {
+            self.end_claim_jobs_of(&pod, events);
+        }
         let Some(unit) = self.units.get_mut(id) else { return };
         let name = unit.job();
         match &mut unit.phase {

@@ -5,6 +5,7 @@ use tidegate_core::time::At;
 
 use super::*;
 
+mod devices;
 mod groups;
 mod local;
 mod volumes;
@@ -87,6 +88,11 @@ impl Rig {
 
     fn beside(&mut self, object: Beside) {
         let events = self.index.beside(object);
+        self.tell(events);
+    }
+
+    fn device(&mut self, object: DeviceObject) {
+        let events = self.index.device(object);
         self.tell(events);
     }
 

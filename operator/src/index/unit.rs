@@ -15,7 +15,7 @@ use crate::facts::pod::Ours;
 use crate::facts::{PodFacts, PodKey};
 
 /// The queue of those that are not ours: there is none of this name, so that nobody's quota pays for them.
-const NOBODYS: &str = "(others)";
+pub(super) const NOBODYS: &str = "(others)";
 
 /// Which pods belong together.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -35,10 +35,10 @@ pub(super) enum UnitId {
 }
 
 impl UnitId {
-    /// Whose unit a pod is; `None` for workers of training jobs, for others' pods without GPUs, and for those that nobody has
+    /// Whose unit a pod is; `None` for workers of training jobs and replicas of models, for others' pods without GPUs, and for those that nobody has
     /// placed yet.
     pub fn of(pod: &PodFacts) -> Option<Self> {
-        if pod.worker.is_some() {
+        if pod.worker.is_some() || pod.replica.is_some() {
             return None;
         }
         let Some(ours) = &pod.ours else {

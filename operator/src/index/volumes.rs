@@ -1,4 +1,4 @@
-//! Starts that wait for volumes. A claim whose class waits for its first user is told on which node that will be; somebody else
+//! Starts that wait for volumes, and for devices that are claimed by name ([`super::claims`]). A claim whose class waits for its first user is told on which node that will be; somebody else
 //! makes the volume there, and only then are the pods bound: all of a gang, or none.
 
 use std::collections::BTreeMap;
@@ -7,6 +7,7 @@ use tidegate_core::Event;
 use tidegate_core::plan::Placed;
 use tidegate_core::time::At;
 
+use super::devices::Given;
 use super::unit::{self, UnitId};
 use super::{Failure, Index, Write};
 use crate::facts::volume::{Bond, ClaimFacts};
@@ -21,6 +22,8 @@ pub(super) struct Held {
     since: At,
     /// Claims, the nodes that were chosen for them, and whether that was seen there.
     claims: BTreeMap<String, (String, bool)>,
+    /// Claims of devices, which are given when the volumes are there.
+    pub devices: BTreeMap<String, Given>,
 }
 
 impl Index {
@@ -60,14 +63,14 @@ impl Index {
     }
 
     /// Whether a pod of another unit runs, or is being started.
-    fn is_started(&self, pod: &PodKey, than: &UnitId) -> bool {
+    pub(super) fn is_started(&self, pod: &PodKey, than: &UnitId) -> bool {
         let unit = self.pods.get(pod).and_then(|entry| entry.unit.as_ref()).filter(|unit| *unit != than);
         let run = unit.and_then(|unit| self.units.get(unit)?.run());
         run.is_some_and(|run| run.placed.contains_key(pod))
     }
 
     /// Has the volumes of a start made first.
-    pub(super) fn hold(&mut self, id: &UnitId, claims: BTreeMap<String, String>, since: At) {
+    pub(super) fn hold(&mut self, id: &UnitId, claims: BTreeMap<String, String>, devices: BTreeMap<String, Given>, since: At) {
         let Some(run) = self.units.get_mut(id).and_then(unit::Unit::run_mut) else { return };
         for (key, node) in &claims {
             let user = self.around.users_of(key).find(|user| run.placed.contains_key(*user));
@@ -75,7 +78,7 @@ impl Index {
             self.writes.extend(user.zip(claim).map(|(pod, claim)| select(pod, claim, node)));
         }
         let claims = claims.into_iter().map(|(key, node)| (key, (node, false))).collect();
-        run.held = Some(Held { since, claims });
+        run.held = Some(Held { since, claims, devices });
         self.held.insert(id.clone());
     }
 
@@ -88,11 +91,17 @@ impl Index {
                 continue;
             };
             let late = run.held.as_ref().filter(|held| now.since(held.since) > WITHIN_MS);
-            let late = late.map(|held| held.claims.keys().cloned().collect::<Vec<_>>().join(", "));
-            let why = late.map(|claims| format!("no volume in {} s for claim {claims}: see its events", WITHIN_MS / 1000));
-            let why = why.or_else(|| run.stopping.then(|| "it was stopped before its volumes were there".to_owned()));
+            let all = |keys: Vec<&String>| keys.into_iter().map(String::as_str).collect::<Vec<_>>().join(", ");
+            let why = late.map(|held| match (all(held.claims.keys().collect()), all(held.devices.keys().collect())) {
+                (claims, devices) if claims.is_empty() => {
+                    format!("the devices for ResourceClaim {devices} were not free in {} s", WITHIN_MS / 1000)
+                }
+                (claims, _) => format!("no volume in {} s for claim {claims}: see its events", WITHIN_MS / 1000),
+            });
+            let why = why.or_else(|| run.stopping.then(|| "it was stopped before its volumes and devices were there".to_owned()));
             events.extend(why.map(|why| self.give_up(&id, why)).unwrap_or_default());
         }
+        events.extend(self.look_at_claims());
         events
     }
 
@@ -123,13 +132,16 @@ impl Index {
         if let Some(why) = wrong {
             return self.give_up(id, why);
         }
-        if missing == 0 {
-            run.held = None;
-            let pods = run.open.iter().filter_map(|key| Some((&self.pods.get(key)?.facts, run.placed.get(key)?)));
-            self.writes.extend(pods.map(|(pod, worker)| Write::bind(pod, &worker.node.0)));
-            self.held.remove(id);
-        }
-        Vec::new()
+        if missing == 0 { self.give(id) } else { Vec::new() }
+    }
+
+    /// All that a start waited for is there.
+    pub(super) fn bind_held(&mut self, id: &UnitId) {
+        let Some(run) = self.units.get_mut(id).and_then(unit::Unit::run_mut) else { return };
+        run.held = None;
+        let pods = run.open.iter().filter_map(|key| Some((&self.pods.get(key)?.facts, run.placed.get(key)?)));
+        self.writes.extend(pods.map(|(pod, worker)| Write::bind(pod, &worker.node.0)));
+        self.held.remove(id);
     }
 
     /// Nothing of it was bound yet, and nothing will be.
@@ -140,6 +152,7 @@ impl Index {
         run.open.clear();
         let placed = std::mem::take(&mut run.placed);
         self.held.remove(id);
+        placed.keys().filter_map(|pod| self.pods.get(pod)).for_each(|entry| self.devices.touch(&entry.facts));
         let mut events: Vec<Event> = placed.keys().flat_map(|pod| self.nodes.came(pod)).collect();
         events.extend(self.concluded(id));
         events

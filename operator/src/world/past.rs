@@ -59,7 +59,7 @@ impl World {
         match shutdown.run_until_cancelled(comes).await {
             Some(Ok(past)) => self.remember(past),
             Some(Err(_)) => {
-                tracing::warn!("the ledger does not answer: it is decided without what was learned before until it does")
+                tracing::warn!("the ledger does not answer: it is decided without what was learned before until it does");
             }
             None => {}
         }

@@ -1,4 +1,4 @@
-//! `bench agent`: what does the node agent cost? The real process `tidegate node-agent` on a scripted driver that is busy,
+//! `bench agent`: what does the node agent cost? The real process `tidegate-node-agent` on a scripted driver that is busy,
 //! with real processes on its GPUs, scraped as Prometheus does.
 //!
 //! The fake driver's own time is in the agent's processor time: it runs in the agent's process, as the real one does.
@@ -35,9 +35,9 @@ pub struct Args {
     /// Print exactly one JSON object.
     #[arg(long)]
     pub json: bool,
-    /// The executable to measure. Default: beside this one.
+    /// The executable to measure: `tidegate-node-agent`, or `tidegate`, of whose parts it is one. Default: the former beside this one.
     #[arg(long)]
-    pub tidegate: Option<PathBuf>,
+    pub executable: Option<PathBuf>,
     /// Seconds of each measurement.
     #[arg(long, default_value_t = 300, value_parser = clap::value_parser!(u32).range(10..=86_400))]
     pub seconds: u32,
@@ -115,23 +115,23 @@ const PLANS: [Plan; 2] = [
 
 /// Measures and renders.
 pub async fn run(args: Args) -> Result<String> {
-    let tidegate = args.tidegate.clone().map_or_else(crate::harness::binary, Ok)?;
+    let executable = args.executable.clone().map_or_else(|| crate::harness::binary_of("tidegate-node-agent"), Ok)?;
     let machine = Machine::look();
     let mut cases = Vec::new();
     for plan in &PLANS {
-        cases.push(measure(plan, &tidegate, Duration::from_secs(args.seconds.into())).await?);
+        cases.push(measure(plan, &executable, Duration::from_secs(args.seconds.into())).await?);
     }
     let goals_met = cases.iter().all(|case| case.goals_met);
     let report = Report { bench: "agent", machine, seconds: args.seconds, cases, goals_met };
     if args.json { Ok(serde_json::to_string(&report)?) } else { Ok(render(&report)) }
 }
 
-async fn measure(plan: &Plan, tidegate: &Path, time: Duration) -> Result<Case> {
+async fn measure(plan: &Plan, executable: &Path, time: Duration) -> Result<Case> {
     let dir = TempDir::new()?;
     let sleepers = Sleepers::start(plan.processes)?;
     let (library, _) = install(dir.path(), &script(plan, &sleepers.pids()))?;
     let address = TcpListener::bind("127.0.0.1:0")?.local_addr()?;
-    let agent = start(tidegate, &library, address)?;
+    let agent = start(executable, &library, address)?;
     let pid = agent.id().context("the agent has ended")?;
     let mut connection = answers(address).await?;
     let request = get("/metrics");
@@ -245,9 +245,12 @@ impl Drop for Sleepers {
     }
 }
 
-fn start(tidegate: &Path, library: &Path, address: SocketAddr) -> Result<Child> {
-    let mut command = Command::new(tidegate);
-    command.args(["node-agent", "--listen", &address.to_string(), "--pod-interval-ms", "0", "--nvml-library"]).arg(library);
+fn start(executable: &Path, library: &Path, address: SocketAddr) -> Result<Child> {
+    let mut command = Command::new(executable);
+    if executable.ends_with("tidegate") {
+        command.arg("node-agent");
+    }
+    command.args(["--listen", &address.to_string(), "--pod-interval-ms", "0", "--nvml-library"]).arg(library);
     command.env("TIDEGATE_LOG", "warn").stdin(Stdio::null()).stdout(Stdio::null()).kill_on_drop(true);
     command.spawn().context("start the node agent")
 }

@@ -31,6 +31,9 @@ cat
 exit 0
 "#;
 
+/// The node's address, as [`INIT`] sets it.
+pub const ADDRESS: &str = "10.99.0.1";
+
 /// Seconds for a few system calls, on a busy machine.
 const OPEN_WITHIN: Duration = Duration::from_secs(30);
 /// The kernel waits for the end of each process and of each mount.

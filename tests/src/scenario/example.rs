@@ -29,7 +29,7 @@ impl Example {
             let name = object.name().to_owned();
             match object {
                 Object::Pool(found) => pool = Some(found),
-                Object::Model(found) => drop(models.insert(name, found)),
+                Object::Model(found) => drop(models.insert(name, *found)),
                 Object::TrainingJob(found) => drop(jobs.insert(name, *found)),
                 Object::Queue(_) => {}
             }

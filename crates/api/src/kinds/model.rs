@@ -4,11 +4,27 @@ use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{GpuAsk, NodeAffinity};
+use super::training_job::any_object;
+use super::{Condition, GpuAsk, NodeAffinity};
+use crate::model_info::ModelInfo;
 
 /// A model served by as many replicas as its traffic needs.
 #[derive(CustomResource, KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
-#[kube(group = "tidegate.dev", version = "v1alpha1", kind = "Model", namespaced, cel, category = "tidegate")]
+#[kube(
+    group = "tidegate.dev",
+    version = "v1alpha1",
+    kind = "Model",
+    namespaced,
+    cel,
+    category = "tidegate",
+    status = "ModelStatus"
+)]
+#[kube(printcolumn = r#"{"name":"Ready","type":"integer","jsonPath":".status.ready"}"#)]
+#[kube(printcolumn = r#"{"name":"Wanted","type":"integer","jsonPath":".status.wanted"}"#)]
+#[kube(printcolumn = r#"{"name":"GPUs","type":"integer","jsonPath":".status.gpus"}"#)]
+#[kube(printcolumn = r#"{"name":"Queue","type":"string","jsonPath":".spec.queue"}"#)]
+#[kube(printcolumn = r#"{"name":"Why","type":"string","jsonPath":".status.message"}"#)]
+#[kube(printcolumn = r#"{"name":"Age","type":"date","jsonPath":".metadata.creationTimestamp"}"#)]
 #[serde(rename_all = "camelCase")]
 #[x_kube(validation = Rule::new("self.maxSharers == 1 || !(has(self.gpu.memoryMib) || has(self.gpu.milli) || has(self.gpu.mig))").message("shares a whole device by maxSharers, but gpu asks for a part of one; keep one of the two"))]
 #[x_kube(validation = Rule::new("!has(self.memory) || self.maxSharers > 1").message("gives memory, which counts only for a model that shares its device; set maxSharers above 1, or remove memory"))]
@@ -60,6 +76,49 @@ pub struct ModelSpec {
     /// The speed that a simulated device declares for this model; real devices take the time they take.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub simulated_pace: Option<Pace>,
+    /// On Kubernetes: what else each replica's pod needs, as fields of a `PodSpec`: the volume that holds the model, an image with the
+    /// model in it, tolerations. The replica is its first container (or one that is added); command, devices, probes, restart policy and
+    /// grace are set by Tidegate.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "any_object")]
+    pub pod_spec: Option<serde_json::Map<String, serde_json::Value>>,
+}
+
+/// How a model stands.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, Default, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub struct ModelStatus {
+    /// Replicas that answer.
+    #[serde(default)]
+    #[schemars(range(min = 0, max = 9_007_199_254_740_991_i64))]
+    pub ready: u32,
+    /// Replicas that are being started.
+    #[serde(default)]
+    #[schemars(range(min = 0, max = 9_007_199_254_740_991_i64))]
+    pub starting: u32,
+    /// Replicas that its traffic asks for now, within its limits.
+    #[serde(default)]
+    #[schemars(range(min = 0, max = 9_007_199_254_740_991_i64))]
+    pub wanted: u32,
+    /// GPUs that its replicas hold.
+    #[serde(default)]
+    #[schemars(range(min = 0, max = 9_007_199_254_740_991_i64))]
+    pub gpus: u32,
+    /// Why it has not what it wants, or cannot be served.
+    #[serde(default)]
+    #[schemars(length(max = 1024))]
+    pub message: String,
+    /// What the model file says of itself, as a replica has told it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tensors: Option<ModelInfo>,
+    /// The generation of the specification that this is about.
+    #[serde(default)]
+    #[schemars(range(min = 0, max = 9_007_199_254_740_991_i64))]
+    pub observed_generation: i64,
+    /// `Accepted`: it can be served as it is written. `Ready`: some replica answers.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 8))]
+    pub conditions: Vec<Condition>,
 }
 
 /// Device memory of one replica: `weightsMib` and, for each of `batching.maxRows` rows, `perRowKib`. Counted, not enforced.
@@ -79,7 +138,7 @@ pub struct ModelMemory {
 #[derive(Serialize, Deserialize, KubeSchema, Clone, Debug, PartialEq, Eq)]
 #[serde(rename_all = "camelCase")]
 pub struct Source {
-    /// Path of an ONNX file; on one box relative to the manifest.
+    /// Path of an ONNX file: on one box relative to the manifest, on Kubernetes in the replica's container.
     #[x_kube(validation = Rule::new("self != ''").message("must be the path of an ONNX file"))]
     pub onnx: String,
 }
@@ -88,7 +147,7 @@ pub struct Source {
 #[derive(Serialize, Deserialize, KubeSchema, Clone, Debug, PartialEq, Eq)]
 #[serde(rename_all = "camelCase")]
 pub struct Embedding {
-    /// Path of a `tokenizer.json`; on one box relative to the manifest.
+    /// Path of a `tokenizer.json`: on one box relative to the manifest, on Kubernetes in the router's container.
     #[x_kube(validation = Rule::new("self != ''").message("must be the path of a tokenizer.json"))]
     pub tokenizer: String,
     /// Longer texts are cut to this many tokens.

@@ -139,7 +139,7 @@ pub struct WorkerTemplate {
 }
 
 /// An object of Kubernetes, which is checked when it is used.
-fn any_object(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+pub(super) fn any_object(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
     schemars::json_schema!({"type": "object", "x-kubernetes-preserve-unknown-fields": true})
 }
 

@@ -184,6 +184,7 @@ fn shares(ask: &Ask, device: &DeviceFree) -> u64 {
 /// Whether the device has room for one more holder: a whole one, a share, or an instance on these slices.
 pub fn is_free_for(ask: &Ask, device: &DeviceFree, slices: u8) -> bool {
     match ask.amount {
+        _ if ask.named != device.named => false,
         Amount::None => false,
         Amount::Whole(_) => device.firm == 0,
         Amount::Milli(_) | Amount::MemoryMib(_) | Amount::Slice { .. } => shares(ask, device) > 0,

@@ -36,6 +36,7 @@ pub struct DeviceFree {
     pub memory_mib: u64,
     pub island: u8,
     pub mig: bool,
+    pub named: bool,
     /// Takes new work.
     pub usable: bool,
     /// Not firmly claimed.
@@ -93,6 +94,7 @@ impl NodeFree {
                 known.mib = device.memory_mib.saturating_sub(used);
                 (known.memory_mib, known.class, known.class_ix) = (device.memory_mib, device.class.clone(), class_ix);
                 (known.island, known.mig, known.usable) = (device.island, device.mig, usable);
+                known.named = device.named;
             } else {
                 self.devices.push(DeviceFree {
                     class: device.class.clone(),
@@ -100,6 +102,7 @@ impl NodeFree {
                     memory_mib: device.memory_mib,
                     island: device.island,
                     mig: device.mig,
+                    named: device.named,
                     usable,
                     milli: 1000,
                     mib: device.memory_mib,
@@ -207,6 +210,7 @@ impl NodeFree {
         let suits = |device: &DeviceFree| {
             device.usable
                 && ask.class_suits(&device.class)
+                && ask.named == device.named
                 && match ask.amount {
                     Amount::MemoryMib(mib) | Amount::Slice { mib, .. } => mib <= device.memory_mib,
                     Amount::Mig(_) => device.mig,

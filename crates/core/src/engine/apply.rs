@@ -87,6 +87,7 @@ impl Facts<'_> {
             Event::ModelRemoved(name) => self.with_model(&name, |model| model.removed = true),
             Event::Demand { model, demand } => self.demand(&model, demand),
             Event::ReplicaReady { id, load_ms } => self.replica_ready(&id, load_ms),
+            Event::ReplicaObserved { id, observed } => self.replica_observed(&id, &observed),
             Event::ReplicaExited { id, failed } => self.replica_exited(&id, failed),
             Event::Outcome { id, outcome } => self.outcome(id, &outcome),
         }

@@ -1,14 +1,15 @@
-//! What a world's objects say of a job, whoever ordered it. In a cluster the objects are the truth: after a restart an empty engine
+//! What a world's objects say of a job or a replica, whoever ordered it. In a cluster the objects are the truth: after a restart an empty engine
 //! hears from them what runs where, and while it runs which workers of an attempt have ended alone.
 //!
 //! **Promise.** What runs is counted, once: a device that somebody else holds firmly is not given a second time, whatever is told.
 
 use crate::ask::{Amount, Ask};
 use crate::claims;
-use crate::event::{Observed, ObservedRun};
-use crate::names::{DeviceId, JobName};
-use crate::plan::Placed;
-use crate::state::{Phase, Run, Seat, Stop};
+use crate::demand::Need;
+use crate::event::{Observed, ObservedReplica, ObservedRun};
+use crate::names::{DeviceId, JobName, ModelName, ReplicaId};
+use crate::plan::{ActionId, Placed};
+use crate::state::{Phase, Replica, ReplicaPhase, Run, Seat, Stop};
 
 use super::apply::Facts;
 
@@ -33,6 +34,47 @@ impl Facts<'_> {
         self.set_turn(ix);
         self.desk.list(self.state, ix);
         self.desk.wakes.mark_all();
+    }
+
+    /// A replica is there that was ordered by another engine. One of a model or a node that is not known holds nothing.
+    pub fn replica_observed(&mut self, id: &ReplicaId, seen: &ObservedReplica) {
+        let model = self.state.models.get(&seen.model).filter(|_| !self.state.replicas.contains_key(id));
+        let Some(queue) = model.map(|model| self.desk.books.tree.node(&model.spec.queue)) else { return };
+        let Some(node) = self.state.nodes.ix(&seen.place.node) else { return };
+        let (mask, slices) = self.devices(&seen.ask, node, &seen.place);
+        let seat = Seat { group: 0, node, mask, slices };
+        self.desk.books.take(queue, &seen.ask, &seat);
+        let replica = Replica {
+            model: seen.model.clone(),
+            ask: seen.ask.clone(),
+            seat,
+            generation: seen.generation,
+            since: seen.since,
+            phase: if seen.ready { ReplicaPhase::Ready } else { ReplicaPhase::Starting },
+            stop: None,
+            start: ActionId::default(),
+        };
+        let ix = self.state.replicas.insert(id.clone(), replica);
+        self.desk.list_replica(self.state, ix);
+        // The next one has another name.
+        let number = id.0.rsplit('-').next().and_then(|number| number.parse::<u64>().ok());
+        self.state.next_replica = self.state.next_replica.max(number.map_or(0, |number| number.saturating_add(1)));
+        self.was_wanted(&seen.model, seen.generation);
+        self.desk.wakes.mark_all();
+    }
+
+    /// What serves was wanted a moment ago, by routers that have not told this engine yet: it stays as long as if the want had just
+    /// fallen. Those of another generation are no more that are wanted: they replace each other.
+    fn was_wanted(&mut self, name: &ModelName, generation: u64) {
+        let serves = |replica: &&Replica| replica.model == *name && replica.generation == generation && replica.stop.is_none();
+        let count = u32::try_from(self.state.replicas.values().filter(serves).count()).unwrap_or(u32::MAX);
+        let now = self.state.now;
+        let Some(model) = self.state.models.get_mut(name) else { return };
+        let former = Need { devices: count.clamp(model.spec.min, model.spec.max), sharers: 1 };
+        if former.devices > model.want {
+            model.past_wants.retain(|(_, past)| past.milli() > former.milli());
+            model.past_wants.push((now, former));
+        }
     }
 
     /// The job holds what it is seen to hold, and nothing else.

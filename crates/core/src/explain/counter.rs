@@ -222,7 +222,7 @@ fn imagined(engine: &Engine, ask: &Ask) -> Option<Device> {
     let Class(class) = ask.classes.first().map(|wish| wish.class.clone())?;
     let node = engine.state().nodes.keys().next().cloned().unwrap_or_else(|| NodeName::from("what-if"));
     let memory = if let Amount::MemoryMib(mib) = ask.amount { mib } else { 81_920 };
-    Some(Device { mig: true, ..Device::new("what-if", node, class.as_str(), memory) })
+    Some(Device { mig: true, named: ask.named, ..Device::new("what-if", node, class.as_str(), memory) })
 }
 
 impl Trial<'_> {

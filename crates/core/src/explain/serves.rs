@@ -66,7 +66,7 @@ fn above_want(state: &State, model: &Model, target: u32, now: At) -> Option<Stri
 }
 
 /// Why it has fewer than it should.
-fn lacking(engine: &Engine, model: &Model, now: At) -> String {
+pub(super) fn lacking(engine: &Engine, model: &Model, now: At) -> String {
     let state = engine.state();
     if let Some(at) = model.not_before.filter(|at| *at > now) {
         return format!("{} replicas failed in a row; the next starts in {} s", model.failures, at.since(now).div_ceil(1000));

@@ -4,12 +4,12 @@ use std::collections::BTreeMap;
 
 use tidegate_core::claims;
 use tidegate_core::engine::Past;
-use tidegate_core::event::{Observed, ObservedRun};
+use tidegate_core::event::{Observed, ObservedReplica, ObservedRun};
 use tidegate_core::holdings::{Holder, Holdings};
-use tidegate_core::names::{DeviceId, JobName};
+use tidegate_core::names::{DeviceId, JobName, ReplicaId};
 use tidegate_core::node::Health;
 use tidegate_core::plan::Placed;
-use tidegate_core::state::{Run, State};
+use tidegate_core::state::{Replica, ReplicaPhase, Run, Seat, State};
 use tidegate_core::{Engine, Event};
 
 use super::world::World;
@@ -60,16 +60,40 @@ fn tell_objects(engine: &mut Engine, world: &World, named: bool) {
     for (name, run) in running(world) {
         let Some(job) = state.jobs.get(&name) else { continue };
         tell(Event::JobSet { name: name.clone(), spec: job.spec.clone() });
-        let workers = run.seats.iter().map(|seat| Placed {
-            group: seat.group,
-            node: state.nodes.name(seat.node).unwrap().clone(),
-            devices: if named { state.devices_of(seat).map(|device| device.id.clone()).collect() } else { Vec::new() },
-            slices: seat.slices,
-        });
+        let workers = run.seats.iter().map(|seat| placed(state, seat, named));
         let run = ObservedRun { since: run.since, workers: workers.collect(), started: true };
         let observed = Observed { submitted: job.submitted, attempts: job.attempts, failures: job.failures, run: Some(run) };
         tell(Event::JobObserved { name, observed });
     }
+    for (name, model) in &state.models {
+        tell(Event::ModelSet { name: name.clone(), spec: model.spec.clone() });
+    }
+    for (id, replica) in serving(world) {
+        let observed = ObservedReplica {
+            model: replica.model.clone(),
+            ask: replica.ask.clone(),
+            place: placed(state, &replica.seat, named),
+            generation: replica.generation,
+            since: replica.since,
+            ready: replica.phase == ReplicaPhase::Ready,
+        };
+        tell(Event::ReplicaObserved { id, observed });
+    }
+}
+
+fn placed(state: &State, seat: &Seat, named: bool) -> Placed {
+    Placed {
+        group: seat.group,
+        node: state.nodes.name(seat.node).unwrap().clone(),
+        devices: if named { state.devices_of(seat).map(|device| device.id.clone()).collect() } else { Vec::new() },
+        slices: seat.slices,
+    }
+}
+
+/// Replicas that really run and that the engine knows.
+fn serving(world: &World) -> Vec<(ReplicaId, Replica)> {
+    let known = |id: &ReplicaId| Some((id.clone(), world.state().replicas.get(id)?.clone()));
+    world.real.replicas.keys().filter_map(known).collect()
 }
 
 /// Attempts that really run and that the engine knows.
@@ -84,7 +108,7 @@ fn running(world: &World) -> Vec<(JobName, Run)> {
 /// Who holds how much of a device, and which of its slices.
 type Held = BTreeMap<DeviceId, Vec<(Holder, u64, u8)>>;
 
-/// What the jobs that really run hold; what is kept for their next attempt is not.
+/// What the jobs and replicas that really run hold; what is kept for a job's next attempt is not.
 pub fn held_really(world: &World) -> Held {
     let state = world.state();
     let mut held = Held::new();
@@ -96,6 +120,13 @@ pub fn held_really(world: &World) -> Held {
                 let claim = (Holder::Job(name.clone()), u64::from(ask.milli_on(device)), seat.slices);
                 held.entry(device.id.clone()).or_default().push(claim);
             }
+        }
+    }
+    for (id, replica) in serving(world) {
+        for device in state.devices_of(&replica.seat) {
+            let holder = Holder::Replica(replica.model.clone(), id.clone());
+            let claim = (holder, u64::from(replica.ask.milli_on(device)), replica.seat.slices);
+            held.entry(device.id.clone()).or_default().push(claim);
         }
     }
     for claims in held.values_mut() {

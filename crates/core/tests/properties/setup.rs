@@ -172,6 +172,7 @@ fn ask(gene: &GroupGene) -> Ask {
         selector: gene.zone.map(|zone| ("zone".to_owned(), vec![zone.to_string()])).into_iter().collect(),
         affinity: gene.affinity.map(affinity).unwrap_or_default(),
         tolerations: if gene.tolerates { vec![Toleration::of("special")] } else { Vec::new() },
+        named: false,
     }
 }
 

@@ -9,7 +9,7 @@ use tidegate_api::kinds::{GROUP, VERSION};
 use tidegate_api::labels;
 use tidegate_core::plan::Placed;
 
-use super::super::{Entry, Write};
+use super::super::{Entry, Maker, Write};
 use super::{Run, Start, State};
 use crate::facts::training::Wanted;
 use crate::facts::{PodKey, TrainingFacts};
@@ -58,7 +58,7 @@ pub(super) fn made(facts: &TrainingFacts, wanted: &Wanted, start: &Start<'_>, pr
             spec: Some(placed(spec, place, rank, &service, environment)),
             ..Pod::default()
         };
-        let write = Write::MakePod { pod: key, job: facts.key.clone(), manifest: Box::new(pod.clone()) };
+        let write = Write::MakePod { pod: key, of: Maker::TrainingJob(facts.key.clone()), manifest: Box::new(pod.clone()) };
         (pod, write)
     };
     Made {

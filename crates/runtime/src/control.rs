@@ -1,4 +1,4 @@
-//! `tidegate.control.v1` for this box: reports go to the world, configuration comes from its watches.
+//! `tidegate.control.v1`, the world's side: reports go to the world, configuration comes from its watches.
 
 use std::collections::BTreeSet;
 use std::pin::Pin;
@@ -11,7 +11,12 @@ use tokio_stream::{Stream, StreamExt};
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming};
 
-use crate::world::Message;
+/// What routers and replicas say.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Report {
+    Router(RouterReport),
+    Replica(Box<ReplicaReport>),
+}
 
 /// What the world publishes for its routers and replicas.
 #[derive(Clone, Debug)]
@@ -21,16 +26,16 @@ pub struct Published {
     pub draining: watch::Receiver<BTreeSet<String>>,
 }
 
-/// The service.
-pub struct Service {
-    world: mpsc::Sender<Message>,
+/// The service of a world that hears messages `M`.
+pub struct Service<M> {
+    world: mpsc::Sender<M>,
     published: Published,
     shutdown: CancellationToken,
 }
 
-impl Service {
+impl<M: From<Report> + Send + 'static> Service<M> {
     /// Serves `published`, tells `world`. Sessions end with `shutdown`.
-    pub fn new(world: mpsc::Sender<Message>, published: Published, shutdown: CancellationToken) -> ControlServer<Self> {
+    pub fn new(world: mpsc::Sender<M>, published: Published, shutdown: CancellationToken) -> ControlServer<Self> {
         ControlServer::new(Self { world, published, shutdown })
     }
 }
@@ -38,7 +43,7 @@ impl Service {
 type Answers<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 
 #[tonic::async_trait]
-impl Control for Service {
+impl<M: From<Report> + Send + 'static> Control for Service<M> {
     type RouterSessionStream = Answers<RouterConfig>;
     type ReplicaSessionStream = Answers<ReplicaConfig>;
 
@@ -49,7 +54,7 @@ impl Control for Service {
         // Version 0 is the watch before the world has published anything.
         let published = WatchStream::new(self.published.router.clone()).filter(|config| config.version > 0);
         let configs = published.map(Ok);
-        Ok(Response::new(session(request.into_inner(), configs, self.world.clone(), Message::Router, &self.shutdown)))
+        Ok(Response::new(session(request.into_inner(), configs, self.world.clone(), Report::Router, &self.shutdown)))
     }
 
     async fn replica_session(
@@ -64,28 +69,37 @@ impl Control for Service {
         let configs = futures_util::StreamExt::enumerate(WatchStream::new(self.published.draining.clone()))
             .map(move |(version, draining)| Ok(ReplicaConfig { version: version as u64 + 1, drain: draining.contains(&id) }));
         let reports = tokio_stream::once(Ok(first)).chain(reports);
-        Ok(Response::new(session(reports, configs, self.world.clone(), Message::Replica, &self.shutdown)))
+        Ok(Response::new(session(
+            reports,
+            configs,
+            self.world.clone(),
+            |report| Report::Replica(Box::new(report)),
+            &self.shutdown,
+        )))
     }
 }
 
 /// The answers of a session, whose reports are passed on as a side effect of being polled: one task, no more.
-fn session<R, C>(
+fn session<R, C, M>(
     reports: impl Stream<Item = Result<R, Status>> + Send + 'static,
     configs: impl Stream<Item = Result<C, Status>> + Send + 'static,
-    world: mpsc::Sender<Message>,
-    message: fn(R) -> Message,
+    world: mpsc::Sender<M>,
+    told: fn(R) -> Report,
     shutdown: &CancellationToken,
 ) -> Answers<C>
 where
     R: Send + 'static,
     C: Send + 'static,
+    M: From<Report> + Send + 'static,
 {
     let passed_on = reports.then(move |report| {
         let world = world.clone();
         async move {
             match report {
                 // A world that is gone ends the session: the other side connects again.
-                Ok(report) => world.send(message(report)).await.map_err(|_| Status::unavailable("shutting down")).map(|()| None),
+                Ok(report) => {
+                    world.send(M::from(told(report))).await.map_err(|_| Status::unavailable("shutting down")).map(|()| None)
+                }
                 Err(status) => Err(status),
             }
         }

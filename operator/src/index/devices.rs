@@ -1,0 +1,335 @@
+//! Devices that are given away by their names (Kubernetes' dynamic resource allocation): what drivers publish, which claims hold what,
+//! and what the engine was told of it.
+//!
+//! * A device of the newest complete generation of its pool is a named device of the engine, on its node. One that is not published any
+//!   more is lost, but not while a claim holds it: drivers that are made anew publish nothing for a while, and what runs goes on.
+//! * What a held device is (class, memory) does not change before it is free: what was counted is given back as it was counted.
+//! * Whoever is allocated a device in a claim holds it, whoever wrote that ([`super::claims`]).
+
+mod give;
+mod publish;
+mod select;
+mod shapes;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use tidegate_core::Event;
+use tidegate_core::names::DeviceId;
+
+use crate::facts::device::{PoolKey, SliceFacts};
+use crate::facts::device_claim::{DeviceClaimFacts, DeviceClassFacts, DeviceUse};
+use crate::facts::{DeviceKind, DeviceObject, PodFacts, PodKey};
+pub(super) use give::{Given, Step, Wanted};
+use publish::Node;
+use shapes::{Marked, Shape, ShapeKey};
+
+/// What follows from news.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Changed {
+    pub events: Vec<Event>,
+    /// Marks of nodes that change.
+    pub marks: Vec<Marked>,
+    /// Pods that are to be looked at again.
+    pub pods: BTreeSet<PodKey>,
+}
+
+impl Changed {
+    fn pods(mut self, pods: impl IntoIterator<Item = PodKey>) -> Self {
+        self.pods.extend(pods);
+        self
+    }
+}
+
+/// See the module.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Devices {
+    slices: BTreeMap<String, SliceFacts>,
+    /// Slices of a pool, by name.
+    pools: BTreeMap<PoolKey, BTreeSet<String>>,
+    nodes: BTreeMap<String, Node>,
+    /// Where the engine knows a device.
+    places: BTreeMap<DeviceId, String>,
+    classes: BTreeMap<String, DeviceClassFacts>,
+    claims: BTreeMap<String, DeviceClaimFacts>,
+    /// Pods that name a claim.
+    users: BTreeMap<String, BTreeSet<PodKey>>,
+    /// Claims that hold a device.
+    held: BTreeMap<DeviceId, BTreeSet<String>>,
+    /// Devices of starts of ours, by pod, and all of them.
+    promised: BTreeMap<PodKey, Vec<DeviceId>>,
+    kept: BTreeSet<DeviceId>,
+    shapes: BTreeMap<ShapeKey, Shape>,
+    shape_of: BTreeMap<PodKey, ShapeKey>,
+    /// Shapes there ever were.
+    numbers: u64,
+    /// Claims whose holder may be another now, and pods that may have ended.
+    unsure: BTreeSet<String>,
+    touched: BTreeSet<PodKey>,
+}
+
+impl Devices {
+    /// What an object says now.
+    pub fn set(&mut self, object: DeviceObject) -> Changed {
+        match object {
+            DeviceObject::Class(class) => {
+                let name = class.name.clone();
+                self.classes.insert(name.clone(), class);
+                self.class_changed(&name)
+            }
+            DeviceObject::Slice(slice) => {
+                let gone = self.take_slice(&slice.name);
+                let nodes: BTreeSet<String> = gone.into_iter().chain(self.put_slice(slice)).collect();
+                self.look(nodes, true)
+            }
+            DeviceObject::Claim(claim) => {
+                let users = users(&self.users, &claim.key);
+                let gone = self.take_claim(&claim.key);
+                let nodes: BTreeSet<String> = gone.into_iter().chain(self.put_claim(*claim)).collect();
+                self.look(nodes, false).pods(users)
+            }
+        }
+    }
+
+    /// An object is gone.
+    pub fn gone(&mut self, kind: DeviceKind, key: &str) -> Changed {
+        match kind {
+            DeviceKind::Class => {
+                self.classes.remove(key);
+                self.class_changed(key)
+            }
+            DeviceKind::Slice => {
+                let nodes = self.take_slice(key);
+                self.look(nodes, true)
+            }
+            DeviceKind::Claim => {
+                let nodes = self.take_claim(key);
+                self.look(nodes, false).pods(users(&self.users, key))
+            }
+        }
+    }
+
+    /// Keys of all objects of a kind.
+    pub fn keys(&self, kind: DeviceKind) -> Vec<String> {
+        match kind {
+            DeviceKind::Class => self.classes.keys().cloned().collect(),
+            DeviceKind::Slice => self.slices.keys().cloned().collect(),
+            DeviceKind::Claim => self.claims.keys().cloned().collect(),
+        }
+    }
+
+    /// A node is there, or gone, and what its label says of its GPUs' class.
+    pub fn node(&mut self, name: &str, known: bool, label: Option<String>) -> Changed {
+        if !known && !self.nodes.contains_key(name) {
+            return Changed::default();
+        }
+        let node = self.nodes.entry(name.to_owned()).or_default();
+        if (node.known, &node.label) == (known, &label) {
+            return Changed::default();
+        }
+        (node.known, node.label) = (known, label);
+        self.look([name.to_owned()].into(), true)
+    }
+
+    pub fn claim(&self, key: &str) -> Option<&DeviceClaimFacts> {
+        self.claims.get(key)
+    }
+
+    pub fn claims(&self) -> impl Iterator<Item = &DeviceClaimFacts> {
+        self.claims.values()
+    }
+
+    /// Pods that name a claim.
+    pub fn users_of(&self, claim: &str) -> impl Iterator<Item = &PodKey> {
+        self.users.get(claim).into_iter().flatten()
+    }
+
+    /// Something has happened to a pod by which others may hold its claims.
+    pub fn touch(&mut self, pod: &PodFacts) {
+        let used = pod.needs.as_ref().map_or(&[][..], |needs| &needs.devices);
+        if !used.is_empty() {
+            self.unsure.extend(used.iter().filter_map(|used| used.key.clone()));
+            self.touched.insert(pod.key.clone());
+        }
+    }
+
+    /// Every claim is to be looked at.
+    pub fn touch_all(&mut self) {
+        self.unsure.extend(self.claims.keys().cloned());
+    }
+
+    /// A claim is to be looked at.
+    pub fn unsure_of(&mut self, claim: &str) {
+        self.unsure.insert(claim.to_owned());
+    }
+
+    /// The next pod to which something has happened.
+    pub fn next_touched(&mut self) -> Option<PodKey> {
+        self.touched.pop_first()
+    }
+
+    /// The next claim of which it is not sure who holds it.
+    pub fn next_unsure(&mut self) -> Option<String> {
+        self.unsure.pop_first()
+    }
+
+    /// A pod was that and is this: it names these claims.
+    pub fn count(&mut self, was: Option<&PodFacts>, is: Option<&PodFacts>) {
+        let named = |pod: Option<&PodFacts>| -> Vec<String> {
+            let needs = pod.and_then(|pod| pod.needs.as_ref());
+            needs.iter().flat_map(|needs| &needs.devices).filter_map(|used| used.key.clone()).collect()
+        };
+        let Some(pod) = was.or(is).map(|pod| pod.key.clone()) else { return };
+        for claim in named(was) {
+            if let Some(pods) = self.users.get_mut(&claim) {
+                pods.remove(&pod);
+                if pods.is_empty() {
+                    self.users.remove(&claim);
+                }
+            }
+        }
+        for claim in named(is) {
+            self.users.entry(claim).or_default().insert(pod.clone());
+        }
+    }
+
+    /// Devices that the claims of a pod hold, if all of them are allocated.
+    pub fn all_of(&self, pod: &PodFacts) -> Option<Vec<DeviceId>> {
+        let used =
+            pod.needs.iter().flat_map(|needs| &needs.devices).filter_map(|used| used.key.as_ref()).collect::<BTreeSet<_>>();
+        let all: Option<Vec<_>> = used.into_iter().map(|key| Some(self.holds(self.claims.get(key)?)?.1)).collect();
+        all.map(|all| all.concat()).filter(|all| !all.is_empty())
+    }
+
+    /// How many devices the claims of a pod hold.
+    pub fn count_of(&self, used: &[DeviceUse]) -> u32 {
+        let keys: BTreeSet<&String> = used.iter().filter_map(|used| used.key.as_ref()).collect();
+        let devices = keys.into_iter().filter_map(|key| Some(self.holds(self.claims.get(key)?)?.1.len()));
+        u32::try_from(devices.sum::<usize>()).unwrap_or(u32::MAX)
+    }
+
+    /// Where a claim's devices are, and which of them the engine is told of: those that are parts, or that several have, it does not know.
+    pub fn holds(&self, claim: &DeviceClaimFacts) -> Option<(String, Vec<DeviceId>)> {
+        let allocation = claim.allocation.as_ref()?;
+        let node = allocation.node.clone().or_else(|| self.node_of(allocation.devices.first()?))?;
+        let told = self.nodes.get(&node).map(|node| &node.told);
+        let known = |device: &&DeviceId| told.is_some_and(|told| told.contains_key(*device));
+        let devices: Vec<DeviceId> = allocation.devices.iter().filter(known).cloned().collect();
+        (!devices.is_empty()).then_some((node, devices))
+    }
+
+    /// Whether some other claim holds a device.
+    pub fn is_held_beside(&self, device: &DeviceId, claim: &str) -> bool {
+        self.held.get(device).is_some_and(|claims| claims.iter().any(|other| other != claim))
+    }
+
+    /// A start of ours is given these.
+    pub fn promise(&mut self, pod: &PodKey, devices: Vec<DeviceId>) {
+        self.kept.extend(devices.iter().cloned());
+        self.promised.insert(pod.clone(), devices);
+    }
+
+    /// What a start was given is given back, or held by its claims alone.
+    pub fn release(&mut self, pod: &PodKey) -> Changed {
+        let Some(devices) = self.promised.remove(pod) else { return Changed::default() };
+        let nodes = devices.iter().filter_map(|device| self.places.get(device).cloned()).collect();
+        for device in &devices {
+            self.kept.remove(device);
+        }
+        self.look(nodes, false)
+    }
+
+    /// Where a device is published.
+    fn node_of(&self, device: &DeviceId) -> Option<String> {
+        let published = self.slices.values().flat_map(|slice| slice.devices.iter().map(move |facts| (&slice.pool, facts)));
+        let found =
+            published.filter(|(pool, facts)| pool.device(&facts.name) == *device).find_map(|(_, facts)| facts.node.clone());
+        found.or_else(|| self.places.get(device).cloned())
+    }
+
+    fn is_busy(&self, device: &DeviceId) -> bool {
+        self.held.contains_key(device) || self.kept.contains(device)
+    }
+
+    /// Takes a slice out; nodes that it concerns.
+    fn take_slice(&mut self, name: &str) -> BTreeSet<String> {
+        let Some(pool) = self.slices.get(name).map(|slice| slice.pool.clone()) else { return BTreeSet::new() };
+        let nodes = self.nodes_of_pool(&pool);
+        self.slices.remove(name);
+        if let Some(slices) = self.pools.get_mut(&pool) {
+            slices.remove(name);
+            if slices.is_empty() {
+                self.pools.remove(&pool);
+            }
+        }
+        self.note_pool(&pool, &nodes);
+        nodes
+    }
+
+    fn put_slice(&mut self, slice: SliceFacts) -> BTreeSet<String> {
+        let pool = slice.pool.clone();
+        self.pools.entry(pool.clone()).or_default().insert(slice.name.clone());
+        self.slices.insert(slice.name.clone(), slice);
+        let nodes = self.nodes_of_pool(&pool);
+        self.note_pool(&pool, &nodes);
+        nodes
+    }
+
+    fn nodes_of_pool(&self, pool: &PoolKey) -> BTreeSet<String> {
+        let slices = self.pools.get(pool).into_iter().flatten().filter_map(|name| self.slices.get(name));
+        slices.flat_map(|slice| &slice.devices).filter_map(|device| device.node.clone()).collect()
+    }
+
+    /// These nodes have devices of the pool, or had.
+    fn note_pool(&mut self, pool: &PoolKey, nodes: &BTreeSet<String>) {
+        let now = self.nodes_of_pool(pool);
+        for name in nodes {
+            let node = self.nodes.entry(name.clone()).or_default();
+            if now.contains(name) {
+                node.pools.insert(pool.clone());
+            } else {
+                node.pools.remove(pool);
+            }
+        }
+    }
+
+    /// Takes a claim out; nodes that it concerns.
+    fn take_claim(&mut self, key: &str) -> BTreeSet<String> {
+        self.unsure.insert(key.to_owned());
+        let Some(claim) = self.claims.remove(key) else { return BTreeSet::new() };
+        let Some(allocation) = claim.allocation else { return BTreeSet::new() };
+        let node = allocation.node.or_else(|| self.node_of(allocation.devices.first()?));
+        if let Some(node) = node.and_then(|node| self.nodes.get_mut(&node)) {
+            node.claims.remove(key);
+        }
+        let devices = allocation.devices;
+        for device in &devices {
+            if let Some(claims) = self.held.get_mut(device) {
+                claims.remove(key);
+                if claims.is_empty() {
+                    self.held.remove(device);
+                }
+            }
+        }
+        devices.iter().filter_map(|device| self.places.get(device).cloned()).collect()
+    }
+
+    fn put_claim(&mut self, claim: DeviceClaimFacts) -> BTreeSet<String> {
+        let mut nodes = BTreeSet::new();
+        if let Some(allocation) = &claim.allocation {
+            for device in &allocation.devices {
+                self.held.entry(device.clone()).or_default().insert(claim.key.clone());
+            }
+            let node = allocation.node.clone().or_else(|| self.node_of(allocation.devices.first()?));
+            if let Some(node) = node.filter(|_| !allocation.devices.is_empty()) {
+                self.nodes.entry(node.clone()).or_default().claims.insert(claim.key.clone());
+                nodes.insert(node);
+            }
+        }
+        self.claims.insert(claim.key.clone(), claim);
+        nodes
+    }
+}
+
+fn users(of: &BTreeMap<String, BTreeSet<PodKey>>, claim: &str) -> Vec<PodKey> {
+    of.get(claim).into_iter().flatten().cloned().collect()
+}

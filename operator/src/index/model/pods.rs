@@ -1,0 +1,85 @@
+//! The pod of a replica.
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
+use tidegate_api::kinds::{GROUP, VERSION};
+use tidegate_api::labels;
+use tidegate_core::names::ReplicaId;
+use tidegate_core::plan::Placed;
+use tidegate_core::time::At;
+
+use super::super::{Maker, Write};
+use super::Serving;
+use crate::facts::model::{ADMIN_PORT, PORT, WantedModel};
+use crate::facts::{ModelFacts, PodFacts, PodKey};
+
+/// What the engine ordered.
+pub(super) struct Order<'a> {
+    pub replica: &'a ReplicaId,
+    pub place: &'a Placed,
+    pub generation: u64,
+    pub made_from: &'a str,
+    /// Its node's GPUs are simulated.
+    pub paced: bool,
+    pub at: At,
+}
+
+/// What is to be made, as it will be seen and as a request. Its name holds the moment: the engine counts replicas anew after a restart.
+pub(super) fn made(facts: &ModelFacts, wanted: &WantedModel, serving: &Serving, order: &Order<'_>) -> (PodFacts, Write) {
+    let number = order.replica.0.rsplit('-').next().unwrap_or_default();
+    let key = PodKey::new(facts.key.namespace(), &format!("{}-{:x}-{number}", facts.key.name(), order.at.0 / 1000));
+    let mut spec = wanted.pod.clone();
+    spec.node_name = Some(order.place.node.0.clone());
+    if let Some(container) = spec.containers.first_mut() {
+        container.image = wanted.image().map(str::to_owned).or_else(|| serving.image.clone());
+        container.command = Some(vec!["tidegate".to_owned()]);
+        container.args = Some(arguments(facts, wanted, serving, order));
+    }
+    let pod = Pod { metadata: metadata(facts, key.name(), order), spec: Some(spec), ..Pod::default() };
+    let seen = PodFacts::of(&pod);
+    (seen, Write::MakePod { pod: key, of: Maker::Model(facts.key.clone()), manifest: Box::new(pod) })
+}
+
+fn arguments(facts: &ModelFacts, wanted: &WantedModel, serving: &Serving, order: &Order<'_>) -> Vec<String> {
+    let spec = &wanted.spec;
+    let mut words = vec!["replica".to_owned()];
+    let mut say = |flag: &str, value: String| words.extend([flag.to_owned(), value]);
+    say("--model", facts.key.name().to_owned());
+    say("--onnx", spec.source.onnx.clone());
+    say("--replica-id", order.replica.0.clone());
+    say("--control", serving.control_url.clone().unwrap_or_default());
+    say("--listen", format!("0.0.0.0:{PORT}"));
+    say("--admin-listen", format!("0.0.0.0:{ADMIN_PORT}"));
+    say("--max-batch-rows", spec.batching.max_rows.to_string());
+    if let Some(pace) = spec.simulated_pace.as_ref().filter(|_| order.paced) {
+        say("--pace-per-batch-us", pace.per_batch_micros.to_string());
+        say("--pace-per-row-us", pace.per_row_micros.to_string());
+    }
+    words
+}
+
+fn metadata(facts: &ModelFacts, name: &str, order: &Order<'_>) -> ObjectMeta {
+    let owner = OwnerReference {
+        api_version: format!("{GROUP}/{VERSION}"),
+        kind: "Model".to_owned(),
+        name: facts.key.name().to_owned(),
+        uid: facts.uid.clone(),
+        controller: Some(true),
+        block_owner_deletion: None,
+    };
+    let said = [
+        (labels::REPLICA, order.replica.0.clone()),
+        (labels::GENERATION, order.generation.to_string()),
+        (labels::MADE_FROM, order.made_from.to_owned()),
+    ];
+    ObjectMeta {
+        name: Some(name.to_owned()),
+        namespace: Some(facts.key.namespace().to_owned()),
+        labels: Some(BTreeMap::from([(labels::MODEL.to_owned(), facts.uid.clone())])),
+        annotations: Some(said.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()),
+        owner_references: Some(vec![owner]),
+        ..ObjectMeta::default()
+    }
+}
