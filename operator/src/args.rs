@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use tidegate_runtime::exit::Error;
 
+use crate::facts::Adoptions;
 use crate::lease;
 
 /// Schedules pods on GPUs: quotas, gangs, lending and return, by the same engine as `tidegate up`.
@@ -28,6 +29,13 @@ pub struct Args {
     /// Under what URL workers reach this operator, to report their progress: its service, say. Absent: they are told of none.
     #[arg(long, env = "TIDEGATE_OPERATOR_PROGRESS_URL", value_name = "URL")]
     pub progress_url: Option<String>,
+    /// One more kind of which suspended objects are started when their turn comes, beside Jobs, JobSets, PyTorchJobs, RayJobs and
+    /// RayClusters: where its pod templates are, and their counts (docs/operator.md). May be given several times.
+    #[arg(long, value_name = "GROUP/VERSION/KIND=POINTER")]
+    pub adopt: Vec<String>,
+    /// Kueue's labels count too: what waits in its queues is started here. Only where Kueue itself does not run any more.
+    #[arg(long, env = "TIDEGATE_OPERATOR_KUEUE")]
+    pub kueue: bool,
     /// How often what is believed is compared with a fresh list of all pods, in seconds.
     #[arg(long, env = "TIDEGATE_OPERATOR_CHECK_SECONDS", default_value_t = 600, value_name = "SECONDS")]
     pub check_seconds: u64,
@@ -58,6 +66,7 @@ pub struct Settings {
     pub mode: Mode,
     pub lease: lease::Settings,
     pub progress_url: Option<String>,
+    pub adoptions: &'static Adoptions,
     pub check_every: Duration,
     pub abort_after: Option<u64>,
 }
@@ -65,8 +74,19 @@ pub struct Settings {
 impl Args {
     /// Checks what clap cannot. `unique` is what no other process has.
     pub fn validate(self, unique: &str) -> Result<Settings, Error> {
-        let Self { listen, mode, lease_namespace, lease_name, lease_seconds, progress_url, check_seconds, abort_after, identity } =
-            self;
+        let Self {
+            listen,
+            mode,
+            lease_namespace,
+            lease_name,
+            lease_seconds,
+            progress_url,
+            adopt,
+            kueue,
+            check_seconds,
+            abort_after,
+            identity,
+        } = self;
         if !LEASE_SECONDS.contains(&lease_seconds) {
             let (least, most) = (LEASE_SECONDS.start(), LEASE_SECONDS.end());
             return Err(Error::Usage(format!("--lease-seconds {lease_seconds}: give a number from {least} to {most}")));
@@ -79,6 +99,9 @@ impl Args {
         if let Some(url) = progress_url.as_ref().filter(|url| !url.starts_with("http://") && !url.starts_with("https://")) {
             return Err(Error::Usage(format!("--progress-url {url}: give a URL that begins with http:// or https://")));
         }
+        let adoptions = Adoptions::of(&adopt, kueue).map_err(|problem| Error::Usage(format!("--adopt {problem}")))?;
+        // Said once, and true for as long as the process lives.
+        let adoptions = Box::leak(Box::new(adoptions));
         let lease = lease::Settings {
             namespace: lease_namespace,
             name: lease_name,
@@ -86,7 +109,7 @@ impl Args {
             ttl: Duration::from_secs(lease_seconds),
         };
         let check_every = Duration::from_secs(check_seconds.max(1));
-        Ok(Settings { listen, mode, lease, progress_url, check_every, abort_after })
+        Ok(Settings { listen, mode, lease, progress_url, adoptions, check_every, abort_after })
     }
 }
 
@@ -119,5 +142,13 @@ mod tests {
         assert!(told(&["--lease-name", ""]).unwrap_err().contains("--lease-name"));
         assert!(told(&["--progress-url", "operator:8080"]).unwrap_err().contains("http://"));
         assert!(told(&["--mode", "dream"]).unwrap_err().contains("observe"));
+        assert!(told(&["--adopt", "batch/Job=/spec"]).unwrap_err().contains("--adopt batch/Job=/spec: `batch/Job` is no GROUP"));
+    }
+
+    #[test]
+    fn kinds_are_added_to_those_that_are_known() {
+        let fleet = "example.com/v1/Fleet=/spec/pod:/spec/size";
+        let settings = told(&["--adopt", fleet, "--kueue"]).unwrap();
+        assert!(settings.adoptions.kueue && settings.adoptions.kinds.iter().any(|kind| kind.name == "Fleet.example.com"));
     }
 }

@@ -1,18 +1,25 @@
 //! What the engine must know of the API's objects, read from them without asking anybody: pure, and small enough to keep for
 //! every pod of a cluster.
 
-mod beside;
+pub mod adopted;
+pub mod adoption;
+pub(crate) mod beside;
 mod gang;
 pub mod group;
 mod needs;
 pub mod node;
 pub mod pod;
+mod pointer;
 mod ports;
+pub mod priority;
 mod requests;
+pub mod seat;
 pub mod selection;
 pub mod training;
 pub mod volume;
 
+pub use adopted::AdoptedFacts;
+pub use adoption::Adoptions;
 pub use beside::{Beside, BesideKind};
 pub use gang::Gang;
 pub use needs::Needs;

@@ -8,9 +8,11 @@
 //!
 //! * Nodes' GPUs are counts: the engine gives away slots, and which device a slot is, the kubelet decides.
 //! * Pods of one gang, or one pod alone, are a *unit*: a job of the engine ([`unit`]).
+//! * Objects that wait suspended are jobs of the engine too, and their pods take the seats that these were given ([`adopted`]).
 //! * What other schedulers place is capacity that is gone: CPU and memory are left out of the node's, GPUs are held by a job that
 //!   is never stopped.
 
+mod adopted;
 mod around;
 mod carry;
 mod drift;
@@ -23,12 +25,14 @@ mod unit;
 mod volumes;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use tidegate_core::names::JobName;
 use tidegate_core::{Engine, Event};
 
 use crate::facts::pod;
 use crate::facts::{Beside, BesideKind, NodeFacts, PodFacts, PodKey};
+use adopted::Adopted;
 use around::Around;
 pub use carry::{Failure, Ours, Write};
 use nodes::Nodes;
@@ -66,8 +70,13 @@ struct Told {
 impl Told {
     /// Whether a message is news: another one than was told. If only its numbers and moments are others, it has time.
     fn is_news(&self, message: &str, round: u32) -> bool {
+        self.message != message && (self.has_other_words(message) || round.wrapping_sub(self.round) >= NUMBERS_AFTER)
+    }
+
+    /// Whether more than numbers and moments is other than was told.
+    fn has_other_words(&self, message: &str) -> bool {
         let words = |text: &str| text.chars().filter(|c| !c.is_ascii_digit()).collect::<String>();
-        self.message != message && (words(&self.message) != words(message) || round.wrapping_sub(self.round) >= NUMBERS_AFTER)
+        words(&self.message) != words(message)
     }
 }
 
@@ -87,6 +96,9 @@ pub struct Index {
     trainings: BTreeMap<PodKey, Training>,
     /// Training jobs whose status may read otherwise now.
     status_due: BTreeSet<PodKey>,
+    /// Objects that wait suspended, by `KIND.GROUP/NAMESPACE/NAME`, and those of them that are to be told why.
+    adopted: BTreeMap<Arc<str>, Adopted>,
+    adopted_due: BTreeSet<Arc<str>>,
     /// Every kind was listed.
     begun: bool,
     /// Where workers post their progress; absent: nowhere.
@@ -112,6 +124,7 @@ impl Index {
         let mut events: Vec<Event> = units.iter().flat_map(|id| self.settle(id)).collect();
         let keys: Vec<PodKey> = self.trainings.keys().cloned().collect();
         events.extend(keys.iter().flat_map(|key| self.look_at_training(key)));
+        events.extend(self.begin_adopted());
         events
     }
 
@@ -155,6 +168,7 @@ impl Index {
         if matches!(kind, BesideKind::Claim | BesideKind::Volume) {
             events.extend(self.look_at_users_of_volumes());
         }
+        events.extend(self.look_at_adopted_around(kind));
         events
     }
 
@@ -219,11 +233,14 @@ impl Index {
         let has_problem = facts.ours.as_ref().is_some_and(|ours| ours.problem.is_some()) && facts.node.is_none();
         self.to_tell.extend(unit.clone().filter(|_| has_problem));
         let worker = facts.worker.clone().filter(|_| unit.is_none());
+        let seat = facts.seat.as_ref().map(|seat| seat.object.clone()).filter(|_| unit.is_none());
         self.pods.insert(key.clone(), Entry { facts, said, unit: None, told });
         if let Some(id) = unit {
             events.extend(self.enter(&key, &id));
         } else if let Some(of) = worker {
             events.extend(self.worker_seen(&key, &of));
+        } else if let Some(object) = seat {
+            events.extend(self.seat_seen(&key, &object));
         }
         events.extend(self.look_again(touched));
         events
@@ -262,6 +279,8 @@ impl Index {
             events.extend(self.settle(&id));
         } else if let Some(of) = &entry.facts.worker {
             events.extend(self.worker_gone(key, of));
+        } else if let Some(seat) = &entry.facts.seat {
+            events.extend(self.seat_gone(key, &seat.object));
         }
         events.extend(self.look_again(touched));
         events

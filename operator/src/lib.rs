@@ -122,10 +122,11 @@ async fn live(
 ) {
     let (to, mut seen) = mpsc::channel(NEWS);
     let (watches, quit) = (TaskTracker::new(), shutdown.child_token());
-    watch::start(client, &to, metrics, &watches, &quit);
+    watch::start(client, settings.adoptions, &to, metrics, &watches, &quit);
     watches.spawn(quit.clone().run_until_cancelled_owned(watch::check(client.clone(), to, settings.check_every)));
     let writer = Writer::new(client.clone(), fence, metrics.clone(), settings.abort_after);
-    World::new(settings.mode, settings.progress_url.clone(), writer, metrics.clone()).run(&mut seen, asks, shutdown).await;
+    let mut world = World::new(settings.mode, settings.progress_url.clone(), settings.adoptions, writer, metrics.clone());
+    world.run(&mut seen, asks, shutdown).await;
     quit.cancel();
     watches.close();
     watches.wait().await;

@@ -23,7 +23,7 @@ use tokio::time::{MissedTickBehavior, interval, sleep};
 use tokio_util::sync::CancellationToken;
 
 use crate::args::Mode;
-use crate::facts::{PodFacts, PodKey};
+use crate::facts::{Adoptions, PodFacts, PodKey};
 use crate::index::{Change, Index};
 use crate::metrics::Metrics;
 use crate::watch::{Kind, Object, Seen, Told};
@@ -75,14 +75,20 @@ fn now() -> At {
 }
 
 impl World {
-    pub fn new(mode: Mode, progress_url: Option<String>, writer: Writer, metrics: Metrics) -> Self {
+    pub fn new(
+        mode: Mode,
+        progress_url: Option<String>,
+        adoptions: &'static Adoptions,
+        writer: Writer,
+        metrics: Metrics,
+    ) -> Self {
         Self {
             mode,
             engine: Engine::default(),
             index: Index::new(progress_url),
             writer,
             metrics,
-            missing: Kind::ALL.into(),
+            missing: Kind::all(adoptions),
             early: Vec::new(),
             pools: BTreeMap::new(),
             policies: BTreeMap::new(),
@@ -197,6 +203,7 @@ impl World {
             }
             Object::Node(facts) => self.index.node(Change::Is(facts), &self.engine),
             Object::Beside(object) => self.index.beside(object),
+            Object::Adopted(facts) => self.index.adopted(Change::Is(*facts)),
             Object::Training(facts) => self.index.training(Change::Is(*facts)),
             Object::Pod(facts) => self.index.pod(Change::Is(*facts)),
         };
@@ -220,6 +227,7 @@ impl World {
             }
             Kind::Node => self.index.node(Change::Gone(key.to_owned()), &self.engine),
             Kind::Beside(kind) => self.index.beside_gone(kind, key),
+            Kind::Adopted(name) => self.index.adopted(Change::Gone(format!("{name}/{key}").into())),
             Kind::TrainingJob => self.index.training(Change::Gone(PodKey(key.into()))),
             Kind::Pod => self.index.pod(Change::Gone(PodKey(key.into()))),
         };
@@ -234,6 +242,7 @@ impl World {
             Kind::Namespace => self.namespaces.iter().cloned().collect(),
             Kind::Node => self.index.node_names().map(str::to_owned).collect(),
             Kind::Beside(kind) => self.index.beside_keys(kind),
+            Kind::Adopted(name) => self.index.adopted_keys(name).map(ToString::to_string).collect(),
             Kind::TrainingJob => self.index.training_keys().map(ToString::to_string).collect(),
             Kind::Pod => self.index.pod_keys().map(ToString::to_string).collect(),
         }
@@ -354,6 +363,7 @@ fn kind_of(news: &Seen) -> Kind {
         Seen::Is(Object::Namespace(..)) => Kind::Namespace,
         Seen::Is(Object::Node(_)) => Kind::Node,
         Seen::Is(Object::Beside(object)) => Kind::Beside(object.kind()),
+        Seen::Is(Object::Adopted(facts)) => Kind::Adopted(&facts.adoption.name),
         Seen::Is(Object::Training(_)) => Kind::TrainingJob,
         // A list to compare with comes after all that it is compared with.
         Seen::Is(Object::Pod(_)) | Seen::Checked(_) => Kind::Pod,

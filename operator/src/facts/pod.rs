@@ -15,6 +15,7 @@ use tidegate_core::state::Spread;
 use tidegate_core::time::At;
 
 use super::requests::{self, Requests};
+use super::seat::SeatOf;
 use super::{Gang, HostPort, Needs, node, selection};
 
 /// Grace of a pod that names none.
@@ -89,6 +90,8 @@ pub struct PodFacts {
     pub ours: Option<Ours>,
     /// Which worker it is, of a training job of ours.
     pub worker: Option<WorkerOf>,
+    /// Whose seat it takes, of an object that was suspended and was started.
+    pub seat: Option<Box<SeatOf>>,
 }
 
 /// Which worker of a `TrainingJob` a pod is.
@@ -145,9 +148,15 @@ impl PodFacts {
             bound: status.and_then(bound),
             ours: (spec.scheduler_name.as_deref() == Some(labels::SCHEDULER)).then(|| Ours::of(pod, spec, requests, ports)),
             worker: WorkerOf::of(pod),
+            seat: SeatOf::of(pod, spec),
             requests,
             needs,
         }
+    }
+
+    /// What it uses is counted with the training job or the object that it is of.
+    pub fn is_of_another(&self) -> bool {
+        self.worker.is_some() || self.seat.is_some()
     }
 
     /// It is bound and has not ended.
