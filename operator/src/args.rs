@@ -29,8 +29,8 @@ pub struct Args {
     /// Under what URL workers reach this operator, to report their progress: its service, say. Absent: they are told of none.
     #[arg(long, env = "TIDEGATE_OPERATOR_PROGRESS_URL", value_name = "URL")]
     pub progress_url: Option<String>,
-    /// One more kind of which suspended objects are started when their turn comes, beside Jobs, JobSets, PyTorchJobs, RayJobs and
-    /// RayClusters: where its pod templates are, and their counts (docs/operator.md). May be given several times.
+    /// One more kind of which suspended objects are started when their turn comes, beside Jobs and others that are known: where its
+    /// pod templates are, and their counts (docs/operator.md has the form). May be given several times.
     #[arg(long, value_name = "GROUP/VERSION/KIND=POINTER")]
     pub adopt: Vec<String>,
     /// Kueue's labels count too: what waits in its queues is started here. Only where Kueue itself does not run any more.

@@ -265,7 +265,7 @@ impl Watch {
         kind: Kind,
         read: impl Fn(DynamicObject) -> Object + Send + 'static,
     ) {
-        self.begin_once(client, choices, kind, |client, found| Api::all_with(client, found), read);
+        self.begin_once(client, choices, kind, Api::all_with, read);
     }
 
     fn begin_once<K>(

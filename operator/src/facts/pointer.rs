@@ -66,8 +66,8 @@ impl Pointer {
     /// Sets what it points to, with what is missing on the way. One with a `*` sets nothing.
     pub fn set(&self, object: &mut Value, value: Value) {
         let Some((parent, last)) = self.before.rsplit_once('/').filter(|_| self.after.is_none()) else { return };
-        let parts = parent.split('/').skip(1);
-        if let Some(all) = parts.fold(Some(object), |object, part| child(object?, part)).and_then(map) {
+        let mut parts = parent.split('/').skip(1);
+        if let Some(all) = parts.try_fold(object, child).and_then(map) {
             all.insert(last.to_owned(), value);
         }
     }

@@ -82,7 +82,7 @@ impl Seats {
         let seats: Self = serde_json::from_str(text).ok()?;
         let count: u64 = seats.nodes.values().flatten().map(|count| u64::from(*count)).sum();
         let groups = seats.nodes.values().map(Vec::len).max().unwrap_or(0);
-        (count <= u64::from(MOST_GANG) && groups <= usize::from(u16::MAX)).then_some(seats)
+        (count <= u64::from(MOST_GANG) && u16::try_from(groups).is_ok()).then_some(seats)
     }
 
     /// As they are written on the object, if it can hold them.

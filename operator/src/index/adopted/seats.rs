@@ -110,7 +110,9 @@ impl Run {
             started: false,
             numbers: 0,
         };
-        placed.into_iter().for_each(|placed| run.add(placed));
+        for placed in placed {
+            run.add(placed);
+        }
         run
     }
 

@@ -133,9 +133,9 @@ impl Cluster {
             for pod in live.iter().skip(usize::try_from(wanted).unwrap()) {
                 let ends = !self.lingers;
                 if ends {
-                    self.end_pod(pod)
+                    self.end_pod(pod);
                 } else {
-                    self.change_pod(pod, |pod| pod["metadata"]["deletionTimestamp"] = json!("2026-11-29T01:00:00Z"))
+                    self.change_pod(pod, |pod| pod["metadata"]["deletionTimestamp"] = json!("2026-11-29T01:00:00Z"));
                 }
             }
             for _ in live.len()..usize::try_from(wanted).unwrap() {

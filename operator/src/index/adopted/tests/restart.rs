@@ -39,7 +39,7 @@ fn a_restart_disturbs_nothing_that_runs() {
             cluster.change_pod(&pod, |pod| pod["status"]["phase"] = json!("Succeeded"));
         }
         cluster.change("night", |job| {
-            job["status"] = json!({"succeeded": 3, "conditions": [{"type": "Complete", "status": "True"}]})
+            job["status"] = json!({"succeeded": 3, "conditions": [{"type": "Complete", "status": "True"}]});
         });
         cluster.settle();
         assert!(cluster.rig.engine.state().jobs.is_empty());
