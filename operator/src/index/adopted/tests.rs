@@ -441,6 +441,29 @@ fn jobs_start_in_the_order_of_their_priority() {
 }
 
 #[test]
+fn a_template_without_pods_holds_nobody_up() {
+    let mut cluster = Cluster::new();
+    let inner = |replicas: u32, gpus: &str| {
+        let pod = json!({"containers": [{"name": "c", "resources": {"limits": {"nvidia.com/gpu": gpus}}}]});
+        json!({"replicas": replicas, "template": {"spec": {"template": {"spec": pod}}}})
+    };
+    let set = json!({
+        "metadata": {"namespace": "team", "name": "set", "uid": "s", "resourceVersion": "1", "labels": {"tidegate.dev/queue": "a"}},
+        "spec": {"suspend": true, "replicatedJobs": [inner(0, "8"), inner(2, "1"), inner(1, "0")]},
+    });
+    let kind = cluster.all.kinds.iter().find(|kind| kind.resource.kind == "JobSet").unwrap();
+    let facts = AdoptedFacts::of(&serde_json::from_value(set).unwrap(), kind, cluster.all);
+    let events = cluster.rig.index.adopted(Change::Is(facts));
+    cluster.rig.tell(events);
+    let writes = cluster.rig.turn();
+    let [Write::Adopt { change, .. }] = writes.as_slice() else { panic!("{writes:?}") };
+    let crate::facts::adopted::Change::Resume(seats) = &**change else { panic!("{change:?}") };
+    let mut groups: Vec<u16> = seats.placed().iter().map(|placed| placed.group).collect();
+    groups.sort_unstable();
+    assert_eq!(groups, [1, 1, 2]);
+}
+
+#[test]
 fn a_local_queue_stands_for_the_queue_that_its_cluster_queue_became() {
     let mut cluster = Cluster::new();
     let queue = json!({"metadata": {"namespace": "team", "name": "main"}, "spec": {"clusterQueue": "a"}});
