@@ -6,6 +6,7 @@ use std::time::Duration;
 use tidegate_runtime::exit::Error;
 use tidegate_runtime::ledger::{Keep, Place};
 
+use crate::facts::Adoptions;
 use crate::index::Serving;
 use crate::{lease, ledger};
 
@@ -39,6 +40,13 @@ pub struct Args {
     /// The image of replicas whose Model names none: that of this operator, say.
     #[arg(long, env = "TIDEGATE_OPERATOR_REPLICA_IMAGE", value_name = "IMAGE")]
     pub replica_image: Option<String>,
+    /// One more kind of which suspended objects are started when their turn comes, beside Jobs and others that are known: where its
+    /// pod templates are, and their counts (docs/operator.md has the form). May be given several times.
+    #[arg(long, value_name = "GROUP/VERSION/KIND=POINTER")]
+    pub adopt: Vec<String>,
+    /// Kueue's labels count too: what waits in its queues is started here. Only where Kueue itself does not run any more.
+    #[arg(long, env = "TIDEGATE_OPERATOR_KUEUE")]
+    pub kueue: bool,
     /// How often what is believed is compared with a fresh list of all pods, in seconds.
     #[arg(long, env = "TIDEGATE_OPERATOR_CHECK_SECONDS", default_value_t = 600, value_name = "SECONDS")]
     pub check_seconds: u64,
@@ -85,6 +93,7 @@ pub struct Settings {
     pub progress_url: Option<String>,
     pub control_listen: SocketAddr,
     pub serving: Serving,
+    pub adoptions: &'static Adoptions,
     pub check_every: Duration,
     pub ledger: Option<ledger::Settings>,
     pub abort_after: Option<u64>,
@@ -125,6 +134,8 @@ impl Args {
             control_listen,
             control_url,
             replica_image,
+            adopt,
+            kueue,
             check_seconds,
             ledger: place,
             ledger_rows,
@@ -148,6 +159,9 @@ impl Args {
         if replica_image.as_ref().is_some_and(String::is_empty) {
             return Err(Error::Usage("--replica-image: is empty; give the name of an image".to_owned()));
         }
+        let adoptions = Adoptions::of(&adopt, kueue).map_err(|problem| Error::Usage(format!("--adopt {problem}")))?;
+        // Said once, and true for as long as the process lives.
+        let adoptions = Box::leak(Box::new(adoptions));
         let lease = lease::Settings {
             namespace: lease_namespace,
             name: lease_name,
@@ -156,7 +170,7 @@ impl Args {
         };
         let check_every = Duration::from_secs(check_seconds.max(1));
         let serving = Serving { image: replica_image, control_url };
-        Ok(Settings { listen, mode, lease, progress_url, control_listen, serving, check_every, ledger, abort_after })
+        Ok(Settings { listen, mode, lease, progress_url, control_listen, serving, adoptions, check_every, ledger, abort_after })
     }
 }
 
@@ -202,5 +216,13 @@ mod tests {
         let ledger = settings.ledger.as_ref().unwrap();
         assert_eq!((ledger.keep.decisions, ledger.keep.age_ms), (1_000_000, Some(7 * DAY_MS)));
         assert!(!format!("{settings:?}").contains("secret"));
+    }
+
+    #[test]
+    fn kinds_are_added_to_those_that_are_known() {
+        assert!(told(&["--adopt", "batch/Job=/spec"]).unwrap_err().contains("--adopt batch/Job=/spec: `batch/Job` is no GROUP"));
+        let fleet = "example.com/v1/Fleet=/spec/pod:/spec/size";
+        let settings = told(&["--adopt", fleet, "--kueue"]).unwrap();
+        assert!(settings.adoptions.kueue && settings.adoptions.kinds.iter().any(|kind| kind.name == "Fleet.example.com"));
     }
 }

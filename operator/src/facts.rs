@@ -1,7 +1,9 @@
 //! What the engine must know of the API's objects, read from them without asking anybody: pure, and small enough to keep for
 //! every pod of a cluster.
 
-mod beside;
+pub mod adopted;
+pub mod adoption;
+pub(crate) mod beside;
 pub mod device;
 pub mod device_claim;
 mod gang;
@@ -10,13 +12,18 @@ pub mod model;
 mod needs;
 pub mod node;
 pub mod pod;
+mod pointer;
 mod ports;
+pub mod priority;
 mod requests;
+pub mod seat;
 pub mod selection;
 mod template;
 pub mod training;
 pub mod volume;
 
+pub use adopted::AdoptedFacts;
+pub use adoption::Adoptions;
 pub use beside::{Beside, BesideKind, DeviceKind, DeviceObject};
 pub use gang::Gang;
 pub use model::ModelFacts;

@@ -8,9 +8,11 @@
 //!
 //! * Nodes' GPUs are counts: the engine gives away slots, and which device a slot is, the kubelet decides.
 //! * Pods of one gang, or one pod alone, are a *unit*: a job of the engine ([`unit`]).
+//! * Objects that wait suspended are jobs of the engine too, and their pods take the seats that these were given ([`adopted`]).
 //! * What other schedulers place is capacity that is gone: CPU and memory are left out of the node's, GPUs are held by a job that
 //!   is never stopped.
 
+mod adopted;
 mod around;
 mod carry;
 mod claims;
@@ -26,6 +28,7 @@ mod unit;
 mod volumes;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use tidegate_api::labels;
 use tidegate_core::names::{JobName, ModelName};
@@ -34,6 +37,7 @@ use tidegate_core::{Engine, Event};
 
 use crate::facts::pod;
 use crate::facts::{Beside, BesideKind, DeviceKind, DeviceObject, NodeFacts, PodFacts, PodKey};
+use adopted::Adopted;
 use around::Around;
 pub use carry::{Failure, Maker, Ours, Write};
 use claims::ClaimJobs;
@@ -75,8 +79,13 @@ struct Told {
 impl Told {
     /// Whether a message is news: another one than was told. If only its numbers and moments are others, it has time.
     fn is_news(&self, message: &str, round: u32) -> bool {
+        self.message != message && (self.has_other_words(message) || round.wrapping_sub(self.round) >= NUMBERS_AFTER)
+    }
+
+    /// Whether more than numbers and moments is other than was told.
+    fn has_other_words(&self, message: &str) -> bool {
         let words = |text: &str| text.chars().filter(|c| !c.is_ascii_digit()).collect::<String>();
-        self.message != message && (words(&self.message) != words(message) || round.wrapping_sub(self.round) >= NUMBERS_AFTER)
+        words(&self.message) != words(message)
     }
 }
 
@@ -105,6 +114,9 @@ pub struct Index {
     model_status_due: BTreeSet<PodKey>,
     routes_due: bool,
     serving: Serving,
+    /// Objects that wait suspended, by `KIND.GROUP/NAMESPACE/NAME`, and those of them that are to be told why.
+    adopted: BTreeMap<Arc<str>, Adopted>,
+    adopted_due: BTreeSet<Arc<str>>,
     /// Every kind was listed.
     begun: bool,
     /// Where workers post their progress; absent: nowhere.
@@ -132,6 +144,7 @@ impl Index {
         events.extend(keys.iter().flat_map(|key| self.look_at_training(key)));
         let keys: Vec<PodKey> = self.models.keys().cloned().collect();
         events.extend(keys.iter().flat_map(|key| self.look_at_model(key)));
+        events.extend(self.begin_adopted());
         self.devices.touch_all();
         events.extend(self.look_at_claims());
         events
@@ -192,6 +205,7 @@ impl Index {
             events.extend(self.look_at_users_of_volumes());
             events.extend(self.look_at_models_with_volumes());
         }
+        events.extend(self.look_at_adopted_around(kind));
         events.extend(self.look_at_claims());
         events
     }
@@ -279,6 +293,7 @@ impl Index {
         let worker = facts.worker.clone().filter(|_| unit.is_none());
         let replica = facts.replica.clone().filter(|_| unit.is_none());
         self.devices.touch(&facts);
+        let seat = facts.seat.as_ref().map(|seat| seat.object.clone()).filter(|_| unit.is_none());
         self.pods.insert(key.clone(), Entry { facts, said, unit: None, told });
         if let Some(id) = unit {
             events.extend(self.enter(&key, &id));
@@ -286,6 +301,8 @@ impl Index {
             events.extend(self.worker_seen(&key, &of));
         } else if let Some(of) = replica {
             events.extend(self.replica_seen(&key, &of));
+        } else if let Some(object) = seat {
+            events.extend(self.seat_seen(&key, &object));
         }
         events.extend(self.look_again(touched));
         events
@@ -329,6 +346,8 @@ impl Index {
             events.extend(self.worker_gone(key, of));
         } else if let Some(of) = &entry.facts.replica {
             events.extend(self.replica_gone(key, of));
+        } else if let Some(seat) = &entry.facts.seat {
+            events.extend(self.seat_gone(key, &seat.object));
         }
         events.extend(self.look_again(touched));
         events

@@ -152,11 +152,11 @@ async fn live(
         Mode::Observe => None,
         Mode::Act => Some(tasks.spawn(control::serve(settings.control_listen, report, told, quit.clone()).await?)),
     };
-    watch::start(client, &to, metrics, &tasks, &quit);
+    watch::start(client, settings.adoptions, &to, metrics, &tasks, &quit);
     tasks.spawn(quit.clone().run_until_cancelled_owned(watch::check(client.clone(), to, settings.check_every)));
     let writer = Writer::new(client.clone(), fence.clone(), metrics.clone(), settings.abort_after);
     let index = Index::new(settings.progress_url.clone(), settings.serving.clone());
-    let mut world = World::new(settings.mode, index, writer, publisher, metrics.clone());
+    let mut world = World::new(settings.mode, index, settings.adoptions, writer, publisher, metrics.clone());
     let written = CancellationToken::new();
     if let Some(ledger) = &settings.ledger {
         let (keeper, past) = Keeper::new(ledger, &settings.lease.identity, fence, shelf, metrics.ledger.clone());

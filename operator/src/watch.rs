@@ -11,9 +11,10 @@ use std::time::Duration;
 use futures_util::StreamExt;
 use k8s_openapi::api::core::v1::{Namespace, Node, PersistentVolume, PersistentVolumeClaim, Pod};
 use k8s_openapi::api::resource::v1::{DeviceClass, ResourceClaim, ResourceSlice};
+use k8s_openapi::api::scheduling::v1::PriorityClass;
 use k8s_openapi::api::scheduling::v1beta1::PodGroup;
 use k8s_openapi::api::storage::v1::StorageClass;
-use kube::api::{Api, ApiResource, DynamicObject, ListParams};
+use kube::api::{Api, ApiResource, DynamicObject, GroupVersionKind, ListParams};
 use kube::runtime::WatchStreamExt;
 use kube::runtime::watcher::{self, watcher};
 use kube::{Client, Resource, ResourceExt};
@@ -25,16 +26,23 @@ use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::facts::adoption::Adoption;
 use crate::facts::device::SliceFacts;
 use crate::facts::device_claim::{DeviceClaimFacts, DeviceClassFacts};
 use crate::facts::group::GroupFacts;
+use crate::facts::priority::{LocalQueueFacts, PriorityFacts};
 use crate::facts::volume::{ClaimFacts, ClassFacts, VolumeFacts};
-use crate::facts::{Beside, BesideKind, DeviceKind, DeviceObject, ModelFacts, NodeFacts, PodFacts, PodKey, TrainingFacts};
+use crate::facts::{
+    AdoptedFacts, Adoptions, Beside, BesideKind, DeviceKind, DeviceObject, ModelFacts, NodeFacts, PodFacts, PodKey, TrainingFacts,
+};
 use crate::metrics::Metrics;
 
 /// How often it is asked whether the cluster has by now what it did not have, and the pause after no answer, which doubles.
 const SERVED_AGAIN: Duration = Duration::from_mins(5);
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
+
+/// Versions of Kueue's kinds, the one that is read if there are several first.
+const KUEUE_VERSIONS: [&str; 2] = ["v1beta2", "v1beta1"];
 
 /// Pods in one answer to a list.
 const PAGE: u32 = 500;
@@ -48,13 +56,16 @@ pub enum Kind {
     Node,
     Beside(BesideKind),
     Device(DeviceKind),
+    /// Of objects that wait suspended, by `KIND.GROUP`.
+    Adopted(&'static str),
     TrainingJob,
     Model,
     Pod,
 }
 
 impl Kind {
-    pub const ALL: [Self; 14] = [
+    /// Of every cluster.
+    const ALL: [Self; 15] = [
         Self::Pool,
         Self::Queue,
         Self::Namespace,
@@ -66,10 +77,18 @@ impl Kind {
         Self::Device(DeviceKind::Class),
         Self::Device(DeviceKind::Slice),
         Self::Device(DeviceKind::Claim),
+        Self::Beside(BesideKind::Priority),
         Self::TrainingJob,
         Self::Model,
         Self::Pod,
     ];
+
+    /// All that are watched.
+    pub fn all(adoptions: &'static Adoptions) -> BTreeSet<Self> {
+        let adopted = adoptions.kinds.iter().map(|kind| Self::Adopted(&kind.name));
+        let kueue = [BesideKind::LocalQueue, BesideKind::KueuePriority].into_iter().filter(|_| adoptions.kueue);
+        Self::ALL.into_iter().chain(adopted).chain(kueue.map(Self::Beside)).collect()
+    }
 
     /// Bounded word for metrics.
     pub fn word(self) -> &'static str {
@@ -80,6 +99,7 @@ impl Kind {
             Self::Node => "node",
             Self::Beside(kind) => kind.word(),
             Self::Device(kind) => kind.word(),
+            Self::Adopted(_) => "adopted",
             Self::TrainingJob => "training_job",
             Self::Model => "model",
             Self::Pod => "pod",
@@ -97,6 +117,7 @@ pub enum Object {
     Node(NodeFacts),
     Beside(Beside),
     Device(DeviceObject),
+    Adopted(Box<AdoptedFacts>),
     Training(Box<TrainingFacts>),
     Model(Box<ModelFacts>),
     Pod(Box<PodFacts>),
@@ -114,7 +135,14 @@ pub enum Seen {
 }
 
 /// Watches every kind until `shutdown`.
-pub fn start(client: &Client, to: &mpsc::Sender<Seen>, metrics: &Metrics, tasks: &TaskTracker, shutdown: &CancellationToken) {
+pub fn start(
+    client: &Client,
+    adoptions: &'static Adoptions,
+    to: &mpsc::Sender<Seen>,
+    metrics: &Metrics,
+    tasks: &TaskTracker,
+    shutdown: &CancellationToken,
+) {
     let watch = Watch { to: to.clone(), metrics: metrics.clone(), tasks: tasks.clone(), quit: shutdown.clone() };
     let all = || client.clone();
     let ours = |resource: ApiResource| Api::<DynamicObject>::all_with(all(), &resource);
@@ -145,11 +173,36 @@ pub fn start(client: &Client, to: &mpsc::Sender<Seen>, metrics: &Metrics, tasks:
     watch.begin_once_served(client, Kind::Device(DeviceKind::Claim), |object: ResourceClaim| {
         Object::Device(DeviceObject::Claim(Box::new(DeviceClaimFacts::of(&object))))
     });
+    watch.begin(Api::<PriorityClass>::all(all()), Kind::Beside(BesideKind::Priority), |object| {
+        Object::Beside(Beside::Priority(PriorityFacts::of(&object)))
+    });
+    for kind in &adoptions.kinds {
+        watch.begin_once_one_is_served(client, vec![kind.resource.clone()], Kind::Adopted(&kind.name), adopted(kind, adoptions));
+    }
+    if adoptions.kueue {
+        watch.begin_once_one_is_served(client, kueue("LocalQueue"), Kind::Beside(BesideKind::LocalQueue), |object| {
+            Object::Beside(Beside::LocalQueue(LocalQueueFacts::of(&object)))
+        });
+        let kind = Kind::Beside(BesideKind::KueuePriority);
+        watch.begin_once_one_is_served(client, kueue("WorkloadPriorityClass"), kind, |object| {
+            Object::Beside(Beside::KueuePriority(PriorityFacts::of_kueue(&object)))
+        });
+    }
     watch.begin(ours(ApiResource::erase::<TrainingJob>(&())), Kind::TrainingJob, |object| {
         Object::Training(Box::new(TrainingFacts::of(&object)))
     });
     watch.begin(ours(ApiResource::erase::<Model>(&())), Kind::Model, |object| Object::Model(Box::new(ModelFacts::of(&object))));
     watch.begin(Api::<Pod>::all(all()), Kind::Pod, |object| Object::Pod(Box::new(PodFacts::of(&object))));
+}
+
+fn adopted(kind: &'static Adoption, all: &'static Adoptions) -> impl Fn(DynamicObject) -> Object + Send + 'static {
+    move |object| Object::Adopted(Box::new(AdoptedFacts::of(&object, kind, all)))
+}
+
+/// A kind of Kueue's in all versions that are known.
+fn kueue(kind: &str) -> Vec<ApiResource> {
+    let of = |version| ApiResource::from_gvk(&GroupVersionKind::gvk("kueue.x-k8s.io", version, kind));
+    KUEUE_VERSIONS.into_iter().map(of).collect()
 }
 
 /// Lists all pods now and then, for [`Seen::Checked`].
@@ -213,7 +266,7 @@ struct Watch {
 }
 
 impl Watch {
-    fn begin<K>(&self, api: Api<K>, kind: Kind, read: fn(K) -> Object)
+    fn begin<K>(&self, api: Api<K>, kind: Kind, read: impl Fn(K) -> Object + Send + 'static)
     where
         K: Resource + Clone + DeserializeOwned + Debug + Send + 'static,
     {
@@ -222,24 +275,51 @@ impl Watch {
     }
 
     /// Of a kind that not every cluster has: while it is not served there are none of it.
-    fn begin_once_served<K>(&self, client: &Client, kind: Kind, read: fn(K) -> Object)
+    fn begin_once_served<K>(&self, client: &Client, kind: Kind, read: impl Fn(K) -> Object + Send + 'static)
     where
         K: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug + Send + 'static,
     {
+        self.begin_once(client, vec![ApiResource::erase::<K>(&())], kind, |client, _| Api::<K>::all(client), read);
+    }
+
+    /// Of a kind that not every cluster has, and that has several versions: the first that is served is read.
+    fn begin_once_one_is_served(
+        &self,
+        client: &Client,
+        choices: Vec<ApiResource>,
+        kind: Kind,
+        read: impl Fn(DynamicObject) -> Object + Send + 'static,
+    ) {
+        self.begin_once(client, choices, kind, Api::all_with, read);
+    }
+
+    fn begin_once<K>(
+        &self,
+        client: &Client,
+        choices: Vec<ApiResource>,
+        kind: Kind,
+        api: fn(Client, &ApiResource) -> Api<K>,
+        read: impl Fn(K) -> Object + Send + 'static,
+    ) where
+        K: Resource + Clone + DeserializeOwned + Debug + Send + 'static,
+    {
         let (watch, client) = (self.clone(), client.clone());
         let run = async move {
-            while !is_served::<K>(&client, kind).await {
+            let found = loop {
+                if let Some(found) = served(&client, &choices, kind).await {
+                    break found;
+                }
                 if watch.to.send(Seen::Listed(kind, BTreeSet::new())).await.is_err() {
                     return;
                 }
                 sleep(SERVED_AGAIN).await;
-            }
-            watch.run(Api::<K>::all(client), kind, read).await;
+            };
+            watch.run(api(client, found), kind, read).await;
         };
         self.tasks.spawn(self.quit.clone().run_until_cancelled_owned(run));
     }
 
-    async fn run<K>(self, api: Api<K>, kind: Kind, read: fn(K) -> Object)
+    async fn run<K>(self, api: Api<K>, kind: Kind, read: impl Fn(K) -> Object + Send)
     where
         K: Resource + Clone + DeserializeOwned + Debug + Send + 'static,
     {
@@ -278,12 +358,22 @@ impl Watch {
     }
 }
 
+/// The first of these that the cluster has.
+async fn served<'a>(client: &Client, choices: &'a [ApiResource], kind: Kind) -> Option<&'a ApiResource> {
+    for choice in choices {
+        if is_served(client, choice, kind).await {
+            return Some(choice);
+        }
+    }
+    None
+}
+
 /// Whether the cluster has a kind, as soon as it says so.
-async fn is_served<K: Resource<DynamicType = ()>>(client: &Client, kind: Kind) -> bool {
+async fn is_served(client: &Client, resource: &ApiResource, kind: Kind) -> bool {
     let mut pause = FIRST_PAUSE;
     loop {
-        match client.list_api_group_resources(&K::api_version(&())).await {
-            Ok(list) => return list.resources.iter().any(|resource| resource.name == K::plural(&())),
+        match client.list_api_group_resources(&resource.api_version).await {
+            Ok(list) => return list.resources.iter().any(|found| found.name == resource.plural),
             Err(kube::Error::Api(status)) if status.code == 404 => return false,
             Err(error) => {
                 tracing::warn!(kind = kind.word(), %error, "it is not known whether the cluster has this kind; it is asked again");

@@ -29,7 +29,7 @@ use tokio::time::{MissedTickBehavior, interval, sleep};
 use tokio_util::sync::CancellationToken;
 
 use crate::args::Mode;
-use crate::facts::{PodFacts, PodKey};
+use crate::facts::{Adoptions, PodFacts, PodKey};
 use crate::index::{Change, Index};
 use crate::metrics::Metrics;
 use crate::watch::{Kind, Object, Seen, Told};
@@ -105,14 +105,21 @@ fn now() -> At {
 }
 
 impl World {
-    pub fn new(mode: Mode, index: Index, writer: Writer, publisher: Publisher, metrics: Metrics) -> Self {
+    pub fn new(
+        mode: Mode,
+        index: Index,
+        adoptions: &'static Adoptions,
+        writer: Writer,
+        publisher: Publisher,
+        metrics: Metrics,
+    ) -> Self {
         Self {
             mode,
             engine: Engine::default(),
             index,
             writer,
             metrics,
-            missing: Kind::ALL.into(),
+            missing: Kind::all(adoptions),
             early: Vec::new(),
             pools: BTreeMap::new(),
             policies: BTreeMap::new(),
@@ -239,6 +246,7 @@ impl World {
             Object::Node(facts) => self.index.node(Change::Is(facts), &self.engine),
             Object::Beside(object) => self.index.beside(object),
             Object::Device(object) => self.index.device(object),
+            Object::Adopted(facts) => self.index.adopted(Change::Is(*facts)),
             Object::Training(facts) => self.index.training(Change::Is(*facts)),
             Object::Model(facts) => self.index.model(Change::Is(*facts)),
             Object::Pod(facts) => self.index.pod(Change::Is(*facts)),
@@ -264,6 +272,7 @@ impl World {
             Kind::Node => self.index.node(Change::Gone(key.to_owned()), &self.engine),
             Kind::Beside(kind) => self.index.beside_gone(kind, key),
             Kind::Device(kind) => self.index.device_gone(kind, key),
+            Kind::Adopted(name) => self.index.adopted(Change::Gone(format!("{name}/{key}").into())),
             Kind::TrainingJob => self.index.training(Change::Gone(PodKey(key.into()))),
             Kind::Model => self.index.model(Change::Gone(PodKey(key.into()))),
             Kind::Pod => self.index.pod(Change::Gone(PodKey(key.into()))),
@@ -280,6 +289,7 @@ impl World {
             Kind::Node => self.index.node_names().map(str::to_owned).collect(),
             Kind::Beside(kind) => self.index.beside_keys(kind),
             Kind::Device(kind) => self.index.device_keys(kind),
+            Kind::Adopted(name) => self.index.adopted_keys(name).map(ToString::to_string).collect(),
             Kind::TrainingJob => self.index.training_keys().map(ToString::to_string).collect(),
             Kind::Model => self.index.model_keys().map(ToString::to_string).collect(),
             Kind::Pod => self.index.pod_keys().map(ToString::to_string).collect(),
@@ -466,6 +476,7 @@ fn kind_of(news: &Seen) -> Kind {
         Seen::Is(Object::Node(_)) => Kind::Node,
         Seen::Is(Object::Beside(object)) => Kind::Beside(object.kind()),
         Seen::Is(Object::Device(object)) => Kind::Device(object.kind()),
+        Seen::Is(Object::Adopted(facts)) => Kind::Adopted(&facts.adoption.name),
         Seen::Is(Object::Training(_)) => Kind::TrainingJob,
         Seen::Is(Object::Model(_)) => Kind::Model,
         // A list to compare with comes after all that it is compared with.

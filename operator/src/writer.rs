@@ -1,5 +1,6 @@
 //! Writes to the API server: so many at a time, each tried until it is answered, none once this process may not act any more.
 
+mod adopt;
 mod claims;
 
 use std::collections::VecDeque;
@@ -13,14 +14,17 @@ use kube::Client;
 use kube::api::{Api, ApiResource, DeleteParams, DynamicObject, EvictParams, Patch, PatchParams, PostParams, Preconditions};
 use serde_json::{Value, json};
 use tidegate_api::kinds::{GROUP, Model, Pool, Queue, TrainingJob, VERSION};
+use tidegate_api::labels;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
 use crate::facts::PodKey;
+use crate::facts::seat::HOSTNAME;
 use crate::facts::volume::SELECTED_NODE;
 use crate::index::{Failure, Note, Ours, Write};
 use crate::lease::{Fence, REQUEST_WITHIN};
 use crate::metrics::Metrics;
+use adopt::adopt;
 
 /// Requests in flight: the API server's own limits stand above that, and each takes some milliseconds.
 const AT_ONCE: usize = 64;
@@ -167,7 +171,12 @@ fn lasting(error: &kube::Error) -> Option<Failure> {
 }
 
 fn event(object: &PodKey, note: &Note) -> Event {
-    let api_version = if note.kind == "Pod" { "v1".to_owned() } else { format!("{GROUP}/{VERSION}") };
+    // Kinds of others are said with their group and version.
+    let (api_version, kind) = match note.kind.rsplit_once('/') {
+        Some((api_version, kind)) => (api_version.to_owned(), kind),
+        None if note.kind == "Pod" => ("v1".to_owned(), note.kind),
+        None => (format!("{GROUP}/{VERSION}"), note.kind),
+    };
     Event {
         metadata: ObjectMeta {
             generate_name: Some(format!("{}-", object.name().chars().take(MAX_NAME).collect::<String>())),
@@ -183,7 +192,7 @@ fn event(object: &PodKey, note: &Note) -> Event {
         note: Some(note.text.chars().take(MAX_NOTE).collect()),
         regarding: Some(ObjectReference {
             api_version: Some(api_version),
-            kind: Some(note.kind.to_owned()),
+            kind: Some(kind.to_owned()),
             namespace: Some(object.namespace().to_owned()),
             name: Some(object.name().to_owned()),
             uid: Some(note.uid.clone()),
@@ -261,6 +270,19 @@ async fn carry_out(client: &Client, write: &Write) -> Result<(), kube::Error> {
         }
         Write::Free { claim, uid, resource_version, allocated } => {
             claims::free(client, claim, (uid, resource_version), *allocated).await
+        }
+        Write::Adopt { object, adoption, uid, resource_version, change } => {
+            adopt(client, object, adoption, (uid, resource_version), change).await
+        }
+        Write::Place { pod, uid, resource_version, hostname } => {
+            let patch = json!({
+                "metadata": {"uid": uid, "resourceVersion": resource_version},
+                "spec": {
+                    "nodeSelector": {HOSTNAME: hostname},
+                    "schedulingGates": [{"$patch": "delete", "name": labels::SEAT_GATE}],
+                },
+            });
+            pods.patch(pod.name(), &PatchParams::default(), &Patch::Strategic(patch)).await.map(drop)
         }
         Write::Refuse { pod, uid, message } => {
             let condition = json!({

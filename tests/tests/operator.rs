@@ -4,12 +4,13 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim, Pod};
 use k8s_openapi::api::resource::v1::{DeviceClass, ResourceClaim, ResourceClaimStatus, ResourceSlice};
 use k8s_openapi::api::scheduling::v1beta1::PodGroup;
 use k8s_openapi::api::storage::v1::StorageClass;
 use kube::ResourceExt;
-use kube::api::{Api, Patch, PatchParams, PostParams};
+use kube::api::{Api, DeleteParams, Patch, PatchParams, PostParams};
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 use tidegate_api::kinds::TrainingPhase;
@@ -659,4 +660,137 @@ async fn a_training_job_on_a_lost_node_goes_on_elsewhere_and_it_is_no_failure() 
     assert_eq!(pods.iter().filter(second).filter(elsewhere).count(), 2);
     let status = plane.until_training("night-1", TrainingPhase::Starting).await.unwrap();
     assert_eq!((status.attempts, status.failures), (2, 0));
+}
+
+/// A suspended Job of pods with one GPU.
+async fn suspended_job(plane: &ControlPlane, pods: u32, labels: Value, change: impl FnOnce(&mut Value)) -> Api<Job> {
+    let jobs: Api<Job> = Api::namespaced(plane.client.clone(), TEAM);
+    let mut job = json!({
+        "metadata": {"name": "night", "labels": labels},
+        "spec": {
+            "suspend": true, "parallelism": pods, "completions": pods,
+            "template": {"spec": {
+                "restartPolicy": "Never",
+                "containers": [{"name": "main", "image": "none", "resources": {"limits": {"nvidia.com/gpu": "1"}}}],
+            }},
+        },
+    });
+    change(&mut job);
+    jobs.create(&PostParams::default(), &serde_json::from_value(job).unwrap()).await.unwrap();
+    jobs
+}
+
+/// What is read of a Job's template to know whether Tidegate has marked it.
+fn is_marked(job: &Job) -> bool {
+    serde_json::to_string(&job.spec.as_ref().unwrap().template).unwrap().contains("tidegate.dev/seat")
+}
+
+async fn until_job(jobs: &Api<Job>, what: &str, is: impl Fn(&Job) -> bool) -> Job {
+    let look = || async { Ok(Some(jobs.get("night").await?).filter(&is)) };
+    until(what, SOON, look).await.unwrap()
+}
+
+fn is_suspended(job: &Job) -> bool {
+    job.spec.as_ref().unwrap().suspend == Some(true)
+}
+
+/// Plays the Job controller: pods as the template has them, and that it has started.
+async fn make_pods(plane: &ControlPlane, jobs: &Api<Job>, round: u32) -> Vec<String> {
+    let job = until_job(jobs, "the Job to be resumed", |job| !is_suspended(job)).await;
+    let spec = job.spec.as_ref().unwrap();
+    let mut names = Vec::new();
+    for number in 0..spec.parallelism.unwrap() {
+        let name = format!("night-{round}-{number}");
+        let mut pod = serde_json::to_value(&spec.template).unwrap();
+        pod["metadata"]["name"] = json!(name);
+        pod["metadata"]["ownerReferences"] =
+            json!([{"apiVersion": "batch/v1", "kind": "Job", "name": "night", "uid": job.metadata.uid, "controller": true}]);
+        plane.pods().create(&PostParams::default(), &serde_json::from_value(pod).unwrap()).await.unwrap();
+        names.push(name);
+    }
+    let status = json!({"status": {"startTime": "2026-11-29T00:00:00Z", "active": names.len()}});
+    jobs.patch_status("night", &PatchParams::default(), &Patch::Merge(status)).await.unwrap();
+    names
+}
+
+/// Plays kube-scheduler: binds a pod where it was told to go.
+async fn bind_where_told(plane: &ControlPlane, pod: &str) {
+    let told = |pod: Pod| {
+        let spec = pod.spec?;
+        let free = spec.scheduling_gates.is_none_or(|gates| gates.is_empty());
+        spec.node_selector?.get("kubernetes.io/hostname").cloned().filter(|_| free)
+    };
+    let look = || async { Ok(told(plane.pods().get(pod).await?)) };
+    let node = until("a pod to be told where to go", SOON, look).await.unwrap();
+    let binding = json!({
+        "apiVersion": "v1", "kind": "Binding", "metadata": {"name": pod, "namespace": TEAM},
+        "target": {"apiVersion": "v1", "kind": "Node", "name": node},
+    });
+    let bound = plane.pods().create_subresource::<_, Value>("binding", pod, &PostParams::default(), &binding).await;
+    bound.unwrap();
+    plane.says(pod, "Running").await.unwrap();
+}
+
+#[tokio::test]
+async fn a_suspended_job_is_resumed_gives_way_and_goes_on() {
+    let mut plane = plane(&[("n1", 2), ("n2", 2)], &[("spare", 0), ("owner", 4)]).await;
+    plane.operator("first", PORT, &[]).unwrap();
+    let jobs = suspended_job(&plane, 3, json!({"tidegate.dev/queue": "spare"}), |_| {}).await;
+    let pods = make_pods(&plane, &jobs, 1).await;
+    plane.until_event("night", "Started").await.unwrap();
+    for pod in &pods {
+        bind_where_told(&plane, pod).await;
+    }
+    plane.check_nodes(2).await.unwrap();
+    plane.check_belief(PORT).await.unwrap();
+    // The next leader reads from the objects what runs where.
+    plane.signal("first", Signal::SIGKILL).unwrap();
+    plane.ended("first").await.unwrap();
+    plane.operator("second", OTHER_PORT, &[]).unwrap();
+    for name in ["p-0", "p-1"] {
+        plane.pod(name, "owner", |_| {}).await.unwrap();
+    }
+    // One GPU is free; for the other the Job gives way as a whole.
+    let job = until_job(&jobs, "the Job to be suspended", is_suspended).await;
+    assert!(is_marked(&job), "its pods are still there");
+    plane.until_event("night", "Preempted").await.unwrap();
+    let bound = plane.bound().await.unwrap();
+    assert!(bound.len() <= 4, "{bound:?}");
+    for pod in &pods {
+        plane.end(pod).await.unwrap();
+    }
+    let status = json!({"status": {"active": 0}});
+    jobs.patch_status("night", &PatchParams::default(), &Patch::Merge(status)).await.unwrap();
+    let bound = plane.until_bound(2).await.unwrap();
+    assert!(bound.iter().all(|(pod, _)| pod.starts_with("p-")), "{bound:?}");
+    // While it waits it is as its maker wrote it.
+    until_job(&jobs, "the marks to be taken off", |job| !is_marked(job)).await;
+    plane.until_event("night", "FailedScheduling").await.unwrap();
+    plane.check_belief(OTHER_PORT).await.unwrap();
+    // A second start, of a Job that has run before.
+    plane.end("p-0").await.unwrap();
+    let pods = make_pods(&plane, &jobs, 2).await;
+    for pod in &pods {
+        bind_where_told(&plane, pod).await;
+    }
+    plane.check_nodes(2).await.unwrap();
+    plane.check_belief(OTHER_PORT).await.unwrap();
+}
+
+#[tokio::test]
+async fn what_waits_in_a_queue_of_kueues_is_started_and_its_pods_for_us_are_bound() {
+    let mut plane = plane(&[("n1", 2)], &[("a", 2)]).await;
+    plane.operator("operator", PORT, &["--kueue"]).unwrap();
+    let by_us = |job: &mut Value| job["spec"]["template"]["spec"]["schedulerName"] = json!("tidegate");
+    let jobs = suspended_job(&plane, 2, json!({"kueue.x-k8s.io/queue-name": "a"}), by_us).await;
+    let pods = make_pods(&plane, &jobs, 1).await;
+    plane.until_bound(2).await.unwrap();
+    plane.pod("later", "a", |_| {}).await.unwrap();
+    refusal(&plane, "later").await;
+    for pod in &pods {
+        plane.says(pod, "Succeeded").await.unwrap();
+    }
+    jobs.delete("night", &DeleteParams::background()).await.unwrap();
+    plane.until_bound(3).await.unwrap();
+    plane.check_belief(PORT).await.unwrap();
 }

@@ -44,6 +44,21 @@ pub const MADE_FROM: &str = "tidegate.dev/made-from";
 pub const SIMULATED: &str = "tidegate.dev/simulated-gpus";
 /// Annotation of a `ResourceClaim`: Tidegate gave it its devices, and takes them back when its pods are over.
 pub const ALLOCATED: &str = "tidegate.dev/allocated";
+/// Annotation of a pod, from its template: whose seat it takes, as `KIND.GROUP/NAME/UID` of a suspended object that was started.
+/// [`GROUP`] beside it says which template of that object it is of.
+pub const SEAT_OF: &str = "tidegate.dev/seat-of";
+/// Scheduling gate of such a pod, if it is for another scheduler, until it is told its node.
+pub const SEAT_GATE: &str = "tidegate.dev/seat";
+/// Annotation of such an object while it runs: where its seats are.
+pub const SEATS: &str = "tidegate.dev/seats";
+/// Label, Kueue's: the `LocalQueue` of an object that waits.
+pub const KUEUE_QUEUE: &str = "kueue.x-k8s.io/queue-name";
+/// Label, Kueue's: the `WorkloadPriorityClass` of an object that waits.
+pub const KUEUE_PRIORITY: &str = "kueue.x-k8s.io/priority-class";
+/// Annotations, Kueue's, of a pod template: see [`REQUIRED_TOPOLOGY`] and [`PREFERRED_TOPOLOGY`].
+pub const KUEUE_REQUIRED_TOPOLOGY: &str = "kueue.x-k8s.io/podset-required-topology";
+/// See [`KUEUE_REQUIRED_TOPOLOGY`].
+pub const KUEUE_PREFERRED_TOPOLOGY: &str = "kueue.x-k8s.io/podset-preferred-topology";
 /// Label of a node: the class of its GPUs, where no node agent tells it.
 pub const GPU_CLASS: &str = "tidegate.dev/gpu-class";
 /// Label of a node: the product name of its GPUs, as GPU feature discovery writes it.

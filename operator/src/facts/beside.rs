@@ -4,6 +4,7 @@ use super::PodKey;
 use super::device::SliceFacts;
 use super::device_claim::{DeviceClaimFacts, DeviceClassFacts};
 use super::group::GroupFacts;
+use super::priority::{LocalQueueFacts, PriorityFacts};
 use super::volume::{ClaimFacts, ClassFacts, VolumeFacts};
 
 /// One of them.
@@ -13,6 +14,11 @@ pub enum Beside {
     Class(ClassFacts),
     Volume(VolumeFacts),
     Claim(ClaimFacts),
+    Priority(PriorityFacts),
+    /// Kueue's.
+    LocalQueue(LocalQueueFacts),
+    /// Kueue's.
+    KueuePriority(PriorityFacts),
 }
 
 /// Their kinds, in the order in which the first lists are told.
@@ -22,6 +28,9 @@ pub enum BesideKind {
     Class,
     Volume,
     Claim,
+    Priority,
+    LocalQueue,
+    KueuePriority,
 }
 
 impl BesideKind {
@@ -32,6 +41,9 @@ impl BesideKind {
             Self::Class => "storage_class",
             Self::Volume => "volume",
             Self::Claim => "claim",
+            Self::Priority => "priority_class",
+            Self::LocalQueue => "local_queue",
+            Self::KueuePriority => "workload_priority_class",
         }
     }
 }
@@ -43,6 +55,9 @@ impl Beside {
             Self::Class(_) => BesideKind::Class,
             Self::Volume(_) => BesideKind::Volume,
             Self::Claim(_) => BesideKind::Claim,
+            Self::Priority(_) => BesideKind::Priority,
+            Self::LocalQueue(_) => BesideKind::LocalQueue,
+            Self::KueuePriority(_) => BesideKind::KueuePriority,
         }
     }
 }

@@ -7,18 +7,21 @@ use super::needs;
 
 /// A gang is placed at once, in one decision.
 pub const MOST_GANG: u32 = 100_000;
+/// The label that pods of one group of a `LeaderWorkerSet` have in common.
+const LWS_GROUP: &str = "leaderworkerset.sigs.k8s.io/group-key";
 
 /// Pods of one namespace that start together.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Gang {
-    /// What a label says, or `KIND/NAME` of the object that makes them one: a label's value has no slash.
+    /// What a label says, or `KIND/NAME` of what makes them one: a label's value has no slash.
     pub name: String,
     /// Of a `PodGroup`'s it stands there.
     pub size: u32,
 }
 
 impl Gang {
-    /// Named by its `PodGroup`; else by a label; else, with a size alone, by what controls the pod: a Job of whatever kind.
+    /// Named by its `PodGroup`; else by a label; else, with a size alone, by its group of a `LeaderWorkerSet`; else by what controls
+    /// the pod: a Job of whatever kind.
     pub fn of(pod: &Pod, spec: &PodSpec) -> Result<Option<Self>, String> {
         let label = pod.metadata.labels.as_ref().and_then(|all| all.get(labels::GANG));
         let told = pod.metadata.annotations.as_ref().and_then(|all| all.get(labels::GANG_SIZE));
@@ -31,7 +34,7 @@ impl Gang {
             }
             return Ok(Some(Self { name: format!("PodGroup/{group}"), size: 1 }));
         }
-        let name = label.cloned().or_else(|| controller(pod));
+        let name = label.cloned().or_else(|| leader_and_workers(pod)).or_else(|| controller(pod));
         match (name, told) {
             (Some(name), Some(told)) => Ok(Some(Self { name, size: size(told)? })),
             (_, None) if label.is_some() => {
@@ -45,6 +48,12 @@ impl Gang {
             (_, None) => Ok(None),
         }
     }
+}
+
+/// A leader and its workers, whom different objects control.
+fn leader_and_workers(pod: &Pod) -> Option<String> {
+    let group = pod.metadata.labels.as_ref()?.get(LWS_GROUP)?;
+    Some(format!("LeaderWorkerSet/{group}"))
 }
 
 /// What controls the pod, by kind and name.
@@ -101,6 +110,9 @@ mod tests {
         let label = json!({"tidegate.dev/gang": "g"});
         let named = of(json!({"annotations": size, "ownerReferences": owner(true), "labels": label}));
         assert_eq!(named, Ok(Some(("g".to_owned(), 8))), "the label names it");
+        let group = json!({"leaderworkerset.sigs.k8s.io/group-key": "k1"});
+        let led = of(json!({"annotations": size, "ownerReferences": owner(true), "labels": group}));
+        assert_eq!(led, Ok(Some(("LeaderWorkerSet/k1".to_owned(), 8))), "whoever controls its pods");
         let nobody = of(json!({"annotations": size, "ownerReferences": owner(false)})).unwrap_err();
         assert!(nobody.contains("add the label tidegate.dev/gang"), "{nobody}");
     }

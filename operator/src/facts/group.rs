@@ -8,9 +8,8 @@ use tidegate_core::state::Spread;
 
 use super::beside;
 use super::gang::MOST_GANG;
+use super::seat::HOSTNAME;
 
-/// The label by which others mean single nodes.
-const HOSTNAME: &str = "kubernetes.io/hostname";
 /// What single nodes are called as a level of the topology.
 const NODE: &str = "node";
 

@@ -15,6 +15,7 @@ use tidegate_core::state::Spread;
 use tidegate_core::time::At;
 
 use super::requests::{self, Requests};
+use super::seat::SeatOf;
 use super::{Gang, HostPort, Needs, node, selection};
 
 /// Grace of a pod that names none.
@@ -91,6 +92,8 @@ pub struct PodFacts {
     pub worker: Option<WorkerOf>,
     /// Which replica it is, of a model of ours.
     pub replica: Option<Box<ReplicaOf>>,
+    /// Whose seat it takes, of an object that was suspended and was started.
+    pub seat: Option<Box<SeatOf>>,
 }
 
 /// Which replica of a `Model` a pod is, and whether it answers.
@@ -165,9 +168,15 @@ impl PodFacts {
             ours: (spec.scheduler_name.as_deref() == Some(labels::SCHEDULER)).then(|| Ours::of(pod, spec, requests, ports)),
             worker: WorkerOf::of(pod),
             replica: ReplicaOf::of(pod).map(Box::new),
+            seat: SeatOf::of(pod, spec),
             requests,
             needs,
         }
+    }
+
+    /// What it uses is counted with the training job or the object that it is of.
+    pub fn is_of_another(&self) -> bool {
+        self.worker.is_some() || self.replica.is_some() || self.seat.is_some()
     }
 
     /// It is bound and has not ended.

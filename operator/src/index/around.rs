@@ -2,15 +2,19 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use tidegate_api::import::kueue;
+use tidegate_api::labels;
 use tidegate_core::ask::{Ask, Term};
 use tidegate_core::labels::{Requirement, Rule};
 
+use crate::facts::adopted::QueueWish;
 use crate::facts::group::GroupFacts;
 use crate::facts::node::NAME_LABEL;
 use crate::facts::pod::Ours;
+use crate::facts::priority::{LocalQueueFacts, PriorityFacts};
 use crate::facts::selection::both;
 use crate::facts::volume::{Bond, ClaimFacts, ClaimUse, ClassFacts, VolumeFacts};
-use crate::facts::{Beside, BesideKind, Needs, PodFacts, PodKey};
+use crate::facts::{AdoptedFacts, Beside, BesideKind, Needs, PodFacts, PodKey, beside};
 
 /// Pods by the key of what they name.
 type Users = BTreeMap<String, BTreeSet<PodKey>>;
@@ -22,6 +26,9 @@ pub(super) struct Around {
     claims: BTreeMap<String, ClaimFacts>,
     volumes: BTreeMap<String, VolumeFacts>,
     classes: BTreeMap<String, ClassFacts>,
+    priorities: BTreeMap<String, PriorityFacts>,
+    local_queues: BTreeMap<String, LocalQueueFacts>,
+    kueue_priorities: BTreeMap<String, PriorityFacts>,
     of_group: Users,
     of_claim: Users,
     /// Those of a claim's that are bound and have not ended.
@@ -36,6 +43,11 @@ impl Around {
             Beside::Class(class) => (BesideKind::Class, put(&mut self.classes, class.name.clone(), class)),
             Beside::Volume(volume) => (BesideKind::Volume, put(&mut self.volumes, volume.name.clone(), volume)),
             Beside::Claim(claim) => (BesideKind::Claim, put(&mut self.claims, claim.key.clone(), claim)),
+            Beside::Priority(class) => (BesideKind::Priority, put(&mut self.priorities, class.name.clone(), class)),
+            Beside::LocalQueue(queue) => (BesideKind::LocalQueue, put(&mut self.local_queues, queue.key.clone(), queue)),
+            Beside::KueuePriority(class) => {
+                (BesideKind::KueuePriority, put(&mut self.kueue_priorities, class.name.clone(), class))
+            }
         };
         self.users(kind, &key)
     }
@@ -48,6 +60,9 @@ impl Around {
             BesideKind::Class => drop(self.classes.remove(key)),
             BesideKind::Volume => drop(self.volumes.remove(key)),
             BesideKind::Claim => drop(self.claims.remove(key)),
+            BesideKind::Priority => drop(self.priorities.remove(key)),
+            BesideKind::LocalQueue => drop(self.local_queues.remove(key)),
+            BesideKind::KueuePriority => drop(self.kueue_priorities.remove(key)),
         }
         users
     }
@@ -59,6 +74,9 @@ impl Around {
             BesideKind::Class => self.classes.keys().cloned().collect(),
             BesideKind::Volume => self.volumes.keys().cloned().collect(),
             BesideKind::Claim => self.claims.keys().cloned().collect(),
+            BesideKind::Priority => self.priorities.keys().cloned().collect(),
+            BesideKind::LocalQueue => self.local_queues.keys().cloned().collect(),
+            BesideKind::KueuePriority => self.kueue_priorities.keys().cloned().collect(),
         }
     }
 
@@ -74,6 +92,8 @@ impl Around {
                     self.claims.values().filter(|claim| claim.bond == Bond::Unbound && claim.class.as_deref() == Some(key));
                 theirs.flat_map(|claim| of_claim(&claim.key)).collect()
             }
+            // A pod has its number already.
+            BesideKind::Priority | BesideKind::LocalQueue | BesideKind::KueuePriority => Vec::new(),
         }
     }
 
@@ -154,7 +174,7 @@ impl Around {
     }
 
     /// Nodes from which a pod can use a claim: one of these terms; none: from all.
-    fn nodes_for(&self, claim: &ClaimUse, pod: &PodKey, uid: &str) -> Result<Vec<Term>, String> {
+    pub fn nodes_for(&self, claim: &ClaimUse, pod: &PodKey, uid: &str) -> Result<Vec<Term>, String> {
         let key = &claim.key;
         let told = |what: &str| format!("uses the PersistentVolumeClaim {key}, which {what}");
         let found = self.claims.get(key).ok_or_else(|| told("does not exist: create it"))?;
@@ -189,6 +209,35 @@ impl Around {
         };
         let gone = || format!("PersistentVolumeClaim {key} is bound to a volume that does not exist: create the claim again");
         Ok(self.volumes.get(volume).ok_or_else(gone)?.terms.clone())
+    }
+
+    /// The queue of an adopted object: what stands behind a name of Kueue's if that is known, else the one of that name.
+    pub fn queue_of(&self, facts: &AdoptedFacts) -> Result<String, String> {
+        match facts.queue.as_ref().ok_or_else(|| format!("names no queue: add the label {}", labels::QUEUE))? {
+            QueueWish::Queue(name) => Ok(name.clone()),
+            QueueWish::Local(name) => {
+                let known = self.local_queues.get(&beside::key(facts.key.namespace(), name));
+                Ok(known.map_or_else(|| name.clone(), |queue| kueue::queue_of(&queue.cluster_queue)))
+            }
+        }
+    }
+
+    /// The priority of an adopted object, and which class that it names does not exist.
+    pub fn priority_of(&self, facts: &AdoptedFacts) -> (i32, Option<String>) {
+        let value = |class: &PriorityFacts| class.value;
+        let missing = |name: &str| Some(format!("its priority class {name} does not exist and does not count: create it"));
+        let theirs = facts.priority_class.as_ref();
+        let known = theirs.and_then(|name| self.kueue_priorities.get(name).or_else(|| self.priorities.get(name)));
+        if let Some(class) = known {
+            return (class.value, None);
+        }
+        let default = || self.priorities.values().filter(|class| class.is_default).map(value).max().unwrap_or(0);
+        let groups = facts.groups.iter().flatten();
+        let named = groups.map(|group| group.priority_class.as_ref().map(|name| (name, self.priorities.get(name))));
+        let named: Vec<_> = named.collect();
+        let priority = named.iter().map(|class| class.and_then(|(_, class)| class).map_or_else(default, value)).max();
+        let unknown = named.iter().flatten().find(|(_, class)| class.is_none()).map(|(name, _)| *name);
+        (priority.unwrap_or(0), theirs.or(unknown).and_then(|name| missing(name)))
     }
 
     /// Nodes for which the volume of a claim can be made.

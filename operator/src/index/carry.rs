@@ -15,6 +15,8 @@ use super::note::Note;
 use super::training::{self, Start};
 use super::unit::{self, Phase, Run, UnitId};
 use super::{Engine, Index, Told};
+use crate::facts::adopted;
+use crate::facts::adoption::Adoption;
 use crate::facts::{PodFacts, PodKey};
 
 /// Looks at waiting units for reasons to tell, in one go: each costs a pass over the nodes.
@@ -41,6 +43,10 @@ pub enum Write {
     MakeService { service: PodKey, manifest: Box<Service> },
     /// Deletes a pod of ours, with the grace that it says or at once; `uid` absent: it was not seen yet.
     EndPod { pod: PodKey, uid: Option<String>, now: bool },
+    /// Changes an object that waits suspended, or runs, if it is still what was seen.
+    Adopt { object: PodKey, adoption: &'static Adoption, uid: String, resource_version: String, change: Box<adopted::Change> },
+    /// Tells a pod of such an object to which node it is to go, and that it may.
+    Place { pod: PodKey, uid: String, resource_version: String, hostname: String },
     /// Says how an object of ours stands.
     Status { kind: Ours, object: PodKey, uid: String, status: Box<Value> },
     /// An event on an object.
@@ -104,10 +110,11 @@ impl Write {
             | Self::SelectNode { pod, .. }
             | Self::Refuse { pod, .. }
             | Self::MakePod { pod, .. }
+            | Self::Place { pod, .. }
             | Self::EndPod { pod, .. } => pod,
             Self::MakeService { service, .. } => service,
             Self::Allocate { claim, .. } | Self::Free { claim, .. } => claim,
-            Self::Status { object, .. } | Self::Note { object, .. } => object,
+            Self::Status { object, .. } | Self::Note { object, .. } | Self::Adopt { object, .. } => object,
         }
     }
 
@@ -128,6 +135,8 @@ impl Write {
             Self::MakePod { .. } => "make_pod",
             Self::MakeService { .. } => "make_service",
             Self::EndPod { .. } => "end_pod",
+            Self::Adopt { change, .. } => change.word(),
+            Self::Place { .. } => "place",
             Self::Status { .. } => "status",
             Self::Note { .. } => "event",
         }
@@ -144,6 +153,12 @@ impl Index {
 
     fn begin_action(&mut self, action: &Action, at: At) -> Vec<Event> {
         match &action.kind {
+            ActionKind::StartJob { job, attempt, workers, .. } if is_adopted(job) => {
+                self.start_adopted(action.id, job, *attempt, workers, at)
+            }
+            ActionKind::StopJob { job, attempt, .. } if is_adopted(job) => {
+                self.stop_adopted(action.id, job, *attempt, &action.reason.to_string())
+            }
             ActionKind::StartJob { job, attempt, workers, choice } => match training::key_of(job) {
                 Some(key) => {
                     let start = Start { attempt: *attempt, workers, choice: *choice };
@@ -288,8 +303,12 @@ impl Index {
                 if result.is_ok() {
                     self.writes.push(Note::bound(uid, pod, node).about(pod));
                 }
-                self.bound(pod, (uid, resource_version), node, result)
+                let mut events = self.seat_written(pod, resource_version, result.is_ok());
+                events.extend(self.bound(pod, (uid, resource_version), node, result));
+                events
             }
+            Write::Place { pod, resource_version, .. } => self.seat_written(pod, resource_version, result.is_ok()),
+            Write::Adopt { .. } => self.adopt_written(write, result),
             Write::SelectNode { pod, claim, node, .. } => self.selected(pod, claim, node, result),
             Write::Allocate { pod, claim, .. } => self.allocated(pod, claim, result),
             Write::Free { claim, resource_version, .. } => self.freed(claim, resource_version, &result),
@@ -377,6 +396,7 @@ impl Index {
             let Some(id) = self.to_tell.pop_first() else { break };
             writes.extend(self.reasons(&id, engine));
         }
+        writes.extend(self.adopted_reasons(engine));
         writes
     }
 
@@ -387,6 +407,7 @@ impl Index {
         self.to_tell.extend(self.units.iter().filter(waits).map(|(id, _)| id.clone()));
         self.look_at_waiting_trainings();
         self.look_at_all_models();
+        self.look_at_waiting_adopted();
     }
 
     fn reasons(&mut self, id: &UnitId, engine: &Engine) -> Vec<Write> {
@@ -428,6 +449,10 @@ impl Index {
         let (key, problem) = unit.members.iter().find_map(problem)?;
         Some(format!("pod {key} of its gang: {problem}"))
     }
+}
+
+fn is_adopted(job: &JobName) -> bool {
+    super::adopted::key_of(job).is_some()
 }
 
 fn close(id: ActionId, outcome: Outcome) -> Event {

@@ -9,6 +9,7 @@ use tidegate_core::node::{Device, NodeSpec};
 use tidegate_core::{Engine, Event};
 
 use crate::facts::node::FREE_STORAGE_LABEL;
+use crate::facts::seat::HOSTNAME;
 use crate::facts::{HostPort, NodeFacts, PodFacts, PodKey};
 
 /// One node.
@@ -142,6 +143,12 @@ impl Nodes {
         if changed { self.look(name) } else { Vec::new() }
     }
 
+    /// By what label a node is chosen.
+    pub fn hostname(&self, name: &str) -> String {
+        let labels = self.all.get(name).and_then(|node| node.facts.as_ref()).map(|facts| &facts.labels);
+        labels.and_then(|labels| labels.get(HOSTNAME)).cloned().unwrap_or_else(|| name.to_owned())
+    }
+
     /// Nodes to which pods are on their way.
     pub fn awaited(&self) -> impl Iterator<Item = &str> {
         self.coming.values().map(|counted| counted.node.as_str())
@@ -251,7 +258,7 @@ fn counted(pod: &PodFacts) -> Option<Counted> {
     if pod.phase.is_over() {
         return None;
     }
-    if pod.ours.is_some() {
+    if pod.ours.is_some() || pod.is_of_another() {
         return pod.node.clone().map(|node| Counted::beside(pod, node));
     }
     let node = pod.node.clone().or_else(|| pod.nominated.clone())?;

@@ -205,7 +205,7 @@ impl Index {
         let end = |key: &PodKey| match self.pods.get(key) {
             None => Some(false),
             // Nominated no longer, and not bound either.
-            Some(entry) if entry.facts.ours.is_none() && UnitId::of(&entry.facts).is_none() => Some(false),
+            Some(entry) if entry.facts.ours.is_none() && UnitId::plain(&entry.facts).is_none() => Some(false),
             Some(entry) => entry.facts.phase.is_over().then_some(entry.facts.phase == PodPhase::Succeeded),
         };
         run.placed.keys().filter_map(|key| Some((key.clone(), end(key)?))).collect()

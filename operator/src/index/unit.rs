@@ -35,15 +35,18 @@ pub(super) enum UnitId {
 }
 
 impl UnitId {
-    /// Whose unit a pod is; `None` for workers of training jobs and replicas of models, for others' pods without GPUs, and for those that nobody has
-    /// placed yet.
+    /// Whose unit a pod is; `None` for workers of training jobs, replicas of models and pods that take seats, for others' pods without
+    /// GPUs, and for those that nobody has placed yet.
     pub fn of(pod: &PodFacts) -> Option<Self> {
-        if pod.worker.is_some() || pod.replica.is_some() {
-            return None;
-        }
+        let counts = pod.ours.is_some() || pod.requests.gpus > 0;
+        Self::plain(pod).filter(|_| counts && !pod.is_of_another())
+    }
+
+    /// The same of a pod whatever it is of, and whatever it asks for.
+    pub fn plain(pod: &PodFacts) -> Option<Self> {
         let Some(ours) = &pod.ours else {
             let placed = pod.holds() || (pod.nominated.is_some() && !pod.phase.is_over());
-            return (pod.requests.gpus > 0 && placed).then(|| Self::Foreign(pod.key.clone()));
+            return placed.then(|| Self::Foreign(pod.key.clone()));
         };
         Some(match &ours.gang {
             Some(gang) => Self::Gang { namespace: pod.key.namespace().to_owned(), name: gang.name.clone() },

@@ -82,8 +82,9 @@ impl Index {
         self.held.insert(id.clone());
     }
 
-    /// Looks at what waits for volumes: some may have waited for too long, or must end.
+    /// Looks at what waits for volumes: some may have waited for too long, or must end. Forgets adopted objects that are gone.
     pub fn look(&mut self, now: At) -> Vec<Event> {
+        self.forget_adopted();
         let mut events = Vec::new();
         for id in self.held.clone() {
             let Some(run) = self.units.get_mut(&id).and_then(unit::Unit::run_mut).filter(|run| run.held.is_some()) else {

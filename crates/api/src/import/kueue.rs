@@ -29,6 +29,8 @@ mod write;
 
 use crate::manifest::Problems;
 
+pub use names::queue_of;
+
 /// One file: what errors call it, and its text.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct File {

@@ -51,6 +51,11 @@ fn with_end(label: &str, end: &str) -> String {
     format!("{}{end}", short.trim_end_matches('-'))
 }
 
+/// The Queue that a ClusterQueue becomes, but for those whose name is another's already once its dots are gone.
+pub fn queue_of(cluster_queue: &str) -> String {
+    if is_label(cluster_queue) { cluster_queue.to_owned() } else { with_end(&cluster_queue.replace('.', "-"), "") }
+}
+
 /// What Kubernetes takes as a name: a DNS subdomain.
 pub fn is_object_name(name: &str) -> bool {
     let part = |part: &str| {
@@ -67,6 +72,14 @@ mod tests {
     fn given(cluster_queues: &[&str], cohorts: &[&str]) -> Vec<(String, String)> {
         let names = names(cluster_queues.iter().copied(), cohorts.iter().copied());
         names.cluster_queues.into_iter().chain(names.cohorts).collect()
+    }
+
+    #[test]
+    fn alone_a_cluster_queue_becomes_the_queue_that_it_becomes_among_others() {
+        let long = "a.".repeat(70);
+        for name in ["a", "a.b", &long] {
+            assert_eq!(given(&[name], &[]), [(name.to_owned(), queue_of(name))]);
+        }
     }
 
     #[test]
