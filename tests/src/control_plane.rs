@@ -22,6 +22,7 @@ use kube::discovery::Scope;
 use kube::{Client, Config, ResourceExt};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use tidegate_api::kinds::{self, Queue, QueueStatus, TrainingJob, TrainingJobStatus, TrainingPhase};
