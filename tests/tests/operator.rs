@@ -643,7 +643,7 @@ async fn a_training_job_on_a_lost_node_goes_on_elsewhere_and_it_is_no_failure() 
     let mut plane = plane(&[("n1", 1), ("n2", 1), ("n3", 1)], &[("research", 3)]).await;
     plane.operator("operator", PORT, &[]).unwrap();
     let pair = |job: &mut tidegate_api::kinds::TrainingJob| {
-        job.spec.workers.max = 2;
+        job.spec.workers.as_mut().unwrap().max = 2;
         job.spec.checkpoint.grace_seconds = 1;
     };
     plane.training_job(pair).await.unwrap();
