@@ -46,8 +46,10 @@ pub(super) fn run(state: &mut State, desk: &mut Desk) -> Vec<Action> {
     for pass in 0..MAX_PASSES {
         let before = (round.actions.len(), round.dropped);
         let promised = round.state.reservations.clone();
-        // The last pass, in which nothing is ordered, says who waits because of the cap.
-        round.state.eviction_cap_reached = false;
+        // The last pass, in which nothing is ordered, says whether somebody waits because of the cap. So whoever did is looked at.
+        if std::mem::take(&mut round.state.eviction_cap_reached) {
+            round.desk.wakes.mark_all();
+        }
         // What is promised to waiting jobs is theirs before other jobs, not before requests.
         models::decide(&mut round);
         if round.actions.len() != before.0 && !round.state.reservations.is_empty() {
