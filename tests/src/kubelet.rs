@@ -173,7 +173,10 @@ impl Kubelet {
 
     async fn containerd(&self, parts: &mut Parts) -> Result<()> {
         let file = parts.at("containerd.toml");
-        fs::write(&file, configuration::CONTAINERD)?;
+        let networks = parts.at("networks");
+        fs::create_dir(&networks)?;
+        fs::write(networks.join("none.conflist"), configuration::NETWORK)?;
+        fs::write(&file, configuration::containerd(&networks))?;
         let mut command = parts.command(&self.programs.join("containerd"));
         // It looks for its shim and for runc on the path.
         let path = std::env::var("PATH").unwrap_or_default();

@@ -5,13 +5,24 @@ use std::path::Path;
 /// The only image there is.
 pub const IMAGE: &str = "localhost/busybox:1";
 
-/// No right is assumed to lower `oom_score_adj`; without the last line every sandbox would fail for want of it.
-pub const CONTAINERD: &str = "version = 3
+/// No right is assumed to lower `oom_score_adj`; without that line every sandbox would fail for want of it. `networks` is the folder of
+/// [`NETWORK`].
+pub fn containerd(networks: &Path) -> String {
+    format!(
+        "version = 3
 [plugins.'io.containerd.cri.v1.images'.pinned_images]
-  sandbox = 'localhost/busybox:1'
+  sandbox = '{IMAGE}'
 [plugins.'io.containerd.cri.v1.runtime']
   restrict_oom_score_adj = true
-";
+[plugins.'io.containerd.cri.v1.runtime'.cni]
+  conf_dir = '{}'
+",
+        networks.display()
+    )
+}
+
+/// A network without which a node is not ready. Every pod is on the node's own, so that no plug-in is ever called.
+pub const NETWORK: &str = r#"{"cniVersion": "1.0.0", "name": "none", "plugins": [{"type": "none"}]}"#;
 
 /// Of the kubelet, in block style: it takes flow style for JSON. Works on cgroup version 1 and does not evict on a full disk.
 pub fn kubelet(pods: &Path, cgroup: &str) -> String {
