@@ -79,7 +79,7 @@ pub struct ModelSpec {
     /// On Kubernetes: what else each replica's pod needs, as fields of a `PodSpec`: the volume that holds the model, an image with the
     /// model in it, tolerations. The replica is its first container (or one that is added); command, devices, probes, restart policy and
     /// grace are set by Tidegate.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "any_object")]
     pub pod_spec: Option<serde_json::Map<String, serde_json::Value>>,
 }

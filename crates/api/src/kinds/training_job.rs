@@ -133,7 +133,7 @@ pub struct WorkerTemplate {
     /// On Kubernetes: what else each worker's pod needs, as fields of a `PodSpec`: volumes, a service account, tolerations. The
     /// worker is its first container (or one that is added); command, environment, devices, restart policy and grace are set by
     /// Tidegate.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "any_object")]
     pub pod_spec: Option<serde_json::Map<String, serde_json::Value>>,
 }

@@ -85,3 +85,12 @@ fn every_field_has_a_row_that_says_something() {
     assert!(page("GpuNode").unwrap().contains("| Health | string | `.status.health` |"));
     assert_eq!(page("Tenant"), None);
 }
+
+#[test]
+fn what_only_kubernetes_needs_is_not_required() {
+    for (kind, field) in [("Model", "spec.podSpec"), ("TrainingJob", "spec.template.podSpec")] {
+        let page = page(kind).unwrap();
+        let row = page.lines().find(|line| line.starts_with(&format!("| `{field}` |"))).unwrap();
+        assert!(!row.contains("required"), "{row}");
+    }
+}
