@@ -314,12 +314,11 @@ impl ControlPlane {
     /// Starts an operator of this name, which answers on that port.
     pub fn operator(&mut self, name: &str, port: u16, flags: &[&str]) -> Result<()> {
         let mut command = self.parts.namespaces.on_network(&binary()?);
-        command
-            .args(["operator", "--listen", &format!("127.0.0.1:{port}"), "--identity", name, "--lease-seconds", "8"])
-            .args(["--check-seconds", "1"])
-            .args(flags);
+        command.args(["operator", "--listen", &format!("127.0.0.1:{port}"), "--identity", name]).args(flags);
+        // Unless the flags say otherwise.
+        command.env("TIDEGATE_OPERATOR_LEASE_SECONDS", "8").env("TIDEGATE_OPERATOR_CHECK_SECONDS", "1");
         command.env("KUBECONFIG", self.parts.at("kubeconfig")).env("RUST_LOG", "info");
-        // A port of its own, unless the flags name one: they are all on one network.
+        // A port of its own: they are all on one network.
         command.env("TIDEGATE_OPERATOR_CONTROL_LISTEN", format!("127.0.0.1:{}", port + 1_000));
         self.parts.spawn(name, command)
     }

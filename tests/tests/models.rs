@@ -176,7 +176,7 @@ async fn a_model_takes_what_it_is_owed_sleeps_wakes_for_a_request_and_outlives_i
     plane.operator("second", OTHER_PORT, &CONTROL).unwrap();
     let synced = async |plane: &ControlPlane| {
         infer().await?;
-        Ok(plane.ask(OTHER_PORT, "/metrics", None).await?.1.contains("tidegate_operator_synced 1"))
+        Ok(plane.ask(OTHER_PORT, "/metrics", None).await?.1.contains("\ntidegate_operator_synced 1\n"))
     };
     kubelet.until(&mut plane, "the next leader", synced).await;
     let until = std::time::Instant::now() + A_WHILE;

@@ -401,7 +401,7 @@ async fn what_is_observed_is_published_and_nothing_is_changed() {
     let (status, text) = plane.ask(PORT, "/explain?job=pod/team/w-0", Some(ADMIN)).await.unwrap();
     assert!(status == 200 && text.contains("wouldChange"), "{status} {text}");
     let (_, metrics) = plane.ask(PORT, "/metrics", None).await.unwrap();
-    assert!(metrics.contains("tidegate_operator_synced 1"), "{metrics}");
+    assert!(metrics.contains("\ntidegate_operator_synced 1\n"), "{metrics}");
     // What was downloaded is asked elsewhere.
     let (status, snapshot) = plane.ask(PORT, "/snapshot", Some(ADMIN)).await.unwrap();
     let file = tempfile::NamedTempFile::new().unwrap();
@@ -474,7 +474,7 @@ async fn what_was_decided_is_known_after_the_leader_was_killed() {
     plane.operator("second", OTHER_PORT, &["--ledger", &ledger]).unwrap();
     let look = || async {
         let (_, metrics) = plane.ask(OTHER_PORT, "/metrics", None).await?;
-        Ok(metrics.contains("tidegate_operator_ledger_read 1").then_some(()))
+        Ok(metrics.contains("\ntidegate_operator_ledger_read 1\n").then_some(()))
     };
     until("the next one to read the ledger", SOON, look).await.unwrap();
     let (status, text) = plane.ask(OTHER_PORT, "/history?job=pod/team/night", Some(ADMIN)).await.unwrap();
@@ -539,7 +539,7 @@ async fn a_training_job_runs_gives_way_and_survives_its_operator() {
     plane.operator("second", OTHER_PORT, &[]).unwrap();
     let look = || async {
         let (status, metrics) = plane.ask(OTHER_PORT, "/metrics", None).await?;
-        Ok((status == 200 && metrics.contains("tidegate_operator_synced 1")).then_some(()))
+        Ok((status == 200 && metrics.contains("\ntidegate_operator_synced 1\n")).then_some(()))
     };
     until("the next leader", SOON, look).await.unwrap();
     tokio::time::sleep(A_WHILE).await;
