@@ -170,7 +170,7 @@ impl Here {
             off.set(false);
             Ok(())
         });
-        let done = world.run(messages, unit_inbox, shutdown.clone()).await;
+        let done = Box::pin(world.run(messages, unit_inbox, shutdown.clone())).await;
         shutdown.cancel();
         sessions.cancel();
         while let Some(ended) = tasks.join_next().await {

@@ -11,6 +11,9 @@ use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use tar::{Builder, EntryType, Header};
 
+/// Whom a client of TLS trusts; without any it does not begin.
+const AUTHORITIES: &str = "/etc/ssl/certs/ca-certificates.crt";
+
 /// A file of an image.
 struct File {
     path: String,
@@ -43,6 +46,7 @@ pub fn tidegate(name: &str, executables: &[&Path]) -> Result<Vec<u8>> {
             files.insert(library.clone(), File::program(&library, Path::new(&library))?);
         }
     }
+    files.insert(AUTHORITIES.to_owned(), File::program(AUTHORITIES, Path::new(AUTHORITIES)).context("install ca-certificates")?);
     let files: Vec<File> = files.into_values().collect();
     archive(name, &files, &[], &json!({"Entrypoint": ["/usr/bin/tidegate"], "Env": ["PATH=/usr/bin"], "User": "65532:65532"}))
 }
