@@ -1,5 +1,5 @@
 //! Tidegate in pods on a real kubelet, from its own image: operator, router, node agent, replicas and workers are containers, and nobody plays
-//! a part of theirs. There is no controller: the test makes the pods that a Deployment or a DaemonSet would make.
+//! a part of theirs. There is no controller: the test makes the pods that controllers would make of manifests.
 #![expect(clippy::unwrap_used, reason = "tests")]
 
 use std::fs;

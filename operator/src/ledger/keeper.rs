@@ -2,6 +2,7 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use futures_util::future::BoxFuture;
 use tidegate_core::engine::{Past, RestoreError};
 use tidegate_core::state;
 use tidegate_runtime::ledger::{Commit, DecisionRow, Error, Lead, Ledger};
@@ -204,8 +205,9 @@ fn read(text: &str) -> Option<Past> {
     }
 }
 
-async fn within<T>(request: impl Future<Output = Result<T, Error>>) -> Result<T, Failure> {
-    timeout(WITHIN, request).await.map_err(|_| None)?.map_err(Some)
+/// Boxed: a request of a database is a large future.
+fn within<'a, T: 'a>(request: impl Future<Output = Result<T, Error>> + Send + 'a) -> BoxFuture<'a, Result<T, Failure>> {
+    Box::pin(async { timeout(WITHIN, request).await.map_err(|_| None)?.map_err(Some) })
 }
 
 fn now_ms() -> u64 {
