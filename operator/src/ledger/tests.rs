@@ -208,9 +208,9 @@ async fn history_is_bounded_by_number_and_by_age_and_read_page_by_page() {
     assert_eq!((kept.len(), kept.last().unwrap().at_ms), (11, 90));
 }
 
-/// Run with `TIDEGATE_TEST_POSTGRES=postgres://... cargo test -p tidegate-operator -- --ignored`, on an empty database.
+/// Run with `TIDEGATE_TEST_POSTGRES=postgres://... cargo test -p tidegate-operator --features postgres`, on an empty database.
 #[tokio::test]
-#[ignore = "needs a PostgreSQL server, which TIDEGATE_TEST_POSTGRES names"]
+#[cfg(feature = "postgres")]
 async fn postgresql_keeps_what_sqlite_keeps() {
     let place: Place = std::env::var("TIDEGATE_TEST_POSTGRES").unwrap().parse().unwrap();
     let keep = Keep { decisions: 30, age_ms: Some(1_000) };
