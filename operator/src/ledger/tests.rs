@@ -7,7 +7,7 @@ use tidegate_core::names::JobName;
 use tidegate_core::state::{Device, JobSpec, Queue};
 use tidegate_core::time::At;
 use tidegate_core::{Engine, Event, JobExit};
-use tidegate_runtime::ledger::{Commit, Error, ObjectRow, SpanRow};
+use tidegate_runtime::ledger::{Commit, Error};
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -212,6 +212,8 @@ async fn history_is_bounded_by_number_and_by_age_and_read_page_by_page() {
 #[tokio::test]
 #[cfg(feature = "postgres")]
 async fn postgresql_keeps_what_sqlite_keeps() {
+    use tidegate_runtime::ledger::{ObjectRow, SpanRow};
+
     let place: Place = std::env::var("TIDEGATE_TEST_POSTGRES").unwrap().parse().unwrap();
     let keep = Keep { decisions: 30, age_ms: Some(1_000) };
     // Several open it at once, and the tables are made once.
