@@ -14,6 +14,7 @@ mod routing;
 mod status;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use tidegate_api::convert;
 use tidegate_api::model_info::ModelInfo;
@@ -48,8 +49,9 @@ pub(super) struct Model {
     /// Absent: it is gone, and its pods are not yet.
     facts: Option<ModelFacts>,
     pods: BTreeSet<PodKey>,
-    /// What the engine was told of it.
+    /// What the engine was told of it, and what that was made of: it counts while what is written now makes no sense.
     told: Option<ModelSpec>,
+    accepted: Option<Arc<WantedModel>>,
     /// Why it cannot be told, beside what the object itself says.
     lacks: Option<String>,
     /// What replicas are made from by now, and the generation that the engine has for that.
@@ -222,6 +224,7 @@ impl Index {
         }
         let Some(model) = self.models.get_mut(key) else { return Vec::new() };
         spec.generation = model.made_from.as_ref().map_or(0, |(_, generation)| *generation);
+        model.accepted = Some(wanted);
         if model.told.as_ref() == Some(&spec) {
             return Vec::new();
         }
@@ -391,7 +394,7 @@ impl Index {
             return outcome(Outcome::Dropped);
         };
         let Some(facts) = model.facts.as_ref().filter(|facts| !facts.ending) else { return outcome(Outcome::Dropped) };
-        let (Ok(wanted), Some((made_from, generation))) = (facts.wanted.clone(), model.made_from.clone()) else {
+        let (Some(wanted), Some((made_from, generation))) = (model.accepted.clone(), model.made_from.clone()) else {
             return outcome(Outcome::Dropped);
         };
         let paced = self.nodes.is_simulated(&place.node.0);

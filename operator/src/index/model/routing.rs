@@ -25,8 +25,7 @@ impl Index {
     }
 
     fn config(&self, key: &PodKey, model: &Model) -> Option<ModelConfig> {
-        let facts = model.facts.as_ref().filter(|_| model.told.is_some())?;
-        let wanted = facts.wanted.as_ref().ok()?;
+        let wanted = model.accepted.as_ref().filter(|_| model.facts.is_some() && model.told.is_some())?;
         let (tensors, _) = model.tensors.as_ref()?;
         let mut config = convert::model_config(key.name(), &wanted.spec, tensors);
         let endpoint = |(id, replica): (&ReplicaId, &super::Replica)| {

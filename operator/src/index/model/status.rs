@@ -60,7 +60,7 @@ fn status(model: &Model, facts: &ModelFacts, engine: &Engine, at: At, now: &str)
     let live = || model.replicas.values().filter(|replica| replica.draining.is_none() && !replica.ending);
     let ready = count(live().filter(|replica| replica.ready).count());
     let starting = count(live().filter(|replica| !replica.ready).count());
-    let gpus = facts.wanted.as_ref().map_or(0, |wanted| wanted.ask.devices()) * count(model.replicas.len());
+    let gpus = model.accepted.as_ref().map_or(0, |wanted| wanted.ask.devices()) * count(model.replicas.len());
     let refused = facts.wanted.as_ref().err().or(model.lacks.as_ref());
     let message = match refused {
         Some(problem) => problem.clone(),

@@ -386,3 +386,17 @@ fn what_the_operator_was_not_told_is_said_with_the_remedy() {
     assert!(cluster.status().message.contains("--control-url"), "{}", cluster.status().message);
     assert!(cluster.status().conditions.iter().any(|condition| condition.kind == "Accepted" && condition.status == "False"));
 }
+
+#[test]
+fn a_model_that_is_written_wrong_is_served_on_as_it_was_and_told_so() {
+    let mut cluster = Cluster::new().asleep();
+    cluster.demand(200);
+    cluster.answer();
+    cluster.settle();
+    cluster.change(|spec| spec["source"]["onnx"] = json!("relative.onnx"));
+    assert!(cluster.status().message.contains("absolute path"), "{}", cluster.status().message);
+    assert_eq!((cluster.routes.len(), cluster.endpoints().len(), cluster.status().gpus), (1, 1, 1));
+    cluster.demand(2_000);
+    assert_eq!(cluster.pods.len(), 2, "another replica of what it was");
+    assert!(cluster.pods[1]["spec"]["containers"][0]["args"].to_string().contains("/models/digits.onnx"));
+}
