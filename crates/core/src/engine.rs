@@ -96,9 +96,6 @@ impl Engine {
         if !self.state.dirty && !due {
             return Plan { actions: Vec::new(), wake_at: self.state.wake_at };
         }
-        if due {
-            self.desk.wakes.mark_all();
-        }
         let actions = round::run(&mut self.state, &mut self.desk);
         self.desk.books.commit();
         self.desk.mark_free(&mut self.state);
@@ -157,10 +154,9 @@ impl Engine {
         self.state.actions.values()
     }
 
-    /// Makes the next decision look at everything.
-    pub fn mark_all_dirty(&mut self) {
+    /// Makes the next decision look, though nothing has changed and nothing is due.
+    pub fn mark_dirty(&mut self) {
         self.state.dirty = true;
-        self.desk.wakes.mark_all();
     }
 
     /// The whole state as versioned JSON.

@@ -80,7 +80,7 @@ impl Place {
 
     /// Makes the next decision look at every queue, with no verdict kept.
     pub fn forget(&mut self) {
-        self.engine.mark_all_dirty();
+        self.engine.mark_dirty();
     }
 
     /// What is measured.

@@ -282,6 +282,6 @@ impl QuotaScheduler for EngineScheduler {
     }
 
     fn forget_verdicts(&mut self) {
-        self.engine.mark_all_dirty();
+        self.engine.mark_dirty();
     }
 }

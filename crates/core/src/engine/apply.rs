@@ -108,7 +108,6 @@ impl Facts<'_> {
                 self.desk.list(self.state, ix);
             }
         }
-        self.desk.wakes.mark_all();
     }
 
     fn with_job(&mut self, name: &JobName, change: impl FnOnce(&mut Job)) {
@@ -153,7 +152,6 @@ impl Facts<'_> {
             self.desk.books.cluster.set_node(ix, node);
             self.desk.note_health(ix, node);
             self.desk.outlook.node_changed(self.state, ix, node);
-            self.desk.wakes.mark_all();
         }
     }
 
@@ -216,7 +214,6 @@ impl Facts<'_> {
         self.desk.books.enter_usage(self.state);
         self.desk.relink();
         self.desk.outlook.changed();
-        self.desk.wakes.mark_all();
     }
 
     fn namespace_seen(&mut self, name: Namespace, labels: Labels) {
@@ -226,14 +223,11 @@ impl Facts<'_> {
         }
         if self.state.namespaces.get(&name) != Some(&labels) {
             self.state.namespaces.insert(name, labels);
-            self.desk.wakes.mark_all();
         }
     }
 
     fn namespace_gone(&mut self, name: &Namespace) {
-        if self.state.namespaces.remove(name).is_some() {
-            self.desk.wakes.mark_all();
-        }
+        self.state.namespaces.remove(name);
     }
 
     fn job_set(&mut self, name: JobName, spec: JobSpec) {
@@ -264,7 +258,6 @@ impl Facts<'_> {
             self.state.asked_since = 0;
             self.state.mix = self.state.asked.mix(&self.desk.books.cluster.class_gpus());
             self.desk.books.cluster.set_mix(self.state.mix.clone());
-            self.desk.wakes.places_changed();
         }
     }
 
@@ -281,8 +274,8 @@ impl Facts<'_> {
             self.leave(ix, &[], &keep, &[]);
         }
         // What was promised was for the workers that it had.
-        if !alike && self.state.reservations.remove(&ix).is_some() {
-            self.desk.wakes.devices_came_free();
+        if !alike {
+            self.state.reservations.remove(&ix);
         }
         let Some(job) = self.state.jobs.at_mut(ix) else { return };
         if let Phase::Waiting { keep, .. } = &mut job.phase
@@ -298,8 +291,6 @@ impl Facts<'_> {
         if job.spec == spec && job.next_spec == next {
             return;
         }
-        // Whom it may be displaced by, and when, may have changed for everybody.
-        self.desk.wakes.mark_all();
         let moved = job.spec.queue != spec.queue;
         let now = self.state.now;
         if let Some(job) = self.state.jobs.at_mut(ix) {
@@ -380,9 +371,6 @@ impl Facts<'_> {
         for (ask, seat) in Desk::asks(spec, &given_up(firm, keep)) {
             books.free(queue, ask, seat);
         }
-        let name = spec.queue.clone();
-        self.desk.wakes.devices_came_free();
-        self.desk.quota_came_free(&name);
     }
 
     fn model_set(&mut self, name: &ModelName, spec: ModelSpec) {
@@ -462,8 +450,6 @@ impl Facts<'_> {
                 books.free(node, &replica.ask, &replica.seat);
             }
             self.state.book(format!("model/{}", replica.model), milli, replica.since);
-            self.desk.quota_came_free(&queue);
-            self.desk.wakes.devices_came_free();
         }
         self.desk.list_replica(self.state, ix);
         if failed {

@@ -43,18 +43,18 @@ impl Round<'_> {
         let devices = |ask: &Ask| if let Amount::Whole(devices) = ask.amount { devices } else { 0 };
         let plain = |group: &Group| devices(&group.ask) > 0 && group.spread.is_none();
         if want.spec.spread.is_some() || !want.spec.groups.iter().all(plain) {
-            return Err(Denied::Nobody);
+            return Err(Denied::TooFew);
         }
         let need: u64 = want.spec.groups.iter().map(|group| u64::from(devices(&group.ask)) * u64::from(group.min)).sum();
         let free = |node: &crate::cluster::NodeFree| node.free.iter().filter(|milli| **milli == 1000).count() as u64;
         if self.desk.books.cluster.nodes().iter().map(free).sum::<u64>() < need {
-            return Err(Denied::Nobody);
+            return Err(Denied::TooFew);
         }
         let mut search = Search { movable: self.movable(want), moves: Vec::new(), seats: Vec::new() };
         let mark = self.desk.books.mark();
         let found = (0_u16..).zip(&want.spec.groups).all(|(number, group)| self.clear_group(want, number, group, &mut search));
         let in_order = predict::is_responsive(self.state, &want.spec.queue);
-        let denied = if found { self.denied_by_cap(search.moves.len(), in_order) } else { Some(Denied::Nobody) };
+        let denied = if found { self.denied_by_cap(search.moves.len(), in_order) } else { Some(Denied::TooFew) };
         if let Some(denied) = denied {
             self.desk.books.rollback(mark);
             return Err(denied);
@@ -189,7 +189,7 @@ impl Round<'_> {
             }
         }
         if let Some(at) = later.filter(|at| *at < At(u64::MAX)) {
-            self.desk.retry(&want.spec.queue, at);
+            self.desk.wakes.retry(at);
         }
         for list in &mut by_node {
             list.sort_unstable_by_key(|(ix, devices)| (*devices, *ix));

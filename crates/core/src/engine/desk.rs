@@ -21,7 +21,7 @@ use super::gang::Refusal;
 use super::impossible::{Impossible, Outlook};
 use super::predict;
 use super::rules::Rules;
-use super::wakes::{Facts, Wakes};
+use super::wakes::Wakes;
 
 /// Why a kind of job was not let in.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -129,7 +129,7 @@ pub(super) struct Desk {
     pub out: BTreeSet<u32>,
     /// Replicas by model.
     pub by_model: BTreeMap<crate::names::ModelName, BTreeSet<u32>>,
-    /// Which queues must be looked at, and when the others.
+    /// Who is tried again in this pass, and when time alone may help somebody.
     pub wakes: Wakes,
     /// The policy lets work be moved.
     pub consolidates: bool,
@@ -156,7 +156,6 @@ impl Desk {
         let books = Books::of(state);
         let rules = Rules::of(state, &books.tree);
         let mut desk = Self { books, rules, consolidates, ..Self::default() };
-        desk.wakes.mark_all();
         for (ix, _, _) in state.jobs.slots() {
             desk.list(state, ix);
         }
@@ -237,7 +236,6 @@ impl Desk {
         if let Some(at) = timer {
             self.timers.insert((at, ix));
         }
-        self.wakes.mark(queue);
         let (turn, priority) = (may_start.then_some(turn), job.spec.priority);
         self.listed[ix as usize] = Some(Listed { queue, kind, turn, priority, elastic, holds, resumes, timer });
     }
@@ -272,7 +270,6 @@ impl Desk {
         }
         self.growable.remove(&ix);
         self.wished.remove(&ix);
-        self.wakes.mark(was.queue);
     }
 
     /// Lists a replica with its model and queue; call it after each change of a replica.
@@ -409,14 +406,7 @@ impl Desk {
             return self.block(kind, refusal.block);
         }
         let owed = self.fair.is_some() || self.is_owed(queue);
-        let facts = Facts {
-            quota: refusal.binding.map(|binding| binding.node),
-            devices: refusal.lacks_devices || refusal.lacks_victims || owed,
-            owed,
-            places: self.consolidates || refusal.by_class || self.at_kind(kind).is_some_and(|kind| kind.spec.groups.len() > 1),
-            always: refusal.block == Block::EvictionCap || refusal.by_order,
-        };
-        self.wakes.sleep(queue, facts);
+        self.wakes.refused(queue, owed);
         self.block(kind, refusal.block);
     }
 
@@ -442,45 +432,19 @@ impl Desk {
         tree.path(node).filter(|node| *node != tree.root()).any(below)
     }
 
-    /// The queue must be looked at.
-    pub fn mark(&mut self, queue: &QueueName) {
-        let queue = self.queue(queue);
-        self.wakes.mark(queue);
-    }
-
     /// Somebody of the queue who had been let in is not any more.
     pub fn look_again(&mut self, queue: &QueueName) {
         let queue = self.queue(queue);
         self.wakes.look_again(queue);
     }
 
-    /// The queue is looked at then, if nothing happens before.
-    pub fn retry(&mut self, queue: &QueueName, at: At) {
-        let queue = self.queue(queue);
-        self.wakes.retry(queue, at);
-    }
-
-    /// A queue uses less: those that waited for quota on its path look again.
-    pub fn quota_came_free(&mut self, queue: &QueueName) {
-        let Some(node) = self.books.tree.node(queue) else { return };
-        for node in self.books.tree.path(node) {
-            self.wakes.quota_came_free(node);
-        }
-    }
-
     /// A queue uses more: those that are owed may now take from it, if it has more than its own.
     pub fn quota_was_used(&mut self, queue: &QueueName) {
-        self.wakes.places_changed();
         let tree = &self.books.tree;
         let over = |node: NodeIx| (0..tree.resources()).any(|resource| tree.borrowing(node, resource));
         if tree.node(queue).is_some_and(|node| tree.path(node).any(over)) {
             self.wakes.borrowed();
         }
-    }
-
-    /// Queues to look at, and none after.
-    pub fn take_dirty(&mut self) -> Vec<u32> {
-        self.wakes.take_dirty(self.queues.len())
     }
 
     /// Jobs whose time has come; they are listed anew.
@@ -498,7 +462,7 @@ impl Desk {
 
     /// The next moments of jobs and queues.
     pub fn next_timers(&self) -> impl Iterator<Item = At> {
-        self.timers.first().map(|(at, _)| *at).into_iter().chain(self.wakes.moments()).chain(self.model_retry)
+        self.timers.first().map(|(at, _)| *at).into_iter().chain(self.wakes.moment()).chain(self.model_retry)
     }
 
     /// Capacity by resource: GPUs in thousandths, cores in thousandths, MiB.

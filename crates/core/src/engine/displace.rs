@@ -41,13 +41,9 @@ impl Want {
 /// Why nobody was displaced.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Denied {
-    /// There is nobody from whom anything may be taken.
-    Nobody,
-    /// All that may be taken together is not enough, where it is.
+    /// All that may be taken together is not enough, where it is; or there is nothing.
     TooFew,
-    /// The same, of those that come first in the order of victims: not all of them may be taken.
-    TooFewOfFirst,
-    /// There is, but for the cap on evictions.
+    /// It is, but for the cap on evictions.
     Cap,
 }
 
@@ -95,8 +91,6 @@ struct Trial {
     /// Of those, who has them on other devices.
     moved: BTreeSet<u32>,
     given: Vec<Unit>,
-    /// Somebody was left because its queue would fall below what is its own.
-    limited: bool,
 }
 
 impl Round<'_> {
@@ -104,10 +98,10 @@ impl Round<'_> {
     pub(super) fn displace(&mut self, want: &Want) -> Result<Vec<Seat>, Denied> {
         let units = self.units(want);
         if units.is_empty() {
-            return Err(Denied::Nobody);
+            return Err(Denied::TooFew);
         }
         let mark = self.desk.books.mark();
-        let Some(count) = self.shortest(want, &units) else { return Err(self.too_few(&units)) };
+        let count = self.shortest(want, &units).ok_or(Denied::TooFew)?;
         let units = self.needed(want, units.into_iter().take(count).collect());
         let mut trial = self.give(&units);
         let placed = self.desk.books.place_gang(want.gang());
@@ -136,7 +130,7 @@ impl Round<'_> {
             return None;
         }
         self.state.eviction_cap_reached |= !only_in_order;
-        Some(if only_in_order { Denied::Nobody } else { Denied::Cap })
+        Some(if only_in_order { Denied::TooFew } else { Denied::Cap })
     }
 
     /// Who would stop altogether and fits elsewhere moves.
@@ -148,14 +142,6 @@ impl Round<'_> {
                 trial.moved.insert(*ix);
             }
         }
-    }
-
-    /// Whether others could have been taken instead of those that were tried.
-    fn too_few(&mut self, units: &[Unit]) -> Denied {
-        let mark = self.desk.books.mark();
-        let limited = self.give(units).limited;
-        self.desk.books.rollback(mark);
-        if limited { Denied::TooFewOfFirst } else { Denied::TooFew }
     }
 
     /// The length of the shortest prefix that makes room; the books are as before.
@@ -217,9 +203,7 @@ impl Round<'_> {
             };
             let before = job.and_then(|ix| trial.kept.get(&ix).cloned());
             let taken = self.give_one(&mut trial, unit);
-            let holds = taken.map(|taken| self.holds_after(unit.right, &taken));
-            trial.limited |= holds == Some(false);
-            if holds == Some(true) {
+            if taken.is_some_and(|taken| self.holds_after(unit.right, &taken)) {
                 trial.given.push(*unit);
             } else {
                 self.desk.books.rollback(mark);
@@ -342,7 +326,7 @@ impl Round<'_> {
         }
         if let Some(at) = later.filter(|at| *at < At(u64::MAX)) {
             match want.job {
-                Some(_) => self.desk.retry(&want.spec.queue, at),
+                Some(_) => self.desk.wakes.retry(at),
                 None => self.desk.model_retry = Some(self.desk.model_retry.map_or(at, |known| known.min(at))),
             }
         }

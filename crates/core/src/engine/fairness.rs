@@ -39,14 +39,10 @@ pub(super) struct Fair {
 
 /// Computes the shares anew; everything is looked at again when they have changed.
 pub(super) fn refresh(round: &mut Round) {
-    let fair = round.state.policy.fair_reclaim.then(|| {
+    round.desk.fair = round.state.policy.fair_reclaim.then(|| {
         let barred = round.barred_kinds();
         Fair::of(round.state, round.desk, &barred)
     });
-    if fair != round.desk.fair {
-        round.desk.fair = fair;
-        round.desk.wakes.mark_all();
-    }
 }
 
 /// When the past has faded so far that shares may differ, if it counts and somebody waits.

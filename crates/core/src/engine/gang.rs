@@ -26,26 +26,16 @@ enum Scope {
 
 /// Why nothing was placed.
 #[derive(Clone, Debug)]
-#[expect(clippy::struct_excessive_bools, reason = "independent facts, not states")]
 pub(super) struct Refusal {
     pub block: Block,
-    /// The limit that refused it, or one of its classes.
-    pub binding: Option<Binding>,
     /// Quota would allow it, on one class at least.
     pub lacks_devices: bool,
-    /// Quota refused it, but it may take from others, and they have not what it needs, where it needs it.
-    pub lacks_victims: bool,
-    /// Quota would allow it on some class, and refuses it on those that have room: when others take that room, devices are what it
-    /// lacks, and such may be promised to it.
-    pub by_class: bool,
-    /// Of those it may take from, others might have been enough: which come first changes with their progress.
-    pub by_order: bool,
 }
 
 impl Refusal {
     /// Neither quota nor devices refused it: it waits for people, and nothing that happens to others changes that.
     pub fn of(block: Block) -> Self {
-        Self { block, binding: None, lacks_devices: false, lacks_victims: false, by_class: false, by_order: false }
+        Self { block, lacks_devices: false }
     }
 }
 
@@ -140,9 +130,8 @@ impl Books {
             }
         }
         match by_quota {
-            Some(binding) if lacks_devices => Err(Refusal { binding: Some(binding), ..self.refusal(gang, index, spread) }),
-            Some(binding) => Err(self.by_quota(binding)),
-            None => Err(self.refusal(gang, index, spread)),
+            Some(binding) if !lacks_devices => Err(self.by_quota(binding)),
+            _ => Err(self.refusal(gang, index, spread)),
         }
     }
 
@@ -404,7 +393,7 @@ impl Books {
         let at = self.tree.queue(binding.node).map_or_else(|| QueueName::from(""), |queue| queue.name.clone());
         let block =
             Block::Quota { at, resource: self.resource(binding.resource), need: binding.need, available: binding.available };
-        Refusal { binding: Some(binding), ..Refusal::of(block) }
+        Refusal::of(block)
     }
 
     fn refusal(&mut self, gang: Gang<'_>, index: usize, spread: Option<&Spread>) -> Refusal {

@@ -50,7 +50,6 @@ pub(super) fn decide(round: &mut Round) {
     let ordered = round.starts_ordered();
     while let Some((at, turn, kind)) = order.pop(round) {
         if ordered + chosen.len() >= round.state.policy.max_starts as usize {
-            order.leave(round);
             break;
         }
         match round.attempt(turn.2) {
@@ -129,7 +128,7 @@ fn standing(round: &mut Round, queue: u32, turn: Turn, kind: u32) -> Standing {
 impl Order {
     fn new(round: &mut Round) -> Self {
         let mut order = Self { heap: BinaryHeap::new(), queues: Vec::new(), numbers: BTreeMap::new(), refused: BTreeSet::new() };
-        for name in round.desk.take_dirty() {
+        for name in 0..u32::try_from(round.desk.queues.len()).unwrap_or(u32::MAX) {
             order.enter(round, name);
         }
         order.sort(round);
@@ -160,7 +159,7 @@ impl Order {
     /// Queues that may fare better since somebody was let in (at the cost of others, perhaps) or was promised other devices are
     /// tried (again) in this very pass: whether they were looked at before must make no difference.
     fn wake(&mut self, round: &mut Round) {
-        for name in round.desk.wakes.take_woken() {
+        for name in round.desk.wakes.take() {
             self.enter(round, name);
             if let Some(at) = self.numbers.get(&name) {
                 self.push(round, *at);
@@ -192,13 +191,6 @@ impl Order {
                 continue;
             }
             return Some((at, turn, kind));
-        }
-    }
-
-    /// The queues are looked at again when orders have been carried out.
-    fn leave(&self, round: &mut Round) {
-        for (name, _) in &self.queues {
-            round.desk.wakes.mark(*name);
         }
     }
 
@@ -311,7 +303,7 @@ impl Round<'_> {
             Err(refusal) => refusal,
             Ok(()) => match self.desk.books.place_gang(gang) {
                 Ok(seats) => return Ok((seats, None)),
-                Err(refusal) => Refusal { by_class: !refusal.lacks_devices, ..refusal },
+                Err(refusal) => refusal,
             },
         };
         if let Some(never) = self.impossible(ix) {
@@ -331,7 +323,7 @@ impl Round<'_> {
             return Err(refusal);
         }
         if displaced {
-            self.desk.retry(&want.spec.queue, self.state.now.plus(1));
+            self.desk.wakes.retry(self.state.now.plus(1));
         } else {
             let mut capped = false;
             if refusal.lacks_devices && self.may_consolidate(want) {
@@ -346,11 +338,7 @@ impl Round<'_> {
             match taken {
                 Ok(seats) => return Ok((seats, None)),
                 Err(Denied::Cap) => refusal.block = Block::EvictionCap,
-                Err(denied @ (Denied::TooFew | Denied::TooFewOfFirst)) => {
-                    refusal.lacks_victims = true;
-                    refusal.by_order = denied == Denied::TooFewOfFirst;
-                }
-                Err(Denied::Nobody) => {}
+                Err(Denied::TooFew) => {}
             }
             if capped {
                 refusal.block = Block::EvictionCap;

@@ -24,7 +24,7 @@ pub(super) fn decide(round: &mut Round) {
     for (_, name) in &order {
         drain(round, name, &mut surplus);
     }
-    offer(round, surplus);
+    round.desk.surplus = surplus;
     for (_, name) in &order {
         place(round, name);
     }
@@ -83,19 +83,6 @@ fn replaced_by(round: &Round, ix: u32, model: &Model) -> Reason {
         Reason::Reshaped { milli: 1000 / u64::from(model.sharers(round.state.now, &round.state.policy).max(1)) }
     } else {
         Reason::Replaced { generation: model.spec.generation }
-    }
-}
-
-/// What nothing needs is as good as free: who waits for devices, or for what the queue uses, looks again.
-fn offer(round: &mut Round, surplus: BTreeSet<u32>) {
-    let was = std::mem::replace(&mut round.desk.surplus, surplus);
-    let new = round.desk.surplus.difference(&was).filter_map(|ix| round.state.replicas.at(*ix));
-    let mut queues: Vec<_> =
-        new.filter_map(|replica| round.state.models.get(&replica.model)).map(|model| model.spec.queue.clone()).collect();
-    queues.dedup();
-    for queue in queues {
-        round.desk.wakes.devices_came_free();
-        round.desk.quota_came_free(&queue);
     }
 }
 

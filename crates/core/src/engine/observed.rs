@@ -33,7 +33,6 @@ impl Facts<'_> {
         }
         self.set_turn(ix);
         self.desk.list(self.state, ix);
-        self.desk.wakes.mark_all();
     }
 
     /// A replica is there that was ordered by another engine. One of a model or a node that is not known holds nothing.
@@ -60,7 +59,6 @@ impl Facts<'_> {
         let number = id.0.rsplit('-').next().and_then(|number| number.parse::<u64>().ok());
         self.state.next_replica = self.state.next_replica.max(number.map_or(0, |number| number.saturating_add(1)));
         self.was_wanted(&seen.model, seen.generation);
-        self.desk.wakes.mark_all();
     }
 
     /// What serves was wanted a moment ago, by routers that have not told this engine yet: it stays as long as if the want had just
@@ -105,9 +103,7 @@ impl Facts<'_> {
             job.phase = Phase::Running(run);
         }
         self.loosen(ix);
-        if self.state.reservations.remove(&ix).is_some() {
-            self.desk.wakes.devices_came_free();
-        }
+        self.state.reservations.remove(&ix);
     }
 
     /// Enters what the workers hold, firmly. Those of nodes and groups that are not known hold nothing.

@@ -131,7 +131,6 @@ pub(super) fn rank(state: &mut State, desk: &mut Desk) {
         lists.weakest = lists.holders.iter().filter_map(|ix| claims.get(ix)).max().copied();
     }
     desk.claims = claims;
-    desk.wakes.mark_all();
 }
 
 /// When jobs are put in order next: only while some wait in a responsive queue, or are elastic there.

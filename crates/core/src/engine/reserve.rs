@@ -46,11 +46,6 @@ impl Round<'_> {
         }
         for ix in self.promised() {
             self.hold(ix);
-            if self.is_reserved(ix)
-                && let Some(queue) = self.state.jobs.at(ix).map(|job| job.spec.queue.clone())
-            {
-                self.desk.mark(&queue);
-            }
         }
     }
 
@@ -66,7 +61,7 @@ impl Round<'_> {
     pub(super) fn forget_reservation(&mut self, ix: u32) {
         self.lift(ix);
         if self.state.reservations.remove(&ix).is_some() {
-            self.desk.wakes.devices_came_free();
+            self.desk.wakes.came_free();
         }
     }
 
@@ -154,7 +149,7 @@ impl Round<'_> {
         let is = self.state.reservations.get(&ix);
         let moved = was.is_some_and(|was| is.is_none_or(|is| (is.at, &is.seats) != (was.at, &was.seats)));
         if moved || !put_by.is_empty() {
-            self.desk.wakes.devices_came_free();
+            self.desk.wakes.came_free();
         }
     }
 

@@ -46,16 +46,11 @@ pub(super) fn run(state: &mut State, desk: &mut Desk) -> Vec<Action> {
     for pass in 0..MAX_PASSES {
         let before = (round.actions.len(), round.dropped);
         let promised = round.state.reservations.clone();
-        // The last pass, in which nothing is ordered, says whether somebody waits because of the cap. So whoever did is looked at.
-        if std::mem::take(&mut round.state.eviction_cap_reached) {
-            round.desk.wakes.mark_all();
-        }
+        round.desk.wakes.begin_pass();
+        // The last pass, in which nothing is ordered, says whether somebody waits because of the cap.
+        round.state.eviction_cap_reached = false;
         // What is promised to waiting jobs is theirs before other jobs, not before requests.
         models::decide(&mut round);
-        if round.actions.len() != before.0 && !round.state.reservations.is_empty() {
-            // Of a promise whose device a replica took the rest, its memory say, is not held any more.
-            round.desk.wakes.devices_came_free();
-        }
         round.open_reservations();
         if pass == 0 && round.desk.ranked {
             shares::decide(&mut round);
@@ -69,16 +64,6 @@ pub(super) fn run(state: &mut State, desk: &mut Desk) -> Vec<Action> {
         // A new promise may change why others are refused, too.
         if (round.actions.len(), round.dropped) == before && round.state.reservations == promised {
             break;
-        }
-        // What was taken from somebody, or is promised or kept for a promise otherwise, may be anybody's. Other starts leave less
-        // for everybody: whom they may serve all the same is woken by the facts of the refusal.
-        let frees = |action: &Action| match action.kind {
-            ActionKind::StopJob { .. } | ActionKind::StopReplica { .. } => true,
-            ActionKind::StartJob { .. } | ActionKind::StartReplica { .. } => matches!(action.reason, Reason::Backfill { .. }),
-        };
-        let took = round.actions.iter().skip(before.0).any(frees) || round.dropped != before.1;
-        if took || round.state.reservations != promised {
-            round.desk.wakes.mark_all();
         }
     }
     predict::begin_ranks(round.state, round.desk);
@@ -162,8 +147,7 @@ impl Round<'_> {
             // What it kept was taken: it is one of those that wait, in this very pass.
             self.desk.look_again(&queue);
         }
-        self.desk.wakes.devices_came_free();
-        self.desk.quota_came_free(&queue);
+        self.desk.wakes.came_free();
     }
 
     /// Tells a replica to finish what it has and end.
@@ -179,14 +163,9 @@ impl Round<'_> {
         let Some(replica) = self.state.replicas.at_mut(ix).filter(|replica| replica.stop.is_none()) else { return };
         replica.stop = Some(ReplicaStop { action, reason: reason.clone() });
         let model = replica.model.clone();
-        let queue = self.state.models.get(&model).map(|model| model.spec.queue.clone());
         let action = self.next_id();
         self.emit(action, Vec::new(), ActionKind::StopReplica { model, replica: name }, reason);
-        self.desk.wakes.devices_came_free();
-        if let Some(queue) = queue {
-            self.desk.quota_came_free(&queue);
-            self.desk.mark(&queue);
-        }
+        self.desk.wakes.came_free();
     }
 
     /// Starts an attempt on seats that the books hold already.
@@ -220,7 +199,6 @@ impl Round<'_> {
         self.forget_reservation(ix);
         self.desk.list(self.state, ix);
         self.desk.quota_was_used(&queue);
-        self.desk.mark(&queue);
     }
 
     /// The releases that work on a seat must wait for.

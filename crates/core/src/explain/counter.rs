@@ -234,7 +234,7 @@ impl Trial<'_> {
         for event in events {
             changed.apply(self.now, event);
         }
-        changed.mark_all_dirty();
+        changed.mark_dirty();
         (self.starts)(&changed.decide(self.now))
     }
 

@@ -26,7 +26,7 @@ pub(super) fn explain(engine: &Engine, name: &JobName, now: At) -> Explanation {
     let Some(mut waiting) = Waiting::of(engine, name) else { return answer };
     if waiting.halted().is_none() && (waiting.block.is_none() || engine.state().dirty) {
         let mut tried = engine.clone();
-        tried.mark_all_dirty();
+        tried.mark_dirty();
         let starts = counter::starts(&tried.decide(now), name);
         if starts {
             answer.because.push("its turn has come: the next decision starts it".to_owned());

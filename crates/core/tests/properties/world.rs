@@ -75,7 +75,7 @@ impl World {
     pub fn decide(&mut self) -> Plan {
         let before = self.engine.clone();
         let mut dirty = self.engine.clone();
-        dirty.mark_all_dirty();
+        dirty.mark_dirty();
         let everything = dirty.decide(self.now);
         let plan = self.engine.decide(self.now);
         // Who looks at what changed alone may look again for a reason that has gone; never too late.
@@ -89,7 +89,7 @@ impl World {
             everything.wake_at
         );
         same_state(&self.engine, &dirty, "wake_at", "a decision over everything leaves the same state");
-        dirty.mark_all_dirty();
+        dirty.mark_dirty();
         let again = dirty.decide(self.now);
         assert!(again.actions.is_empty(), "a second decision at the same moment has nothing to add: {again:?}");
         for action in &plan.actions {
