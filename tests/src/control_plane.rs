@@ -32,6 +32,8 @@ use crate::kubelet::parts::{Parts, READY_WITHIN};
 use crate::kubelet::{self, Kubelet, image};
 use crate::outside::installed;
 
+mod postgres;
+
 const FOLDER: &str = "tidegate-plane-";
 /// Where everything is in that network.
 const API_SERVER: &str = "https://127.0.0.1:6443";
@@ -52,9 +54,10 @@ pub const TEAM: &str = "team";
 
 /// A running API server; dropped, it ends with all that was started beside it.
 pub struct ControlPlane {
-    // Ended in this order: processes and their files, then the cgroups of a real node.
+    // Ended in this order: processes and their files, then the cgroups of a real node, then a database's files.
     parts: Parts,
     kubelet: Option<Kubelet>,
+    database: Option<postgres::Folder>,
     pub client: Client,
 }
 
@@ -71,7 +74,7 @@ impl ControlPlane {
         parts.namespaces.enter_network()?;
         let client = Self::serve(&mut parts, &programs, flags).await;
         let client = client.with_context(|| parts.said())?;
-        let plane = Self { parts, kubelet: None, client };
+        let plane = Self { parts, kubelet: None, database: None, client };
         plane.prepare().await?;
         Ok(plane)
     }
@@ -323,6 +326,12 @@ impl ControlPlane {
         self.parts.spawn(name, command)
     }
 
+    /// Starts PostgreSQL with an empty database; where it is.
+    pub async fn postgres(&mut self) -> Result<String> {
+        self.database = Some(postgres::start(&mut self.parts).await?);
+        Ok(postgres::PLACE.to_owned())
+    }
+
     /// Starts `tidegate` with these arguments, on the network alone.
     pub fn program(&mut self, name: &str, args: &[String]) -> Result<()> {
         let mut command = self.parts.namespaces.on_network(&binary()?);
@@ -372,16 +381,14 @@ leaderElection:
         Ok(file)
     }
 
-    /// The process of a part: the last child of what was started, which entered the namespaces first.
+    /// The process of a part: `nsenter` waits for it, if it is in a namespace of processes too.
     pub fn pid(&mut self, name: &str) -> Result<u32> {
-        let mut pid = self.parts.child(name)?.id();
-        loop {
-            let children = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children"))?;
-            match children.split_whitespace().next() {
-                Some(child) => pid = child.parse()?,
-                None => return Ok(pid),
-            }
+        let pid = self.parts.child(name)?.id();
+        if fs::read_to_string(format!("/proc/{pid}/comm"))?.trim_end() != "nsenter" {
+            return Ok(pid);
         }
+        let children = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children"))?;
+        children.split_whitespace().next().map_or(Ok(pid), |child| Ok(child.parse()?))
     }
 
     /// Waits for an event on an object, of that reason.

@@ -65,6 +65,7 @@ fn cluster(folder: &Path) -> Vec<Wanted> {
         ("TIDEGATE_TEST_RUNC", "runc", program(&["runc"], "runc")),
         ("TIDEGATE_TEST_BUSYBOX", "busybox", program(&["busybox"], "busybox-static")),
         ("TIDEGATE_TEST_IP", "ip", program(&["ip"], "iproute2")),
+        ("TIDEGATE_TEST_POSTGRES", "PostgreSQL's server", postgres()),
     ]
 }
 
@@ -126,6 +127,20 @@ fn program(names: &[&str], package: &str) -> Result<PathBuf> {
         command::run(&mut apt)?;
     }
     command::find(names).with_context(|| format!("not on PATH, even after `{}`", command::line(&apt)))
+}
+
+/// The folder of PostgreSQL's programs. Debian keeps it off the path, by version.
+fn postgres() -> Result<PathBuf> {
+    let newest = || {
+        let versions = fs::read_dir("/usr/lib/postgresql").ok()?;
+        let folders = versions.filter_map(|version| Some(version.ok()?.path().join("bin")));
+        folders.filter(|folder| folder.join("initdb").is_file()).max()
+    };
+    let on_path = || command::find(&["initdb"]).and_then(|found| found.parent().map(Path::to_owned));
+    if let Some(found) = on_path().or_else(newest) {
+        return Ok(found);
+    }
+    program(&["initdb"], "postgresql").or_else(|error| newest().ok_or(error))
 }
 
 fn is_root() -> bool {

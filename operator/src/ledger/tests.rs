@@ -7,7 +7,7 @@ use tidegate_core::names::JobName;
 use tidegate_core::state::{Device, JobSpec, Queue};
 use tidegate_core::time::At;
 use tidegate_core::{Engine, Event, JobExit};
-use tidegate_runtime::ledger::{Commit, Error};
+use tidegate_runtime::ledger::{Commit, Error, ObjectRow, SpanRow};
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -208,13 +208,11 @@ async fn history_is_bounded_by_number_and_by_age_and_read_page_by_page() {
     assert_eq!((kept.len(), kept.last().unwrap().at_ms), (11, 90));
 }
 
-/// Run with `TIDEGATE_TEST_POSTGRES=postgres://... cargo test -p tidegate-operator --features postgres`, on an empty database.
+/// PostgreSQL is asked by a whole operator: `tests/tests/ledger.rs`.
 #[tokio::test]
-#[cfg(feature = "postgres")]
-async fn postgresql_keeps_what_sqlite_keeps() {
-    use tidegate_runtime::ledger::{ObjectRow, SpanRow};
-
-    let place: Place = std::env::var("TIDEGATE_TEST_POSTGRES").unwrap().parse().unwrap();
+async fn of_several_that_have_it_open_one_writes() {
+    let dir = tempfile::tempdir().unwrap();
+    let place = settings(dir.path()).place;
     let keep = Keep { decisions: 30, age_ms: Some(1_000) };
     // Several open it at once, and the tables are made once.
     let open = || Ledger::at(&place, "--ledger", keep);
