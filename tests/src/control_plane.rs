@@ -177,17 +177,29 @@ impl ControlPlane {
         let executables = [binary()?, binary_of("tidegate-node-agent")?];
         kubelet.import(&self.parts, &image::tidegate(IMAGE, &executables.each_ref().map(PathBuf::as_path))?)?;
         let nodes: Api<Node> = Api::all(self.client.clone());
-        let wanted = Quantity(gpus.len().to_string());
+        let wanted = (!gpus.is_empty()).then(|| Quantity(gpus.len().to_string()));
         let ready = || async {
             let status = nodes.get(kubelet::Node::NAME).await?.status.unwrap_or_default();
             let is_ready = status.conditions.iter().flatten().any(|one| one.type_ == "Ready" && one.status == "True");
-            Ok((is_ready && status.allocatable.is_some_and(|all| all.get("nvidia.com/gpu") == Some(&wanted))).then_some(()))
+            Ok((is_ready && status.allocatable.is_some_and(|all| all.get("nvidia.com/gpu") == wanted.as_ref())).then_some(()))
         };
         until("the node to be ready", READY_WITHIN, ready).await.with_context(|| self.parts.said())?;
         // As the node controller does once it is ready.
         let taints = json!({"spec": {"taints": null}});
         nodes.patch(kubelet::Node::NAME, &PatchParams::default(), &Patch::Merge(taints)).await?;
         Ok(())
+    }
+
+    /// Starts a driver on the real node that publishes these GPUs by name, for ResourceClaims.
+    pub fn dra_driver(&mut self, gpus: &[String]) -> Result<()> {
+        let server = self.parts.at("admin-kubeconfig");
+        let kubelet = self.kubelet.as_ref().context("no real node")?;
+        kubelet.dra_driver(&mut self.parts, gpus, &server)
+    }
+
+    /// The real node's kubelet.
+    pub fn kubelet(&self) -> Result<&Kubelet> {
+        self.kubelet.as_ref().context("no real node")
     }
 
     /// A path in the folder of this cluster.

@@ -15,7 +15,7 @@ const GO: &str = "/usr/local/go/bin/go";
 /// Drivers of disks that would need C libraries.
 const CONTAINERD_TAGS: &str = "no_btrfs,no_devmapper,no_zfs";
 
-/// Builds the API server, etcd, the kubelet, the device plug-in and containerd with its shim and `ctr`. Their folder.
+/// Builds the API server, etcd, the kubelet, the device plug-in, the DRA driver and containerd with its shim and `ctr`. Their folder.
 pub fn build(cache: &Path) -> Result<PathBuf> {
     let go = go()?;
     let programs = cache.join("controlplane");
@@ -24,7 +24,7 @@ pub fn build(cache: &Path) -> Result<PathBuf> {
 
     let linked = format!("-s -w {}", kubernetes_version(&go, &sources)?);
     let mut kubernetes = compile(&go, &sources, &programs);
-    command::run(kubernetes.args(["-ldflags", &linked, "./kubelet", "./deviceplugin", "./kube-apiserver"]))?;
+    command::run(kubernetes.args(["-ldflags", &linked, "./kubelet", "./deviceplugin", "./dradriver", "./kube-apiserver"]))?;
     let mut etcd = compile(&go, &sources.join("etcd"), &programs.join("etcd"));
     command::run(etcd.args(["-ldflags", "-s -w", "."]))?;
     let mut containerd = compile(&go, &sources.join("containerd"), &programs);

@@ -33,9 +33,10 @@ pub async fn start(parts: &mut Parts) -> Result<Folder> {
     let mut server = parts.command(Path::new("setpriv"));
     as_nobody(&mut server, &programs.join("postgres"));
     server.arg("-D").arg(&data).arg("-k").arg(folder.path()).args(["-h", "127.0.0.1", "-c", "fsync=off"]);
+    server.current_dir(folder.path());
     // The thread is on that network.
     let answers = |_: &Parts| Ok(TcpStream::connect((Ipv4Addr::LOCALHOST, PORT)).is_ok());
-    parts.start("postgres", server.current_dir(folder.path()), answers).await?;
+    parts.start("postgres", server, answers).await?;
     Ok(folder)
 }
 
