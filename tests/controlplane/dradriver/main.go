@@ -77,8 +77,7 @@ func (d *driver) serve(node, kubeconfig string) error {
 	}
 	ctx := context.Background()
 	helper, err := kubeletplugin.Start(ctx, d,
-		kubeletplugin.DriverName(driverName), kubeletplugin.NodeName(node), kubeletplugin.KubeClient(client),
-		kubeletplugin.HealthService(false))
+		kubeletplugin.DriverName(driverName), kubeletplugin.NodeName(node), kubeletplugin.KubeClient(client))
 	if err != nil {
 		return err
 	}
@@ -162,6 +161,11 @@ func (d *driver) UnprepareResourceClaims(_ context.Context, claims []kubeletplug
 		ended[claim.UID] = err
 	}
 	return ended, nil
+}
+
+// WatchHealthStatus says nothing: the tests have no sick device that is claimed by name.
+func (d *driver) WatchHealthStatus(context.Context, chan<- kubeletplugin.DeviceHealthReport) error {
+	return kubeletplugin.ErrHealthNotSupported
 }
 
 // HandleError says what went wrong beside a call; it is tried again.
