@@ -155,7 +155,8 @@ impl Facts<'_> {
         }
     }
 
-    /// A device of a node that is full is refused: a node has at most [`MAX_DEVICES`].
+    /// A device of a node that is full takes the place of one that is lost and that nobody holds; without any it is refused: a node has
+    /// at most [`MAX_DEVICES`].
     fn device_seen(&mut self, device: Device) {
         let now = self.state.now;
         let ix = match self.state.nodes.ix(&device.node) {
@@ -167,16 +168,41 @@ impl Facts<'_> {
             self.desk.books.cluster.set_classes(&self.state.classes);
         }
         self.left(&device.id, ix);
+        let empty = self.empty_place(ix);
         let Some(node) = self.state.nodes.at_mut(ix) else { return };
+        let (kind, id) = ((device.class.clone(), device.part), device.id.clone());
+        let mut counts_otherwise = false;
         if let Some(known) = node.devices.iter_mut().find(|known| known.id == device.id) {
             let health = if known.health == Health::Lost { Health::Ok } else { known.health };
+            counts_otherwise = (&known.class, known.part) != (&kind.0, kind.1);
             *known = Device { health, free_since: known.free_since, ..device };
         } else if node.devices.len() < MAX_DEVICES {
             let place = u32::try_from(node.devices.len()).unwrap_or(u32::MAX);
-            self.state.places.insert(device.id.clone(), (ix, place));
+            self.state.places.insert(id.clone(), (ix, place));
             node.devices.push(Device { free_since: Some(now), ..device });
+        } else if let Some((place, lost)) = empty.and_then(|place| Some((place, node.devices.get_mut(place as usize)?))) {
+            self.state.places.remove(&lost.id);
+            self.state.places.insert(id.clone(), (ix, place));
+            *lost = Device { free_since: Some(now), ..device };
         }
         self.node_changed(ix);
+        let place = self.state.places.get(&id).map_or(usize::MAX, |(_, place)| *place as usize);
+        let is_held = self.desk.books.cluster.node(ix).is_some_and(|node| node.devices.get(place).is_some_and(|d| d.firm > 0));
+        if counts_otherwise && is_held {
+            // What holds it counts as what it is now.
+            self.queues_changed();
+        }
+    }
+
+    /// The place of a lost device of a node that is full, which nobody holds and which is reserved for nobody.
+    fn empty_place(&self, ix: u32) -> Option<u32> {
+        let node = self.state.nodes.at(ix).filter(|node| node.devices.len() >= MAX_DEVICES)?;
+        let free = self.desk.books.cluster.node(ix)?;
+        let reserved = self.state.reservations.values().flat_map(|reservation| &reservation.seats);
+        let reserved = reserved.filter(|seat| seat.node == ix).fold(0, |mask, seat| mask | seat.mask);
+        let is_empty = |at: usize, device: &Device| device.health == Health::Lost && free.is_free(at) && reserved >> at & 1 == 0;
+        let found = node.devices.iter().enumerate().find(|(at, device)| is_empty(*at, device));
+        found.and_then(|(at, _)| u32::try_from(at).ok())
     }
 
     /// A device that is seen on one node is lost on the one where it was.

@@ -11,6 +11,7 @@ use std::sync::Arc;
 use crate::books::{Books, CPU, GPU, MEMORY};
 use crate::claim::Claim;
 use crate::claims;
+use crate::fragment::WHOLE;
 use crate::names::{JobName, QueueName};
 use crate::quota::{NodeIx, ResourceIx};
 use crate::state::{JobSpec, Phase, Resource, Seat, State};
@@ -471,10 +472,11 @@ impl Desk {
         *self.capacity.get_or_insert_with(|| {
             let present = nodes.iter().filter(|node| node.present);
             present.fold([0_i64; 3], |[gpu, cpu, memory], node| {
-                let devices = node.devices.iter().filter(|device| device.usable).count();
+                let usable = node.devices.iter().filter(|device| device.usable);
+                let gpus: i64 = usable.map(|device| i64::from(device.part.unwrap_or(WHOLE))).sum();
                 let add = |sum: i64, amount: u64| sum.saturating_add(i64::try_from(amount).unwrap_or(i64::MAX));
                 [
-                    gpu + i64::try_from(devices).unwrap_or(0) * 1000,
+                    gpu + gpus,
                     add(cpu, node.spec.cpu_milli),
                     add(memory, node.spec.memory_mib),
                 ]
