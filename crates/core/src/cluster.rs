@@ -17,7 +17,7 @@ pub use choose::{Choice, milli_of};
 pub use free::{Claim, DeviceFree, Holder, NodeFree, bits};
 pub use topology::{Level, NOWHERE, Topology};
 
-use crate::ask::Ask;
+use crate::ask::{Amount, Ask};
 use crate::fragment::{Mix, Shape};
 use crate::names::Class;
 use crate::node::Node;
@@ -195,6 +195,14 @@ impl Cluster {
             may.map(|(at, _)| 1 << at).sum()
         };
         choose::choose(wish, free, mask(true), &self.mix).or_else(|| choose::choose(wish, free, mask(false), &self.mix))
+    }
+
+    /// Of whole devices that a running worker asks for and that are not all free, those that are.
+    pub fn free_for_running(&self, ask: &Ask, node: u32) -> u64 {
+        let Some(free) = self.nodes.get(node as usize).filter(|_| matches!(ask.amount, Amount::Whole(_))) else { return 0 };
+        let is_free = |device: &DeviceFree| device.named == ask.named && device.firm == 0;
+        let found = free.devices.iter().enumerate().filter(|(_, device)| is_free(device));
+        found.take(ask.devices() as usize).map(|(at, _)| 1 << at).sum()
     }
 
     /// Whether a worker of the ask may hold these devices of the node beside those who hold them already.

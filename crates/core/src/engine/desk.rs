@@ -125,6 +125,8 @@ pub(super) struct Desk {
     pub growable: BTreeSet<u32>,
     /// People asked for something, or a job's limits changed.
     pub wished: BTreeSet<u32>,
+    /// Running jobs that have fewer devices than they use.
+    pub lacking: BTreeSet<u32>,
     /// Nodes with devices that take no work.
     pub out: BTreeSet<u32>,
     /// Replicas by model.
@@ -213,6 +215,9 @@ impl Desk {
                 if large {
                     self.wished.insert(ix);
                 }
+                if Self::asks(&job.spec, &run.seats).any(|(ask, seat)| seat.lacks_devices(ask)) {
+                    self.lacking.insert(ix);
+                }
             }
             Phase::Finished(_) => {}
         }
@@ -270,6 +275,7 @@ impl Desk {
         }
         self.growable.remove(&ix);
         self.wished.remove(&ix);
+        self.lacking.remove(&ix);
     }
 
     /// Lists a replica with its model and queue; call it after each change of a replica.
