@@ -17,7 +17,7 @@ pub use choose::{Choice, milli_of};
 pub use free::{Claim, DeviceFree, Holder, NodeFree, bits};
 pub use topology::{Level, NOWHERE, Topology};
 
-use crate::ask::Ask;
+use crate::ask::{Amount, Ask};
 use crate::fragment::{Mix, Shape, WHOLE};
 use crate::names::Class;
 use crate::node::Node;
@@ -211,15 +211,21 @@ impl Cluster {
         let ask = Ask { cpu_milli: 0, memory_mib: 0, ..ask.clone() };
         let shape = self.shape(&ask);
         let wish = choose::Wish { ask: &ask, shape: &shape, island: false };
-        let is_part = |device: &DeviceFree| device.part.is_some() && ask.class_suits(&device.class, true);
-        let of_parts = free.devices.iter().any(is_part);
-        let is_kind = |device: &DeviceFree| if of_parts { is_part(device) } else { device.part.is_none() };
+        let runs_on = runs_on(&ask, free);
         let mask = |usable: bool| {
-            let may = |device: &DeviceFree| device.named == ask.named && (device.usable || !usable) && is_kind(device);
+            let may = |device: &DeviceFree| (device.usable || !usable) && runs_on(device);
             let may = free.devices.iter().enumerate().filter(|(_, device)| may(device));
             may.map(|(at, _)| 1 << at).sum()
         };
         choose::choose(wish, free, mask(true), &self.mix).or_else(|| choose::choose(wish, free, mask(false), &self.mix))
+    }
+
+    /// Of whole devices that a running worker asks for and that are not all free, those that are.
+    pub fn free_for_running(&self, ask: &Ask, node: u32) -> u64 {
+        let Some(free) = self.nodes.get(node as usize).filter(|_| matches!(ask.amount, Amount::Whole(_))) else { return 0 };
+        let runs_on = runs_on(ask, free);
+        let found = free.devices.iter().enumerate().filter(|(_, device)| runs_on(device) && device.firm == 0);
+        found.take(ask.devices() as usize).map(|(at, _)| 1 << at).sum()
     }
 
     /// Whether a worker of the ask may hold these devices of the node beside those who hold them already.
@@ -307,6 +313,13 @@ impl Cluster {
         self.epoch += 1;
         self.changes.clear();
     }
+}
+
+/// Whether a worker of the ask that runs on a node may have a device of it: a part of a GPU if it names such a class and the node has one.
+fn runs_on(ask: &Ask, node: &NodeFree) -> impl Fn(&DeviceFree) -> bool {
+    let is_part = |device: &DeviceFree| device.part.is_some() && ask.class_suits(&device.class, true);
+    let of_parts = node.devices.iter().any(is_part);
+    move |device| device.named == ask.named && if of_parts { is_part(device) } else { device.part.is_none() }
 }
 
 /// Devices of a node that are parts of GPUs.

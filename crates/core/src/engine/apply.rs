@@ -50,6 +50,7 @@ impl Facts<'_> {
             Event::PolicySet(policy) => self.policy_set(policy),
             Event::NodeSet { name, spec } => self.node_set(name, spec),
             Event::NodeLost(name) => self.with_node(&name, |node| node.gone = true),
+            Event::NodeOvercommitted { name, over } => drop(self.state.overcommitted.insert(name, over)),
             Event::DeviceSeen(device) => self.device_seen(device),
             Event::DeviceLost(id) => self.device_health(&id, |_| Health::Lost),
             Event::DeviceDrained { id, drained } => self.device_health(&id, |was| match (was, drained) {
@@ -77,6 +78,7 @@ impl Facts<'_> {
                 if let Phase::Running(run) = &mut job.phase {
                     run.observed = true;
                 }
+                job.refusals = 0;
             }),
             Event::JobProgress { name, attempt, step, checkpoint, done_ppm } => {
                 self.job_progress(&name, attempt, step, checkpoint, done_ppm);
@@ -357,9 +359,7 @@ impl Facts<'_> {
         let Some(ix) = self.state.jobs.ix(name) else { return };
         let Some(job) = self.state.jobs.at(ix) else { return };
         let Some(run) = job.run().filter(|run| run.attempt == attempt).cloned() else { return };
-        let failed = exit == JobExit::Failed;
-        let keeps = exit == JobExit::Stopped || (exit != JobExit::Succeeded && !failed);
-        let keeps = keeps && job.next_spec.is_none();
+        let keeps = exit == JobExit::Stopped && job.next_spec.is_none();
         let keep = run.stop.as_ref().map(|stop| stop.keep.clone()).filter(|_| keeps).unwrap_or_default();
         let milli: u64 = run.seats.iter().map(|seat| job.seat_milli(self.state, seat)).sum();
         let served = job.served_ms(now);
@@ -530,6 +530,7 @@ fn bank(job: &mut Job, now: crate::time::At) {
 fn end_attempt(job: &mut Job, now: crate::time::At, exit: JobExit, keep: Vec<Seat>, served: u64) {
     let failed = exit == JobExit::Failed;
     job.failures += u32::from(failed);
+    job.refusals += u32::from(exit == JobExit::Refused);
     job.served_ms = served;
     // What the next attempt has not got in a checkpoint, it does again.
     job.progress.step = if exit == JobExit::Succeeded { job.progress.step } else { job.progress.checkpoint_step };
@@ -538,7 +539,12 @@ fn end_attempt(job: &mut Job, now: crate::time::At, exit: JobExit, keep: Vec<Sea
     } else if job.failures > job.spec.backoff_limit {
         Phase::Finished(End::Failed { at: now })
     } else {
-        let not_before = failed.then(|| now.plus(backoff_ms(job.failures)));
+        let pause = match exit {
+            JobExit::Failed => Some(backoff_ms(job.failures)),
+            JobExit::Refused => Some(backoff_ms(job.refusals)),
+            JobExit::Succeeded | JobExit::Stopped => None,
+        };
+        let not_before = pause.map(|pause| now.plus(pause));
         Phase::Waiting { since: now, not_before, keep }
     };
 }

@@ -42,6 +42,7 @@ pub(super) fn run(state: &mut State, desk: &mut Desk) -> Vec<Action> {
     fairness::refresh(&mut round);
     round.settle_wishes();
     round.leave_devices();
+    round.leave_overcommitted();
     round.give_up_hung();
     for pass in 0..MAX_PASSES {
         let before = (round.actions.len(), round.dropped);
