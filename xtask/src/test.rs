@@ -86,13 +86,15 @@ fn rust_tests(tier: Tier) -> Command {
             "--features",
             "tidegate-tests/cluster",
             "--test",
+            "bad_input",
+            "--test",
             "kubelet",
             "--test",
             "operator",
             "--test",
             "real_node",
             "--test",
-            "serving",
+            "models",
         ]),
     };
     cargo
