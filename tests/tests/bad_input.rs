@@ -418,7 +418,7 @@ async fn a_job_whose_secret_is_missing_is_told_so_and_gives_its_place_to_others_
     plane.operator("operator", PORT, &[]).unwrap();
     let secret = json!([{"name": "KEY", "valueFrom": {"secretKeyRef": {"name": "nobody", "key": "k"}}}]);
     let mut fields = template(json!({"podSpec": {"containers": [{"name": "worker", "env": secret}]}}));
-    fields["gangTimeoutSeconds"] = json!(5);
+    fields["gangTimeoutSeconds"] = json!(20);
     make(&plane.client, "TrainingJob", TEAM, "secretive", fields).await;
     let made = || async { Ok(plane.list().await?.into_iter().find_map(|pod| pod.metadata.name)) };
     let worker = until("its pod", SOON, made).await.unwrap();
