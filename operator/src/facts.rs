@@ -3,6 +3,7 @@
 
 pub mod adopted;
 pub mod adoption;
+mod annotation;
 pub(crate) mod beside;
 pub mod device;
 pub mod device_claim;
@@ -24,6 +25,7 @@ pub mod volume;
 
 pub use adopted::AdoptedFacts;
 pub use adoption::Adoptions;
+pub use annotation::shown;
 pub use beside::{Beside, BesideKind, DeviceKind, DeviceObject};
 pub use gang::Gang;
 pub use model::ModelFacts;

@@ -16,6 +16,7 @@
 //! is bound, and binds nothing twice. Two of them never write at one moment ([`lease`]).
 
 mod args;
+mod auth;
 mod control;
 pub mod facts;
 mod http;
@@ -41,6 +42,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 pub use args::{Args, Mode, Settings};
+use auth::Gate;
 use index::Index;
 use lease::Contender;
 use ledger::{Keeper, Shelf};
@@ -147,10 +149,12 @@ async fn live(
     let (tasks, quit) = (TaskTracker::new(), shutdown.child_token());
     let publisher = Publisher::default();
     let told = Published { router: publisher.router.subscribe(), draining: publisher.draining.subscribe() };
+    let gate = settings.serving.control_auth.then(|| Gate::new(client.clone(), Some(auth::CONTROL_AUDIENCE)));
+    let gate = gate.map(|gate| control::Door { gate, metrics: metrics.clone() });
     let control = match settings.mode {
         // Who only observes leads nobody.
         Mode::Observe => None,
-        Mode::Act => Some(tasks.spawn(control::serve(settings.control_listen, report, told, quit.clone()).await?)),
+        Mode::Act => Some(tasks.spawn(control::serve(settings.control_listen, gate, report, told, quit.clone()).await?)),
     };
     watch::start(client, settings.adoptions, &to, metrics, &tasks, &quit);
     tasks.spawn(quit.clone().run_until_cancelled_owned(watch::check(client.clone(), to, settings.check_every)));

@@ -23,6 +23,7 @@ pub struct Metrics {
     pub drift: IntGauge,
     pub checks: IntCounter,
     questions: IntCounterVec,
+    control_refusals: IntCounterVec,
     pub ledger: ledger::Metrics,
 }
 
@@ -68,10 +69,16 @@ impl Metrics {
                 "Questions of people that cost a copy.",
                 &["question", "answer"],
             )?,
+            control_refusals: counters(
+                "tidegate_operator_control_refusals_total",
+                "Sessions of routers and replicas that were not opened, by why.",
+                &["why"],
+            )?,
             ledger: ledger::Metrics::new()?,
         };
         metrics.ledger.register(&metrics.registry)?;
         metrics.registry.register(Box::new(metrics.questions.clone()))?;
+        metrics.registry.register(Box::new(metrics.control_refusals.clone()))?;
         let all: [Box<dyn prometheus::core::Collector>; 11] = [
             Box::new(metrics.decisions.clone()),
             Box::new(metrics.writes.clone()),
@@ -100,6 +107,11 @@ impl Metrics {
     /// `answer`: `given`, `busy` (too many ask), or `absent` (this process stands by).
     pub fn asked(&self, question: &'static str, answer: &'static str) {
         self.questions.with_label_values(&[question, answer]).inc();
+    }
+
+    /// `why`: `unknown` (no token that Kubernetes knows), `forbidden`, or `unavailable` (Kubernetes does not answer).
+    pub fn control_refused(&self, why: &'static str) {
+        self.control_refusals.with_label_values(&[why]).inc();
     }
 
     pub fn watch_failed(&self, kind: Kind) {

@@ -3,21 +3,32 @@
 use std::fmt;
 use std::sync::Arc;
 
-use k8s_openapi::api::core::v1::{Pod, PodCondition, PodSpec, PodStatus};
+use k8s_openapi::api::core::v1::{ContainerStateWaiting, Pod, PodCondition, PodSpec, PodStatus};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::ResourceExt;
-use tidegate_api::kinds::GROUP;
+use tidegate_api::kinds::{GROUP, cut};
 use tidegate_api::labels;
 use tidegate_core::ask::{Amount, Ask, ClassWish, Term};
 use tidegate_core::labels::{Requirement, Rule};
-use tidegate_core::names::Class;
 use tidegate_core::state::Spread;
 use tidegate_core::time::At;
 
+use super::annotation::{classes, seconds, spread, switch};
 use super::requests::{self, Requests};
 use super::seat::SeatOf;
 use super::{Gang, HostPort, Needs, node, selection};
 
+/// Why a kubelet does not start a container, where waiting alone does not help: what the pod names is not there, or no name.
+const STUCK: [&str; 6] = [
+    "CreateContainerConfigError",
+    "CreateContainerError",
+    "ErrImageNeverPull",
+    "ErrImagePull",
+    "ImagePullBackOff",
+    "InvalidImageName",
+];
+/// Bytes that are kept of what it says.
+const MAX_STUCK: usize = 256;
 /// Grace of a pod that names none.
 const GRACE_SECONDS: u32 = 30;
 
@@ -111,6 +122,8 @@ pub struct ReplicaOf {
     pub address: Option<String>,
     /// Since when it answers.
     pub ready: Option<At>,
+    /// See [`WorkerOf::stuck`].
+    pub stuck: Option<Box<str>>,
 }
 
 /// Which worker of a `TrainingJob` a pod is.
@@ -123,6 +136,8 @@ pub struct WorkerOf {
     pub group: u16,
     /// Workers of the attempt.
     pub size: u32,
+    /// Why its kubelet cannot start it: a secret that is missing, an image that is not there.
+    pub stuck: Option<Box<str>>,
 }
 
 /// What a pod says that is ours to place.
@@ -217,6 +232,7 @@ impl WorkerOf {
             attempt: said(labels::ATTEMPT)?.parse().ok()?,
             group: said(labels::GROUP)?.parse().ok()?,
             size: said(labels::WORLD_SIZE)?.parse().ok()?,
+            stuck: stuck(pod),
         })
     }
 }
@@ -234,8 +250,20 @@ impl ReplicaOf {
             made_from: said(pod, labels::MADE_FROM)?.to_owned(),
             address: status.and_then(|status| status.pod_ip.clone()).filter(|address| !address.is_empty()),
             ready: status.and_then(|status| since(status, "Ready")),
+            stuck: stuck(pod),
         })
     }
+}
+
+/// What a kubelet says of a container that it cannot start.
+fn stuck(pod: &Pod) -> Option<Box<str>> {
+    let status = pod.status.as_ref()?;
+    let all = status.init_container_statuses.iter().chain(&status.container_statuses).flatten();
+    let mut waiting = all.filter_map(|one| one.state.as_ref()?.waiting.as_ref());
+    let is_stuck = |waiting: &&ContainerStateWaiting| waiting.reason.as_deref().is_some_and(|reason| STUCK.contains(&reason));
+    let ContainerStateWaiting { reason, message } = waiting.find(is_stuck)?;
+    let (reason, message) = (reason.as_deref().unwrap_or_default(), message.as_deref().unwrap_or_default());
+    Some(format!("{reason}: {}", cut(message, MAX_STUCK)).into())
 }
 
 /// The object of ours that made a pod, if it is of that kind.
@@ -275,17 +303,21 @@ impl Ours {
         let expected = seconds(labels::EXPECTED_SECONDS, annotation(labels::EXPECTED_SECONDS));
         problems.extend(preemptible.as_ref().err().cloned());
         problems.extend(expected.as_ref().err().cloned());
+        let classes = classes(annotation(labels::GPU_CLASSES));
+        let spread = spread(annotation(labels::REQUIRED_TOPOLOGY), annotation(labels::PREFERRED_TOPOLOGY));
+        problems.extend(classes.as_ref().err().cloned());
+        problems.extend(spread.as_ref().err().cloned());
         Self {
             queue,
             priority: spec.priority.unwrap_or(0),
             gated: spec.scheduling_gates.as_ref().is_some_and(|gates| !gates.is_empty()),
             gang: gang.unwrap_or(None),
-            ask: Arc::new(ask(spec, requests, ports, annotation(labels::GPU_CLASSES).unwrap_or_default())),
+            ask: Arc::new(ask(spec, requests, ports, classes.unwrap_or_default())),
             owner: pod.namespace().unwrap_or_default(),
             recipe: kind_of(&maker).to_owned(),
             preemptible: preemptible.unwrap_or(true),
             expected_ms: expected.unwrap_or(None),
-            spread: spread(annotation(labels::REQUIRED_TOPOLOGY), annotation(labels::PREFERRED_TOPOLOGY)),
+            spread: spread.unwrap_or(None),
             grace_seconds: spec
                 .termination_grace_period_seconds
                 .and_then(|seconds| u32::try_from(seconds).ok())
@@ -295,15 +327,14 @@ impl Ours {
     }
 }
 
-fn ask(spec: &PodSpec, requests: Requests, ports: &[HostPort], classes: &str) -> Ask {
+fn ask(spec: &PodSpec, requests: Requests, ports: &[HostPort], classes: Vec<ClassWish>) -> Ask {
     let mut affinity = selection::affinity(spec);
     for term in HostPort::term(ports).into_iter().chain(storage(requests)) {
         affinity.required = selection::both(&affinity.required, &[term]);
     }
-    let classes = classes.split(',').map(str::trim).filter(|class| !class.is_empty());
     Ask {
         amount: if requests.gpus == 0 { Amount::None } else { Amount::Whole(requests.gpus) },
-        classes: classes.map(|class| ClassWish::from(Class::from(class))).collect(),
+        classes,
         cpu_milli: requests.cpu_milli,
         memory_mib: requests.memory_mib,
         selector: selection::selector(spec),
@@ -317,26 +348,6 @@ fn ask(spec: &PodSpec, requests: Requests, ports: &[HostPort], classes: &str) ->
 fn storage(requests: Requests) -> Option<Term> {
     let below = i64::try_from(requests.storage_mib.checked_sub(1)?).unwrap_or(i64::MAX);
     Some(Term(vec![Requirement { key: node::FREE_STORAGE_LABEL.to_owned(), rule: Rule::Gt(below) }]))
-}
-
-fn spread(required: Option<&str>, preferred: Option<&str>) -> Option<Spread> {
-    let wish = |level: &str, required: bool| Spread { level: level.to_owned(), required };
-    required.map(|level| wish(level, true)).or_else(|| preferred.map(|level| wish(level, false)))
-}
-
-fn switch(name: &str, text: Option<&str>) -> Result<bool, String> {
-    match text {
-        None | Some("true") => Ok(true),
-        Some("false") => Ok(false),
-        Some(other) => Err(format!("annotation {name} is `{other}`: give true or false")),
-    }
-}
-
-fn seconds(name: &str, text: Option<&str>) -> Result<Option<u64>, String> {
-    let Some(text) = text else { return Ok(None) };
-    let seconds: Option<u32> = text.trim().parse().ok().filter(|seconds| *seconds > 0);
-    let seconds = seconds.ok_or_else(|| format!("annotation {name} is `{text}`: give whole seconds, at least 1"))?;
-    Ok(Some(u64::from(seconds) * 1000))
 }
 
 /// What kind of run a maker's pods are: its name without a number at its end.

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use k8s_openapi::api::core::v1::{Pod, Service};
 use serde::Serialize;
 use serde_json::Value;
+use tidegate_api::kinds::{MAX_MESSAGE, cut};
 use tidegate_core::names::JobName;
 use tidegate_core::plan::{Action, ActionId, ActionKind, Placed};
 use tidegate_core::time::At;
@@ -430,7 +431,7 @@ impl Index {
                 Some((lacks, true)) => lacks,
                 Some((lacks, false)) => format!("{waits}; {lacks}"),
             };
-            let message = ours.problem.clone().unwrap_or_else(waits);
+            let message = cut(&ours.problem.clone().unwrap_or_else(waits), MAX_MESSAGE).to_owned();
             let is_news = entry.told.as_ref().is_none_or(|told| told.is_news(&message, self.round));
             if message.is_empty() || entry.facts.node.is_some() || !is_news {
                 continue;

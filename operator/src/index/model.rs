@@ -41,6 +41,8 @@ pub struct Serving {
     pub image: Option<String>,
     /// Under what URL they reach the operator's `tidegate.control.v1`.
     pub control_url: Option<String>,
+    /// They are asked for a token there, and given one.
+    pub control_auth: bool,
 }
 
 /// One model.
@@ -215,7 +217,7 @@ impl Index {
             return Vec::new();
         }
         let (Some(wanted), Some(Ok(mut spec))) = (wanted, spec) else { return Vec::new() };
-        let made_from = wanted.made_from(self.serving.image.as_deref());
+        let made_from = wanted.made_from(self.serving.image.as_deref(), self.serving.control_auth);
         if self.models.get(key).and_then(|model| model.made_from.as_ref()).is_none_or(|(known, _)| *known != made_from) {
             let generation = self.generation(key, &made_from);
             if let Some(model) = self.models.get_mut(key) {

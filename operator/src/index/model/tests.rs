@@ -35,8 +35,11 @@ impl Cluster {
     fn rig() -> Rig {
         let mut rig = Rig::with(&[("n1", 2), ("n2", 2)], &[("a", 4)]);
         rig.index.begun = false;
-        rig.index.serving =
-            Serving { image: Some("tidegate:1".to_owned()), control_url: Some("http://operator:8090".to_owned()) };
+        rig.index.serving = Serving {
+            image: Some("tidegate:1".to_owned()),
+            control_url: Some("http://operator:8090".to_owned()),
+            control_auth: false,
+        };
         rig
     }
 
