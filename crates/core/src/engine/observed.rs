@@ -141,9 +141,11 @@ impl Facts<'_> {
         let (spec, mut seats) = (job.spec.clone(), run.seats.clone());
         let queue = self.desk.books.tree.node(&spec.queue);
         for seat in &mut seats {
-            let Some(group) = spec.groups.get(usize::from(seat.group)).filter(|group| seat.lacks_devices(&group.ask)) else {
+            let Some(group) = spec.groups.get(usize::from(seat.group)) else { continue };
+            let some_are_free = self.desk.books.cluster.free_for_running(&group.ask, seat.node) != 0;
+            if !seat.lacks_devices(&group.ask) || !some_are_free {
                 continue;
-            };
+            }
             self.desk.books.free(queue, &group.ask, seat);
             let place = Placed { group: seat.group, node: NodeName::default(), devices: Vec::new(), slices: 0 };
             (seat.mask, seat.slices) = self.devices(&group.ask, seat.node, &place);
