@@ -86,6 +86,8 @@ fn rust_tests(tier: Tier) -> Command {
             "--features",
             "tidegate-tests/cluster",
             "--test",
+            "beside",
+            "--test",
             "kubelet",
             "--test",
             "operator",
