@@ -5,6 +5,7 @@
 
 mod ask;
 mod past;
+mod repair;
 mod routers;
 mod scene;
 mod statuses;
@@ -453,6 +454,7 @@ impl World {
         self.tell(events);
         self.end_drained();
         if self.missing.is_empty() && self.mode == Mode::Act {
+            self.repair_overcommits();
             for write in self.index.tell_waiting(&self.engine) {
                 self.write(write);
             }

@@ -2,7 +2,9 @@
 
 /// Printed on a wrong command line.
 pub const USAGE: &str = "usage: cargo xtask test [--quick | --cluster | --all]
-       cargo xtask scenario tide|crash [--json] [--seed N] [--picture PNG]
+       cargo xtask scenario tide|crash [--json] [--seed N]
+        cargo xtask scenario tide --picture PNG
+        cargo xtask scenario beside [--json] [--minutes N] [--nodes N] [--seed N] [--rival-gpus]
         cargo xtask bench agent|batching [--json]
         cargo xtask bench cluster [--json] [--nodes N] [--pods N] [--gangs N] [--only tidegate|kube-scheduler]
         cargo xtask bench engine [--json] [--gpus N,N..] [--cycles N] [--seed N]
@@ -57,6 +59,9 @@ pub fn parse(words: &[String]) -> Result<Chore, String> {
         ["test", other, ..] => Err(format!("test takes no `{other}`")),
         ["docs"] => Ok(Chore::Docs),
         ["docs", other, ..] => Err(format!("docs takes no `{other}`")),
+        ["scenario", "beside", ..] => {
+            Ok(Chore::OnCluster { binary: "scenario", arguments: words.iter().skip(1).map(ToString::to_string).collect() })
+        }
         ["scenario", rest @ ..] => program("scenario", rest),
         ["bench", "engine", rest @ ..] => {
             Ok(Chore::Bench { target: "engine", arguments: rest.iter().map(ToString::to_string).collect() })
@@ -97,6 +102,8 @@ mod tests {
         assert_eq!(parsed("docs"), Ok(Chore::Docs));
         let tide = Chore::Program { binary: "scenario", arguments: vec!["tide".into(), "--json".into()] };
         assert_eq!(parsed("scenario tide --json"), Ok(tide));
+        let beside = Chore::OnCluster { binary: "scenario", arguments: vec!["beside".into(), "--json".into()] };
+        assert_eq!(parsed("scenario beside --json"), Ok(beside));
         let cluster = Chore::OnCluster { binary: "bench", arguments: vec!["cluster".into(), "--json".into()] };
         assert_eq!(parsed("bench cluster --json"), Ok(cluster));
         let engine = Chore::Bench { target: "engine", arguments: vec!["--json".into()] };

@@ -5,7 +5,7 @@
 //! cargo xtask test --quick    the Rust and Python tests that need no outside program beside cargo and python3
 //! cargo xtask test --cluster  the tests on a real API server and kubelet, which are built first; needs Go and root
 //! cargo xtask test --all      `test`, then `test --cluster`, with one count
-//! cargo xtask scenario NAME   `tide` or `crash`; --json prints exactly one JSON object
+//! cargo xtask scenario NAME   `tide`, `crash` or, on a cluster, `beside`; --json prints exactly one JSON object
 //! cargo xtask bench NAME      `agent`, `batching`, `cluster` or `engine`; --json likewise
 //! cargo xtask docs            writes the tables of the documentation that are made from the code
 //! ```
@@ -45,7 +45,7 @@ fn main() -> ExitCode {
         Chore::Test(tiers) => test::run(tiers),
         Chore::Program { binary, arguments } => cargo::run_program(binary, &arguments, &[]),
         Chore::OnCluster { binary, arguments } => {
-            prerequisites::rivals().and_then(|environment| cargo::run_program(binary, &arguments, &environment))
+            prerequisites::on_cluster().and_then(|environment| cargo::run_program(binary, &arguments, &environment))
         }
         Chore::Bench { target, arguments } => cargo::run_bench(target, &arguments),
     };

@@ -59,8 +59,10 @@ fn usual(folder: &Path) -> Vec<Wanted> {
 fn cluster(folder: &Path) -> Vec<Wanted> {
     // Without them nothing could run, so nothing is built for minutes either.
     let programs = namespaces().and_then(|()| controlplane::build(folder));
+    let stages = if programs.is_ok() { controlplane::kwok_stages() } else { Err(anyhow!("not looked for")) };
     vec![
         ("TIDEGATE_TEST_CONTROLPLANE", "the API server, the kubelet and what they need", programs),
+        ("TIDEGATE_TEST_KWOK_STAGES", "KWOK's stages", stages),
         ("TIDEGATE_TEST_OPENSSL", "openssl", program(&["openssl"], "openssl")),
         ("TIDEGATE_TEST_RUNC", "runc", program(&["runc"], "runc")),
         ("TIDEGATE_TEST_BUSYBOX", "busybox", program(&["busybox"], "busybox-static")),
@@ -69,11 +71,9 @@ fn cluster(folder: &Path) -> Vec<Wanted> {
     ]
 }
 
-/// Environment variables for benchmarks on a cluster beside other schedulers.
-pub fn rivals() -> Result<Vec<(&'static str, PathBuf)>> {
-    let mut environment = prepare(Tier::Cluster).map_err(|missing| anyhow!(missing.join("; ")))?;
-    environment.push(("TIDEGATE_TEST_KWOK_STAGES", controlplane::build_rivals(&cache::folder()?)?));
-    Ok(environment)
+/// Environment variables for benchmarks and scenarios on a cluster.
+pub fn on_cluster() -> Result<Vec<(&'static str, PathBuf)>> {
+    prepare(Tier::Cluster).map_err(|missing| anyhow!(missing.join("; ")))
 }
 
 /// Whether this process may open what a node needs: root may, in a container only a privileged one.

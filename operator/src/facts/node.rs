@@ -39,6 +39,8 @@ pub struct NodeFacts {
     pub pods: u64,
     /// Whole GPUs; a node has at most [`MAX_DEVICES`] that can be given away.
     pub gpus: u32,
+    /// With those that are not well: pods that hold these are there all the same.
+    pub all_gpus: u32,
     pub class: String,
     pub gpu_mib: u64,
 }
@@ -52,6 +54,7 @@ impl NodeFacts {
         let allocatable = node.status.as_ref().and_then(|status| status.allocatable.as_ref());
         let has = |resource: &str, read: fn(&Quantity) -> u64| allocatable.and_then(|all| all.get(resource)).map_or(0, read);
         let gpus = u32::try_from(has(GPU, quantity::whole)).unwrap_or(u32::MAX);
+        let capacity = node.status.as_ref().and_then(|status| status.capacity.as_ref()?.get(GPU)).map_or(0, quantity::whole);
         Self {
             taints: taints(node),
             cpu_milli: has("cpu", quantity::milli),
@@ -59,6 +62,7 @@ impl NodeFacts {
             storage_mib: has(STORAGE, quantity::mib_there),
             pods: has("pods", quantity::whole),
             gpus: gpus.min(u32::try_from(MAX_DEVICES).unwrap_or(u32::MAX)),
+            all_gpus: gpus.max(u32::try_from(capacity).unwrap_or(u32::MAX)),
             class: labels::gpu_class(&all).unwrap_or_else(|| UNKNOWN_CLASS.to_owned()),
             gpu_mib: all.get(PRODUCT_MIB).and_then(|mib| mib.parse().ok()).unwrap_or(UNKNOWN_MIB),
             name,

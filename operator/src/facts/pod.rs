@@ -14,7 +14,8 @@ use tidegate_core::state::Spread;
 use tidegate_core::time::At;
 
 use super::annotation::{classes, seconds, spread, switch};
-use super::requests::{self, Requests};
+use super::requests;
+pub use super::requests::Requests;
 use super::seat::SeatOf;
 use super::{Gang, HostPort, Needs, node, selection};
 
@@ -90,8 +91,12 @@ pub struct PodFacts {
     pub phase: PodPhase,
     /// It was told to end.
     pub ending: bool,
-    /// Its end was somebody's doing and no failure of its own: an eviction, a node that was drained or lost.
+    /// Its end was somebody's doing and no failure of its own: an eviction, a node that was drained or lost, or `refused`.
     pub disrupted: bool,
+    /// Its kubelet would not have it: what it needs had gone to others when it came.
+    pub refused: bool,
+    /// An object made it, which makes another one when it is gone.
+    pub is_made: bool,
     pub created: At,
     /// When it was bound.
     pub bound: Option<At>,
@@ -178,6 +183,8 @@ impl PodFacts {
             phase: phase(status.and_then(|status| status.phase.as_deref())),
             ending: pod.metadata.deletion_timestamp.is_some(),
             disrupted: status.is_some_and(|status| is_refused(status) || status.conditions.iter().flatten().any(is_disruption)),
+            refused: status.is_some_and(is_refused),
+            is_made: pod.metadata.owner_references.iter().flatten().any(|owner| owner.controller == Some(true)),
             created: At(u64::try_from(created).unwrap_or(0)),
             bound: status.and_then(bound),
             ours: (spec.scheduler_name.as_deref() == Some(labels::SCHEDULER)).then(|| Ours::of(pod, spec, requests, ports)),
@@ -211,7 +218,7 @@ fn since(status: &PodStatus, kind: &str) -> Option<At> {
     Some(At(u64::try_from(holds.last_transition_time.as_ref()?.0.as_millisecond()).ok()?))
 }
 
-/// Its kubelet would not have it: what it needs had gone to others when it came.
+/// See [`PodFacts::refused`].
 fn is_refused(status: &PodStatus) -> bool {
     let reason = status.reason.as_deref().unwrap_or_default();
     reason.starts_with("OutOf") || matches!(reason, "UnexpectedAdmissionError" | "NodeAffinity" | "NodeShutdown")

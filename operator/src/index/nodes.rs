@@ -8,6 +8,7 @@ use tidegate_core::names::{Class, DeviceId, NodeName};
 use tidegate_core::node::{Device, NodeSpec};
 use tidegate_core::{Engine, Event};
 
+use super::amounts::Amounts;
 use crate::facts::node::FREE_STORAGE_LABEL;
 use crate::facts::seat::HOSTNAME;
 use crate::facts::{HostPort, NodeFacts, PodFacts, PodKey};
@@ -23,6 +24,8 @@ struct Node {
     pods: u64,
     storage_mib: u64,
     ports: BTreeMap<HostPort, u32>,
+    /// What pods that are bound there and have not ended ask for in all, whoever bound them.
+    asked: Amounts,
     /// Labels of the engine alone: see [`super::devices`].
     marks: BTreeSet<String>,
     /// What the engine was told.
@@ -41,6 +44,8 @@ pub(super) struct Nodes {
     coming: BTreeMap<PodKey, Counted>,
     /// Host ports that pods of ours ask for, and how many pods do: of these the engine is told where they are taken.
     wanted: BTreeMap<HostPort, u32>,
+    /// Nodes of which more is asked than they have.
+    full: BTreeSet<String>,
 }
 
 /// Why pods cannot be on a node.
@@ -64,12 +69,43 @@ impl Nodes {
         node.facts = Some(facts);
         let mut events = node.spec_events(&name, &self.wanted);
         events.extend(node.gpu_events(&name, engine));
+        self.note_full(&name);
         events
+    }
+
+    /// Of these nodes more is asked than they have, and how much more.
+    pub fn overcommitted(&self) -> impl Iterator<Item = (String, Amounts)> {
+        self.full.iter().filter_map(|name| Some((name.clone(), self.all.get(name)?.over())))
+    }
+
+    fn note_full(&mut self, name: &str) {
+        if self.all.get(name).is_some_and(|node| !node.over().is_none()) {
+            self.full.insert(name.to_owned());
+        } else {
+            self.full.remove(name);
+        }
+    }
+
+    /// Adds up what pods that are bound ask for.
+    fn add_up(&mut self, was: Option<&PodFacts>, is: Option<&PodFacts>) {
+        let (before, after) = (was.and_then(bound), is.and_then(bound));
+        if before == after {
+            return;
+        }
+        if let Some((name, amounts)) = before {
+            self.all.entry(name.to_owned()).and_modify(|node| node.asked = node.asked.less(amounts));
+        }
+        if let Some((name, amounts)) = after {
+            let node = self.all.entry(name.to_owned()).or_default();
+            node.asked = node.asked.plus(amounts);
+        }
+        before.into_iter().chain(after).for_each(|(name, _)| self.note_full(name));
     }
 
     pub fn gone(&mut self, name: &str) -> Vec<Event> {
         let Some(node) = self.all.get_mut(name) else { return Vec::new() };
         (node.facts, node.told) = (None, None);
+        self.full.remove(name);
         vec![Event::NodeLost(NodeName::from(name))]
     }
 
@@ -181,6 +217,7 @@ impl Nodes {
 
     /// A pod was that and is this.
     pub fn count(&mut self, was: Option<&PodFacts>, is: Option<&PodFacts>) -> Vec<Event> {
+        self.add_up(was, is);
         let mut names = self.want(was, is);
         if let Some(pod) = was.or(is).filter(|_| is.is_none_or(|is| is.node.is_some() || is.phase.is_over())) {
             names.extend(self.leave(&pod.key));
@@ -218,6 +255,12 @@ impl Nodes {
         let holds = |node: &Node| changed.iter().any(|port| node.is_taken(port));
         self.all.iter().filter(|(_, node)| holds(node)).map(|(name, _)| name.clone()).collect()
     }
+}
+
+/// Where a pod is bound, and what it asks for there.
+fn bound(pod: &PodFacts) -> Option<(&str, Amounts)> {
+    let node = pod.node.as_deref().filter(|_| pod.holds())?;
+    Some((node, Amounts::of_pod(&pod.requests)))
 }
 
 /// Host ports of a pod.
@@ -284,6 +327,11 @@ impl Node {
 
     fn is_taken(&self, port: &HostPort) -> bool {
         self.ports.keys().any(|taken| taken.collides(port))
+    }
+
+    /// How much more is asked than there is.
+    fn over(&self) -> Amounts {
+        self.facts.as_ref().map_or_else(Amounts::default, |facts| self.asked.beyond(Amounts::of_node(facts)))
     }
 
     fn free_storage(&self, facts: &NodeFacts) -> u64 {

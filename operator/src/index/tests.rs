@@ -69,7 +69,7 @@ impl Rig {
     }
 
     /// A pod as its maker wrote it.
-    fn see(&mut self, name: &str, change: impl FnOnce(&mut Value)) {
+    pub fn see(&mut self, name: &str, change: impl FnOnce(&mut Value)) {
         self.versions += 1;
         let mut pod = json!({
             "metadata": {
@@ -156,7 +156,7 @@ impl Rig {
     }
 
     /// Carries out every binding; which pods are where now.
-    fn bind_all(&mut self, change: impl Fn(&mut Value)) -> Vec<(String, String)> {
+    pub fn bind_all(&mut self, change: impl Fn(&mut Value)) -> Vec<(String, String)> {
         let mut bound = Vec::new();
         for write in self.turn() {
             let Write::Bind { pod, node, .. } = &write else { panic!("{write:?}") };
@@ -182,7 +182,7 @@ fn queue(name: &'static str) -> impl Fn(&mut Value) {
     move |pod| pod["metadata"]["labels"]["tidegate.dev/queue"] = json!(name)
 }
 
-fn gang(size: u32) -> impl Fn(&mut Value) {
+pub(in crate::index) fn gang(size: u32) -> impl Fn(&mut Value) {
     move |pod| {
         pod["metadata"]["labels"]["tidegate.dev/gang"] = json!("g");
         pod["metadata"]["annotations"]["tidegate.dev/gang-size"] = json!(size.to_string());
@@ -197,7 +197,7 @@ fn of_job(size: u32) -> impl Fn(&mut Value) {
     }
 }
 
-fn foreign(pod: &mut Value) {
+pub(in crate::index) fn foreign(pod: &mut Value) {
     pod["spec"]["schedulerName"] = json!("default-scheduler");
 }
 

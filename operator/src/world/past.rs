@@ -119,6 +119,7 @@ impl World {
                 JobExit::Succeeded => ("succeeded", "all of its pods are done"),
                 JobExit::Stopped => ("stopped", "it was told to end"),
                 JobExit::Failed => ("failed", "a pod of it failed or went away"),
+                JobExit::Refused => ("refused", "a kubelet would not have a pod of it, as others had its room"),
             };
             let reason = format!("{how}, after {} s on {gpus} GPUs", at.since(since) / 1_000);
             let subject = format!("job/{name}");

@@ -4,47 +4,109 @@
 use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use anyhow::Result;
-use clap::Parser;
-use tidegate_tests::scenario::figures::Figures;
+use clap::{Parser, Subcommand};
+use serde::Serialize;
+use tidegate_tests::beside;
 use tidegate_tests::scenario::run::{Name, Settings, run};
 use tidegate_tests::scenario::{promises, table};
+use tokio::runtime::Builder;
 
 #[derive(Parser)]
 struct Args {
     /// Which scenario.
-    name: Name,
+    #[command(subcommand)]
+    scenario: Scenario,
+}
+
+#[derive(Subcommand)]
+enum Scenario {
+    /// A day on one box, undisturbed.
+    Tide {
+        #[command(flatten)]
+        day: Day,
+        /// Write a picture of the page in the evening of the day; needs `chromium`.
+        #[arg(long, value_name = "PNG")]
+        picture: Option<PathBuf>,
+    },
+    /// The same with kills.
+    Crash(Day),
+    /// On a cluster beside kube-scheduler; needs the programs that `cargo xtask` builds for it.
+    Beside(Beside),
+}
+
+#[derive(clap::Args)]
+struct Day {
     /// Print exactly one JSON object.
     #[arg(long)]
     json: bool,
     /// Of arrivals and of kills.
     #[arg(long, default_value_t = 7)]
     seed: u64,
-    /// Write a picture of the page in the evening of the day; needs `chromium`. With `tide` only.
-    #[arg(long, value_name = "PNG")]
-    picture: Option<PathBuf>,
 }
 
-#[tokio::main]
-async fn main() -> Result<ExitCode> {
-    let Args { name, json, seed, picture } = Args::parse();
-    let figures = run(&Settings { name, seed, picture }).await?;
-    print(&figures, json)?;
-    let broken = match name {
+#[derive(clap::Args)]
+struct Beside {
+    /// Print exactly one JSON object.
+    #[arg(long)]
+    json: bool,
+    /// Of what ends in each wave.
+    #[arg(long, default_value_t = 7)]
+    seed: u64,
+    #[arg(long, default_value_t = 10)]
+    minutes: u64,
+    #[arg(long, default_value_t = 40)]
+    nodes: u32,
+    /// Let kube-scheduler place pods with GPUs too, which can then be booked twice for a moment.
+    #[arg(long)]
+    rival_gpus: bool,
+}
+
+fn main() -> Result<ExitCode> {
+    match Args::parse().scenario {
+        Scenario::Tide { day, picture } => on_one_box(Name::Tide, &day, picture),
+        Scenario::Crash(day) => on_one_box(Name::Crash, &day, None),
+        Scenario::Beside(beside) => on_a_cluster(&beside),
+    }
+}
+
+fn on_one_box(name: Name, day: &Day, picture: Option<PathBuf>) -> Result<ExitCode> {
+    let settings = Settings { name, seed: day.seed, picture };
+    let figures = Builder::new_multi_thread().enable_all().build()?.block_on(run(&settings))?;
+    print(&figures, day.json, |out| table::write(out, &figures))?;
+    Ok(ended(&match name {
         Name::Tide => promises::broken_in_tide(&figures),
         Name::Crash => promises::broken_in_crash(&figures),
-    };
-    for promise in &broken {
-        eprintln!("does not hold: {promise}");
-    }
-    Ok(if broken.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    }))
 }
 
-fn print(figures: &Figures, json: bool) -> Result<()> {
+/// On one thread: it enters the cluster's network.
+fn on_a_cluster(args: &Beside) -> Result<ExitCode> {
+    let Beside { json, seed, minutes, nodes, rival_gpus } = *args;
+    let lasts = Duration::from_secs(minutes * 60);
+    let settings = beside::Settings { nodes, lasts, seed, rival_gpus, ..beside::Settings::default() };
+    let figures = Builder::new_current_thread().enable_all().build()?.block_on(beside::run(&settings))?;
+    print(&figures, json, |out| figures.write(out))?;
+    Ok(ended(&figures.broken()))
+}
+
+fn ended(broken: &[String]) -> ExitCode {
+    for promise in broken {
+        eprintln!("does not hold: {promise}");
+    }
+    if broken.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+fn print(
+    figures: &impl Serialize,
+    json: bool,
+    table: impl FnOnce(&mut std::io::StdoutLock<'static>) -> std::io::Result<()>,
+) -> Result<()> {
     let mut out = std::io::stdout().lock();
     if !json {
-        return Ok(table::write(&mut out, figures)?);
+        return Ok(table(&mut out)?);
     }
     serde_json::to_writer(&mut out, figures)?;
     Ok(writeln!(out)?)

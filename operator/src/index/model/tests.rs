@@ -323,6 +323,17 @@ fn a_replica_that_fails_is_replaced_and_its_pod_kept_for_its_log() {
 }
 
 #[test]
+fn a_replica_that_its_kubelet_would_not_have_has_not_failed() {
+    let mut cluster = Cluster::new().asleep();
+    cluster.demand(200);
+    cluster.say(|pod| pod["status"] = json!({"phase": "Failed", "reason": "OutOfcpu"}));
+    cluster.settle();
+    let phases: Vec<&str> = cluster.pods.iter().map(|pod| pod["status"]["phase"].as_str().unwrap()).collect();
+    assert_eq!(phases, ["Pending"], "it has no log to be kept for");
+    assert!(!cluster.rig.notes.contains(&("digits".to_owned(), "ReplicaFailed")));
+}
+
+#[test]
 fn a_pod_that_cannot_be_made_is_told_and_tried_again() {
     let mut cluster = Cluster::new().asleep();
     let service = Some(ServiceTime { base_us: 10_000, per_row_us: 1_000 });
