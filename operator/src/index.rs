@@ -23,6 +23,7 @@ mod nodes;
 mod note;
 mod rest;
 mod settle;
+mod slots;
 mod training;
 mod unit;
 mod volumes;

@@ -86,13 +86,15 @@ fn rust_tests(tier: Tier) -> Command {
             "--features",
             "tidegate-tests/cluster",
             "--test",
+            "gpu_parts",
+            "--test",
             "kubelet",
+            "--test",
+            "models",
             "--test",
             "operator",
             "--test",
             "real_node",
-            "--test",
-            "serving",
         ]),
     };
     cargo

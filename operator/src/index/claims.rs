@@ -24,7 +24,7 @@ use crate::facts::selection::both;
 use crate::facts::{PodFacts, PodKey};
 pub(super) use held::ClaimJobs;
 
-const TWO_WAYS: &str = "asks for nvidia.com/gpu beside a ResourceClaim: GPUs are given in one way, so take one of both out";
+const TWO_WAYS: &str = "asks for nvidia.com/gpu, or MIG instances, beside a ResourceClaim: GPUs are given in one way, so take one of both out";
 
 /// Adds what claims ask for to what a pod asks for.
 fn want(ask: &mut Ask, Wanted { count, classes, mark }: Wanted) -> Result<(), String> {
@@ -56,7 +56,7 @@ impl Index {
             let (wanted, marks) = self.devices.wanted(key, uid, used);
             problems.extend(wanted.and_then(|wanted| want(&mut ask, wanted)).err());
             problems.extend(self.devices.hindrance(uid, used));
-            problems.extend((requests.gpus > 0).then(|| TWO_WAYS.to_owned()));
+            problems.extend((requests.devices().0 > 0).then(|| TWO_WAYS.to_owned()));
             marks
         };
         ours.ask = ask.into();
