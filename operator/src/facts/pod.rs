@@ -271,7 +271,10 @@ impl Ours {
         problems.extend(unsupported(spec));
         problems.extend(requests.problem());
         if annotation(labels::GPU_CLASSES).is_some() && !requests.parts.is_empty() {
-            problems.push(format!("has the annotation {} beside MIG instances: choose their nodes by a node selector", labels::GPU_CLASSES));
+            problems.push(format!(
+                "has the annotation {} beside MIG instances: choose their nodes by a node selector",
+                labels::GPU_CLASSES
+            ));
         }
         let gang = Gang::of(pod, spec);
         problems.extend(gang.as_ref().err().cloned());
@@ -410,7 +413,8 @@ mod tests {
 
     #[test]
     fn instances_are_devices_of_their_class_and_a_class_beside_them_is_told() {
-        let limits = |pod: &mut Value| pod["spec"]["containers"][0]["resources"] = json!({"limits": {"nvidia.com/mig-2g.20gb": "2"}});
+        let limits =
+            |pod: &mut Value| pod["spec"]["containers"][0]["resources"] = json!({"limits": {"nvidia.com/mig-2g.20gb": "2"}});
         let ours = facts(limits).ours.unwrap();
         assert_eq!((ours.ask.amount, ours.problem.clone()), (Amount::Whole(2), None));
         assert_eq!(ours.ask.classes, [ClassWish::from(Class::from("mig-2g.20gb"))]);

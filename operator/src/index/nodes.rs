@@ -258,7 +258,8 @@ fn counted(pod: &PodFacts) -> Option<Counted> {
     }
     let node = pod.node.clone().or_else(|| pod.nominated.clone())?;
     // With GPUs it is a job of the engine, which has all of it.
-    let (cpu_milli, memory_mib) = if pod.requests.devices().0 > 0 { (0, 0) } else { (pod.requests.cpu_milli, pod.requests.memory_mib) };
+    let (cpu_milli, memory_mib) =
+        if pod.requests.devices().0 > 0 { (0, 0) } else { (pod.requests.cpu_milli, pod.requests.memory_mib) };
     Some(Counted { cpu_milli, memory_mib, ..Counted::beside(pod, node) })
 }
 

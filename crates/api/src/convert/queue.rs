@@ -53,7 +53,11 @@ fn quota(quota: &kinds::ResourceQuota) -> (Resource, Quota) {
 fn sum_of_classes(quotas: &BTreeMap<Resource, Quota>) -> Option<i64> {
     let classes = quotas.iter().filter_map(|(resource, quota)| {
         let Resource::Class(class) = resource else { return None };
-        let part = class.0.strip_prefix(crate::labels::MIG_CLASS).and_then(|profile| Instance::of(profile, None)).map_or(1000, |of| of.part);
+        let part = class
+            .0
+            .strip_prefix(crate::labels::MIG_CLASS)
+            .and_then(|profile| Instance::of(profile, None))
+            .map_or(1000, |of| of.part);
         Some(quota.nominal.saturating_mul(i64::from(part)) / 1000)
     });
     classes.reduce(i64::saturating_add)

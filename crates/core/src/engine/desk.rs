@@ -475,11 +475,7 @@ impl Desk {
                 let usable = node.devices.iter().filter(|device| device.usable);
                 let gpus: i64 = usable.map(|device| i64::from(device.part.unwrap_or(WHOLE))).sum();
                 let add = |sum: i64, amount: u64| sum.saturating_add(i64::try_from(amount).unwrap_or(i64::MAX));
-                [
-                    gpu + gpus,
-                    add(cpu, node.spec.cpu_milli),
-                    add(memory, node.spec.memory_mib),
-                ]
+                [gpu + gpus, add(cpu, node.spec.cpu_milli), add(memory, node.spec.memory_mib)]
             })
         })
     }

@@ -25,7 +25,7 @@ impl Rig {
         self.tell(vec![Event::QueueSet { name: "a".into(), queue: Queue { quotas: quotas.into(), ..Queue::default() } }]);
     }
 
-    fn used(&self, queue: &str) -> i64 {
+    pub(in crate::index) fn used(&self, queue: &str) -> i64 {
         let tree = &self.engine.books().tree;
         tree.usage(tree.node(&queue.into()).unwrap(), 0)
     }
