@@ -19,6 +19,7 @@ pub mod priority;
 mod requests;
 pub mod seat;
 pub mod selection;
+pub(crate) mod share;
 mod template;
 pub mod training;
 pub mod volume;

@@ -25,6 +25,7 @@ mod note;
 mod overcommit;
 mod rest;
 mod settle;
+mod slots;
 mod training;
 mod unit;
 mod volumes;

@@ -15,7 +15,8 @@ use crate::{cargo, prerequisites, python_tests};
 const SCENARIOS: [&str; 2] = ["tide", "crash"];
 
 /// Those that need the feature `cluster`.
-const CLUSTER_TESTS: [&str; 8] = ["bad_input", "beside", "kubelet", "ledger", "models", "named_gpus", "operator", "real_node"];
+const CLUSTER_TESTS: [&str; 9] =
+    ["bad_input", "beside", "gpu_parts", "kubelet", "ledger", "models", "named_gpus", "operator", "real_node"];
 
 /// Runs the tests of these tiers; one that cannot run keeps no other from it. The last line says how many passed and failed.
 pub fn run(tiers: &[Tier]) -> Result<ExitCode> {

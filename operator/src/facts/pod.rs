@@ -187,7 +187,7 @@ impl PodFacts {
             is_made: pod.metadata.owner_references.iter().flatten().any(|owner| owner.controller == Some(true)),
             created: At(u64::try_from(created).unwrap_or(0)),
             bound: status.and_then(bound),
-            ours: (spec.scheduler_name.as_deref() == Some(labels::SCHEDULER)).then(|| Ours::of(pod, spec, requests, ports)),
+            ours: (spec.scheduler_name.as_deref() == Some(labels::SCHEDULER)).then(|| Ours::of(pod, spec, &requests, ports)),
             worker: WorkerOf::of(pod),
             replica: ReplicaOf::of(pod).map(Box::new),
             seat: SeatOf::of(pod, spec),
@@ -293,7 +293,7 @@ fn phase(word: Option<&str>) -> PodPhase {
 }
 
 impl Ours {
-    fn of(pod: &Pod, spec: &PodSpec, requests: Requests, ports: &[HostPort]) -> Self {
+    fn of(pod: &Pod, spec: &PodSpec, requests: &Requests, ports: &[HostPort]) -> Self {
         let annotation = |name: &str| pod.metadata.annotations.as_ref().and_then(|all| all.get(name)).map(String::as_str);
         let label = |name: &str| pod.metadata.labels.as_ref().and_then(|all| all.get(name)).cloned();
         let controller = pod.metadata.owner_references.iter().flatten().find(|owner| owner.controller == Some(true));
@@ -304,6 +304,13 @@ impl Ours {
             problems.push(format!("names no queue: add the label {}", labels::QUEUE));
         }
         problems.extend(unsupported(spec));
+        problems.extend(requests.problem());
+        if annotation(labels::GPU_CLASSES).is_some() && !requests.parts.is_empty() {
+            problems.push(format!(
+                "has the annotation {} beside MIG instances: choose their nodes by a node selector",
+                labels::GPU_CLASSES
+            ));
+        }
         let gang = Gang::of(pod, spec);
         problems.extend(gang.as_ref().err().cloned());
         let preemptible = switch(labels::PREEMPTIBLE, annotation(labels::PREEMPTIBLE));
@@ -334,14 +341,15 @@ impl Ours {
     }
 }
 
-fn ask(spec: &PodSpec, requests: Requests, ports: &[HostPort], classes: Vec<ClassWish>) -> Ask {
+fn ask(spec: &PodSpec, requests: &Requests, ports: &[HostPort], classes: Vec<ClassWish>) -> Ask {
     let mut affinity = selection::affinity(spec);
     for term in HostPort::term(ports).into_iter().chain(storage(requests)) {
         affinity.required = selection::both(&affinity.required, &[term]);
     }
+    let (devices, part) = requests.devices();
     Ask {
-        amount: if requests.gpus == 0 { Amount::None } else { Amount::Whole(requests.gpus) },
-        classes,
+        amount: if devices == 0 { Amount::None } else { Amount::Whole(devices) },
+        classes: part.map_or(classes, |class| vec![ClassWish::from(Class::from(class))]),
         cpu_milli: requests.cpu_milli,
         memory_mib: requests.memory_mib,
         selector: selection::selector(spec),
@@ -352,7 +360,7 @@ fn ask(spec: &PodSpec, requests: Requests, ports: &[HostPort], classes: Vec<Clas
 }
 
 /// Nodes with so much of their disk free.
-fn storage(requests: Requests) -> Option<Term> {
+fn storage(requests: &Requests) -> Option<Term> {
     let below = i64::try_from(requests.storage_mib.checked_sub(1)?).unwrap_or(i64::MAX);
     Some(Term(vec![Requirement { key: node::FREE_STORAGE_LABEL.to_owned(), rule: Rule::Gt(below) }]))
 }
@@ -372,7 +380,7 @@ pub(super) fn unsupported(spec: &PodSpec) -> Vec<String> {
     let far = far.is_some_and(|far| far.required_during_scheduling_ignored_during_execution.is_some());
     let mut constraints = spec.topology_spread_constraints.iter().flatten();
     let containers = || spec.containers.iter().chain(spec.init_containers.iter().flatten());
-    let known = |name: &str| matches!(name, "cpu" | "memory" | node::STORAGE | node::GPU);
+    let known = |name: &str| matches!(name, "cpu" | "memory" | node::STORAGE | node::GPU) || node::part_class(name).is_some();
     let resources = containers().filter_map(|container| container.resources.as_ref());
     let mut other =
         resources.flat_map(|resources| resources.requests.iter().chain(&resources.limits)).flatten().map(|(name, _)| name);
@@ -418,6 +426,20 @@ mod tests {
         assert_eq!((ours.ask.amount, ours.ask.cpu_milli), (Amount::Whole(2), 1000));
         assert_eq!((ours.queue.as_str(), ours.owner.as_str(), ours.recipe.as_str()), ("vision", "team", "night"));
         assert_eq!((pod.phase, pod.created.0 % 10_000, ours.problem), (PodPhase::Pending, 1_000, None));
+    }
+
+    #[test]
+    fn instances_are_devices_of_their_class_and_a_class_beside_them_is_told() {
+        let limits =
+            |pod: &mut Value| pod["spec"]["containers"][0]["resources"] = json!({"limits": {"nvidia.com/mig-2g.20gb": "2"}});
+        let ours = facts(limits).ours.unwrap();
+        assert_eq!((ours.ask.amount, ours.problem.clone()), (Amount::Whole(2), None));
+        assert_eq!(ours.ask.classes, [ClassWish::from(Class::from("mig-2g.20gb"))]);
+        let told = problem(|pod| {
+            limits(pod);
+            pod["metadata"]["annotations"][labels::GPU_CLASSES] = json!("H100");
+        });
+        assert!(told.contains("by a node selector"), "{told}");
     }
 
     #[test]

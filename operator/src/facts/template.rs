@@ -40,6 +40,11 @@ pub(super) fn base(field: &str, written: Option<&Map<String, Value>>, container:
     if let Some(problem) = unsupported(&pod).into_iter().next() {
         return Err(format!("{field}: {problem}"));
     }
+    if let Some(class) = requests::of(&pod).parts.into_keys().next() {
+        return Err(format!(
+            "{field}: asks for nvidia.com/{class}; such pods are given whole GPUs by now: say in gpu.count how many"
+        ));
+    }
     if pod.resource_claims.as_ref().is_some_and(|claims| !claims.is_empty()) {
         return Err(format!("{field}.resourceClaims: such pods are given no claims yet; say in gpu.count how many GPUs"));
     }

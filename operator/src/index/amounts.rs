@@ -14,19 +14,18 @@ pub(super) struct Amounts([u64; Scarce::ALL.len()]);
 
 impl Amounts {
     pub fn of_pod(requests: &Requests) -> Self {
-        let Requests { cpu_milli, memory_mib, gpus, storage_mib } = *requests;
         Self::each(|scarce| match scarce {
-            Scarce::Gpus => u64::from(gpus),
-            Scarce::Cpu => cpu_milli,
-            Scarce::Memory => memory_mib,
-            Scarce::EphemeralStorage => storage_mib,
+            Scarce::Gpus => u64::from(requests.gpus),
+            Scarce::Cpu => requests.cpu_milli,
+            Scarce::Memory => requests.memory_mib,
+            Scarce::EphemeralStorage => requests.storage_mib,
             Scarce::Pods => 1,
         })
     }
 
     pub fn of_node(facts: &NodeFacts) -> Self {
         Self::each(|scarce| match scarce {
-            Scarce::Gpus => u64::from(facts.all_gpus),
+            Scarce::Gpus => facts.all_gpus,
             Scarce::Cpu => facts.cpu_milli,
             Scarce::Memory => facts.memory_mib,
             Scarce::EphemeralStorage => facts.storage_mib,

@@ -4,11 +4,12 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use tidegate_api::labels;
 use tidegate_core::ask::Term;
-use tidegate_core::names::{Class, DeviceId, NodeName};
-use tidegate_core::node::{Device, NodeSpec};
+use tidegate_core::names::NodeName;
+use tidegate_core::node::NodeSpec;
 use tidegate_core::{Engine, Event};
 
 use super::amounts::Amounts;
+use super::slots::Slots;
 use crate::facts::node::FREE_STORAGE_LABEL;
 use crate::facts::seat::HOSTNAME;
 use crate::facts::{HostPort, NodeFacts, PodFacts, PodKey};
@@ -30,10 +31,7 @@ struct Node {
     marks: BTreeSet<String>,
     /// What the engine was told.
     told: Option<NodeSpec>,
-    /// Slots for GPUs that were ever told, and those of them that are lost.
-    slots: u32,
-    lost: BTreeSet<u32>,
-    class: (String, u64),
+    slots: Slots,
 }
 
 /// See the module.
@@ -57,18 +55,15 @@ pub(super) enum Refusal {
     Lasting(String),
 }
 
-/// The engine's name of a slot for a GPU.
-fn slot(node: &str, index: u32) -> DeviceId {
-    DeviceId(format!("{node}/{index}"))
-}
-
 impl Nodes {
     pub fn set(&mut self, facts: NodeFacts, engine: &Engine) -> Vec<Event> {
         let name = facts.name.clone();
         let node = self.all.entry(name.clone()).or_default();
         node.facts = Some(facts);
         let mut events = node.spec_events(&name, &self.wanted);
-        events.extend(node.gpu_events(&name, engine));
+        if let Some(facts) = &node.facts {
+            events.extend(node.slots.set(&name, &facts.devices, engine));
+        }
         self.note_full(&name);
         events
     }
@@ -306,7 +301,8 @@ fn counted(pod: &PodFacts) -> Option<Counted> {
     }
     let node = pod.node.clone().or_else(|| pod.nominated.clone())?;
     // With GPUs it is a job of the engine, which has all of it.
-    let (cpu_milli, memory_mib) = if pod.requests.gpus > 0 { (0, 0) } else { (pod.requests.cpu_milli, pod.requests.memory_mib) };
+    let (cpu_milli, memory_mib) =
+        if pod.requests.devices().0 > 0 { (0, 0) } else { (pod.requests.cpu_milli, pod.requests.memory_mib) };
     Some(Counted { cpu_milli, memory_mib, ..Counted::beside(pod, node) })
 }
 
@@ -356,43 +352,5 @@ impl Node {
         }
         self.told = Some(spec.clone());
         vec![Event::NodeSet { name: NodeName::from(name), spec }]
-    }
-
-    /// As many slots as there are GPUs. Of those that are too many the free ones go first: which device is gone is not known.
-    fn gpu_events(&mut self, name: &str, engine: &Engine) -> Vec<Event> {
-        let Some(facts) = &self.facts else { return Vec::new() };
-        let class = (facts.class.clone(), facts.gpu_mib);
-        let anew = self.class != class;
-        self.class = class;
-        let usable = self.slots - u32::try_from(self.lost.len()).unwrap_or(u32::MAX);
-        let mut seen = BTreeSet::new();
-        let mut events = Vec::new();
-        if usable > facts.gpus {
-            let free = |slot: &u32| {
-                let ix = engine.state().nodes.ix(&NodeName::from(name));
-                let node = ix.and_then(|ix| engine.books().cluster.node(ix));
-                node.is_some_and(|node| node.is_free(*slot as usize))
-            };
-            let mut there: Vec<u32> = (0..self.slots).filter(|slot| !self.lost.contains(slot)).collect();
-            there.sort_by_key(|slot| (!free(slot), std::cmp::Reverse(*slot)));
-            for index in there.into_iter().take((usable - facts.gpus) as usize) {
-                self.lost.insert(index);
-                events.push(Event::DeviceLost(slot(name, index)));
-            }
-        }
-        for _ in usable..facts.gpus {
-            let index = self.lost.pop_first().unwrap_or(self.slots);
-            self.slots = self.slots.max(index + 1);
-            seen.insert(index);
-        }
-        if anew {
-            seen.extend((0..self.slots).filter(|slot| !self.lost.contains(slot)));
-        }
-        let (class, mib) = (Class(self.class.0.clone()), self.class.1);
-        events.extend(
-            seen.into_iter()
-                .map(|index| Event::DeviceSeen(Device::new(slot(name, index), NodeName::from(name), class.clone(), mib))),
-        );
-        events
     }
 }

@@ -8,6 +8,7 @@ use super::*;
 mod devices;
 mod groups;
 mod local;
+mod parts;
 mod volumes;
 
 /// An engine with its cluster, where writes are carried out at once, or not.
@@ -52,10 +53,17 @@ impl Rig {
     }
 
     pub fn node(&mut self, name: &str, gpus: u32) {
-        let node = json!({
-            "metadata": {"name": name},
-            "status": {"allocatable": {"cpu": "16", "memory": "64Gi", "pods": "110", "nvidia.com/gpu": gpus.to_string()}},
+        self.node_with(name, &[("nvidia.com/gpu", gpus)]);
+    }
+
+    fn node_with(&mut self, name: &str, devices: &[(&str, u32)]) {
+        let mut node = json!({
+            "metadata": {"name": name, "labels": {"nvidia.com/gpu.memory": "81559"}},
+            "status": {"allocatable": {"cpu": "16", "memory": "64Gi", "pods": "110"}},
         });
+        for (resource, count) in devices {
+            node["status"]["allocatable"][resource] = json!(count.to_string());
+        }
         let facts = NodeFacts::of(&serde_json::from_value(node).unwrap());
         let events = self.index.node(Change::Is(facts), &self.engine);
         self.tell(events);
