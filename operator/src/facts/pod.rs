@@ -10,6 +10,7 @@ use tidegate_api::kinds::{GROUP, cut};
 use tidegate_api::labels;
 use tidegate_core::ask::{Amount, Ask, ClassWish, Term};
 use tidegate_core::labels::{Requirement, Rule};
+use tidegate_core::names::Class;
 use tidegate_core::state::Spread;
 use tidegate_core::time::At;
 

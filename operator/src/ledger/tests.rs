@@ -7,7 +7,7 @@ use tidegate_core::names::JobName;
 use tidegate_core::state::{Device, JobSpec, Queue};
 use tidegate_core::time::At;
 use tidegate_core::{Engine, Event, JobExit};
-use tidegate_runtime::ledger::{Commit, Error, ObjectRow, SpanRow};
+use tidegate_runtime::ledger::{Commit, Error};
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -206,44 +206,4 @@ async fn history_is_bounded_by_number_and_by_age_and_read_page_by_page() {
     ledger.commit(&commit(140..141)).await.unwrap();
     let kept = ledger.kept(None, None, 100).await.unwrap();
     assert_eq!((kept.len(), kept.last().unwrap().at_ms), (11, 90));
-}
-
-/// PostgreSQL is asked by a whole operator: `tests/tests/ledger.rs`.
-#[tokio::test]
-async fn of_several_that_have_it_open_one_writes() {
-    let dir = tempfile::tempdir().unwrap();
-    let place = settings(dir.path()).place;
-    let keep = Keep { decisions: 30, age_ms: Some(1_000) };
-    // Several open it at once, and the tables are made once.
-    let open = || Ledger::at(&place, "--ledger", keep);
-    let (one, two, three) = tokio::join!(open(), open(), open());
-    let (one, two) = (one.unwrap(), two.unwrap());
-    three.unwrap().close().await;
-    let row = |at_ms: u64| tidegate_runtime::ledger::DecisionRow { at_ms, subject: "job/a".into(), decision: at_ms.to_string() };
-    let span = |to_ms| SpanRow { device: "n1/0".into(), kind: "job".into(), name: "a".into(), lent: true, from_ms: 5, to_ms };
-    let object = ObjectRow { kind: "Queue".into(), name: "q".into(), generation: 3, ..ObjectRow::default() };
-    let commit = Commit {
-        objects_put: vec![object.clone()],
-        objects_removed: vec![("Queue".into(), "none".into())],
-        engine: Some("{}".into()),
-        decisions: (0..50).map(row).collect(),
-        spans_opened: vec![span(None)],
-        values: vec![("past".into(), "1".into())],
-        ..Commit::default()
-    };
-    let first = one.take("first", 1).await.unwrap();
-    one.commit_as(&first, &commit).await.unwrap();
-    let closed = Commit { spans_closed: vec![span(Some(9))], values: vec![("past".into(), "2".into())], ..Commit::default() };
-    one.commit_as(&first, &closed).await.unwrap();
-    let second = two.take("second", 2).await.unwrap();
-    assert!(matches!(one.commit_as(&first, &commit).await, Err(Error::NotLeader { .. })));
-    two.commit_as(&second, &Commit { decisions: vec![row(60)], ..Commit::default() }).await.unwrap();
-    let loaded = one.load(0).await.unwrap();
-    assert_eq!((loaded.objects, loaded.engine.as_deref(), loaded.values["past"].as_str()), (vec![object], Some("{}"), "2"));
-    assert_eq!((loaded.spans, loaded.decisions.len(), loaded.decisions[29].0), (vec![span(Some(9))], 30, 60));
-    assert_eq!(one.value("past").await.unwrap().as_deref(), Some("2"));
-    let kept = one.kept(Some("job/a"), None, 2).await.unwrap();
-    assert_eq!(kept.iter().map(|kept| kept.at_ms).collect::<Vec<_>>(), [60, 49]);
-    let before = one.kept(Some("job/a"), Some(kept[1].number), 1).await.unwrap();
-    assert_eq!(before[0].at_ms, 48);
 }

@@ -82,6 +82,7 @@ fn add_token(spec: &mut PodSpec) {
         audience: Some(CONTROL_AUDIENCE.to_owned()),
         expiration_seconds: Some(TOKEN_SECONDS),
         path: TOKEN_FILE.to_owned(),
+        user: None,
     };
     let source = VolumeProjection { service_account_token: Some(token), ..VolumeProjection::default() };
     spec.volumes.get_or_insert_default().push(Volume {

@@ -188,7 +188,8 @@ fn amounts(seed: &mut u64) -> Amounts {
         if drawn % 5 < 2 { 0 } else { drawn % 20 }
     };
     let gpus = u32::try_from(next()).unwrap();
-    Amounts::of_pod(&crate::facts::pod::Requests { gpus, cpu_milli: next(), memory_mib: next(), storage_mib: next() })
+    let (cpu_milli, memory_mib, storage_mib) = (next(), next(), next());
+    Amounts::of_pod(&crate::facts::pod::Requests { gpus, cpu_milli, memory_mib, storage_mib, ..Default::default() })
 }
 
 #[test]
