@@ -70,19 +70,20 @@ fn env(name: &str, value: &str) -> Value {
     template(json!({"env": [{"name": name, "value": value}]}))
 }
 
+const LABEL: &str = "use 1 to 63 of a-z, 0-9 and -";
+
 /// Kind, name, fields, words of the answer.
 fn refused_at_admission() -> Vec<(&'static str, String, Value, Vec<&'static str>)> {
     let long = |length: usize| "x".repeat(length);
-    let label = "use 1 to 63 of a-z, 0-9 and -";
     let twice = json!([{"resource": "cpu", "nominal": 1}, {"resource": "cpu", "nominal": 2}]);
     let selector = |key: &str| json!({"namespaceSelector": {"matchLabels": {key: "a"}}});
     let groups = |groups: Value| json!({"groups": groups});
     let rows: Vec<(&str, &str, Value, &[&str])> = vec![
-        ("Pool", "a.b", json!({}), &["metadata.name", label]),
+        ("Pool", "a.b", json!({}), &["metadata.name", LABEL]),
         ("Pool", "x", json!({"headroomPercent": 401}), &["spec.headroomPercent", "less than or equal to 400"]),
         ("Pool", "x", json!({"topologyLevels": ["node"]}), &["spec.topologyLevels", "node and island are levels without"]),
         ("Pool", "x", json!({"topologyLevels": [long(318)]}), &["spec.topologyLevels[0]", "317"]),
-        ("Queue", "a.b", json!({}), &["metadata.name", label]),
+        ("Queue", "a.b", json!({}), &["metadata.name", LABEL]),
         ("Queue", "x", json!({"parent": "x"}), &["spec.parent names the queue itself", "or leave it out"]),
         ("Queue", "x", json!({"parent": ""}), &["spec.parent", "must name a Queue; or leave it out"]),
         ("Queue", "x", json!({"parent": long(64)}), &["spec.parent", "63"]),
@@ -91,7 +92,7 @@ fn refused_at_admission() -> Vec<(&'static str, String, Value, Vec<&'static str>
         ("Queue", "x", json!({"quotas": [{"resource": "gpu/漢字", "nominal": 1}]}), &["write gpu, gpu/CLASS, cpu or memory"]),
         ("Queue", "x", json!({"nominal": 1, "quotas": [{"resource": "gpu", "nominal": 1}]}), &["nominal", "keep one of the two"]),
         ("Queue", "x", selector(&long(318)), &["matchLabels", "at most 317 characters"]),
-        ("TrainingJob", "a.b", json!({}), &["metadata.name", label]),
+        ("TrainingJob", "a.b", json!({}), &["metadata.name", LABEL]),
         ("TrainingJob", "x", json!({"queue": ""}), &["spec.queue", "must name a Queue"]),
         ("TrainingJob", "x", json!({"queue": long(64)}), &["spec.queue", "63"]),
         ("TrainingJob", "x", json!({"priority": 1001}), &["spec.priority", "1000"]),
@@ -115,7 +116,7 @@ fn refused_at_admission() -> Vec<(&'static str, String, Value, Vec<&'static str>
         ("TrainingJob", "x", template(json!({"command": vec!["a"; 1025]})), &["spec.template.command", "1024"]),
         ("TrainingJob", "x", template(json!({"command": [long(131_073)]})), &["spec.template.command[0]", "131072"]),
         ("TrainingJob", "x", template(json!({"workingDir": long(4097)})), &["spec.template.workingDir", "4096"]),
-        ("Model", "a.b", json!({}), &["metadata.name", label]),
+        ("Model", "a.b", json!({}), &["metadata.name", LABEL]),
         ("Model", "x", json!({"queue": ""}), &["spec.queue", "must name a Queue"]),
         ("Model", "x", json!({"source": {"onnx": ""}}), &["spec.source.onnx", "must be the path of an ONNX file"]),
         ("Model", "x", json!({"source": {"onnx": long(4097)}}), &["spec.source.onnx", "4096"]),
@@ -128,7 +129,7 @@ fn refused_at_admission() -> Vec<(&'static str, String, Value, Vec<&'static str>
     let row = |(kind, name, fields, words): (&'static str, &str, Value, &[&'static str])| {
         (kind, name.to_owned(), fields, words.to_vec())
     };
-    let named = ["Pool", "Queue", "TrainingJob", "Model"].map(|kind| (kind, long(64), json!({}), vec!["metadata.name", label]));
+    let named = ["Pool", "Queue", "TrainingJob", "Model"].map(|kind| (kind, long(64), json!({}), vec!["metadata.name", LABEL]));
     rows.into_iter().map(row).chain(named).collect()
 }
 

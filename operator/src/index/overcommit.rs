@@ -10,7 +10,7 @@ use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 
 use tidegate_core::names::{JobName, NodeName, ReplicaId};
-use tidegate_core::state::{Overcommit, Scarce};
+use tidegate_core::state::Overcommit;
 use tidegate_core::time::At;
 use tidegate_core::{Engine, Event};
 
