@@ -33,15 +33,19 @@ fn asks(limits: &[(&'static str, u32)]) -> impl Fn(&mut Value) {
     move |pod| pod["spec"]["containers"][0]["resources"] = json!({"limits": limits})
 }
 
-/// What a pod's condition says of its placing, once it says this.
+/// Waits until a pod's condition says this of its placing.
 async fn until_told(plane: &ControlPlane, pod: &str, what: &str) {
+    let last = std::cell::RefCell::new(String::new());
     let told = |pod: Pod| {
         let conditions = pod.status?.conditions?;
-        let scheduled = conditions.into_iter().find(|condition| condition.type_ == "PodScheduled")?;
-        scheduled.message.filter(|message| message.contains(what))
+        conditions.into_iter().find(|condition| condition.type_ == "PodScheduled")?.message
     };
-    let look = || async { Ok(told(plane.pods().get(pod).await?)) };
-    until(&format!("pod {pod} to be told `{what}`"), SOON, look).await.unwrap();
+    let look = || async {
+        *last.borrow_mut() = told(plane.pods().get(pod).await?).unwrap_or_default();
+        Ok(last.borrow().contains(what).then_some(()))
+    };
+    let found = until(&format!("pod {pod} to be told `{what}`"), SOON, look).await;
+    assert!(found.is_ok(), "pod {pod} is not told `{what}` but `{}`", last.borrow());
 }
 
 #[tokio::test]
@@ -151,7 +155,7 @@ async fn shares_of_a_device_are_allocated_as_the_api_server_has_them_and_never_b
     plane.operator("first", PORT, &[]).unwrap();
     let bound = plane.until_bound(2).await.unwrap();
     let waits = ["p", "q", "r"].into_iter().find(|name| bound.iter().all(|(pod, _)| pod != name)).unwrap();
-    until_told(&plane, waits, "gpu").await;
+    until_told(&plane, waits, "needs 40 GiB of one device of Example-80").await;
     let shares = given(&plane).await;
     let ids: std::collections::BTreeSet<_> = shares.iter().filter_map(|share| share.share_id.clone()).collect();
     assert!(shares.len() == 2 && ids.len() == 2, "{shares:?}");

@@ -78,6 +78,8 @@ fn arguments(facts: &ModelFacts, wanted: &WantedModel, serving: &Serving, order:
 
 /// A token of the pod's service account that is of use at the control port alone.
 fn add_token(spec: &mut PodSpec) {
+    // Kubernetes wants to know whose it is before it has filled in the usual one.
+    spec.service_account_name.get_or_insert_with(|| "default".to_owned());
     let token = ServiceAccountTokenProjection {
         audience: Some(CONTROL_AUDIENCE.to_owned()),
         expiration_seconds: Some(TOKEN_SECONDS),
