@@ -59,20 +59,21 @@ fn usual(folder: &Path) -> Vec<Wanted> {
 fn cluster(folder: &Path) -> Vec<Wanted> {
     // Without them nothing could run, so nothing is built for minutes either.
     let programs = namespaces().and_then(|()| controlplane::build(folder));
+    let stages = if programs.is_ok() { controlplane::build_rivals(folder) } else { Err(anyhow!("see above")) };
     vec![
         ("TIDEGATE_TEST_CONTROLPLANE", "the API server, the kubelet and what they need", programs),
+        ("TIDEGATE_TEST_KWOK_STAGES", "KWOK and kube-scheduler", stages),
         ("TIDEGATE_TEST_OPENSSL", "openssl", program(&["openssl"], "openssl")),
         ("TIDEGATE_TEST_RUNC", "runc", program(&["runc"], "runc")),
         ("TIDEGATE_TEST_BUSYBOX", "busybox", program(&["busybox"], "busybox-static")),
         ("TIDEGATE_TEST_IP", "ip", program(&["ip"], "iproute2")),
+        ("TIDEGATE_TEST_FAKETIME", "libfaketime", faketime()),
     ]
 }
 
 /// Environment variables for benchmarks on a cluster beside other schedulers.
 pub fn rivals() -> Result<Vec<(&'static str, PathBuf)>> {
-    let mut environment = prepare(Tier::Cluster).map_err(|missing| anyhow!(missing.join("; ")))?;
-    environment.push(("TIDEGATE_TEST_KWOK_STAGES", controlplane::build_rivals(&cache::folder()?)?));
-    Ok(environment)
+    prepare(Tier::Cluster).map_err(|missing| anyhow!(missing.join("; ")))
 }
 
 /// Whether this process may open what a node needs: root may, in a container only a privileged one.
@@ -126,6 +127,15 @@ fn program(names: &[&str], package: &str) -> Result<PathBuf> {
         command::run(&mut apt)?;
     }
     command::find(names).with_context(|| format!("not on PATH, even after `{}`", command::line(&apt)))
+}
+
+/// The library by which a process sees another time than there is: Debian has it in a folder of the machine's architecture.
+fn faketime() -> Result<PathBuf> {
+    program(&["faketime"], "faketime")?;
+    let folders = fs::read_dir("/usr/lib").context("cannot list /usr/lib")?;
+    let libraries = folders.filter_map(|folder| Some(folder.ok()?.path().join("faketime/libfaketimeMT.so.1")));
+    let mut found = libraries.filter(|library| library.is_file());
+    found.next().context("no faketime/libfaketimeMT.so.1 below /usr/lib, of Debian's package libfaketime")
 }
 
 fn is_root() -> bool {
