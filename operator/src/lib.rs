@@ -9,7 +9,7 @@
 //! ```
 //!
 //! * [`facts`]: what is kept of each object. [`index`]: facts to the engine's events, its plans to writes. Both pure.
-//! * [`watch`], [`writer`], [`lease`]: the API server, and nothing else.
+//! * [`watch`], [`writer`], [`lease`], [`clock`]: the API server, and nothing else.
 //! * [`world`]: one task that owns engine and index.
 //!
 //! **Promise.** The API's objects are the truth. The operator may be killed at any moment: the next one lists afresh, counts what
@@ -17,6 +17,7 @@
 
 mod args;
 mod auth;
+mod clock;
 mod control;
 pub mod facts;
 mod http;
@@ -43,6 +44,7 @@ use tokio_util::task::TaskTracker;
 
 pub use args::{Args, Mode, Settings};
 use auth::Gate;
+use clock::Clock;
 use index::Index;
 use lease::Contender;
 use ledger::{Keeper, Shelf};
@@ -160,7 +162,8 @@ async fn live(
     tasks.spawn(quit.clone().run_until_cancelled_owned(watch::check(client.clone(), to, settings.check_every)));
     let writer = Writer::new(client.clone(), fence.clone(), metrics.clone(), settings.abort_after);
     let index = Index::new(settings.progress_url.clone(), settings.serving.clone());
-    let mut world = World::new(settings.mode, index, settings.adoptions, writer, publisher, metrics.clone());
+    let mut world =
+        World::new(settings.mode, Clock::of(client).await, index, settings.adoptions, writer, publisher, metrics.clone());
     let written = CancellationToken::new();
     if let Some(ledger) = &settings.ledger {
         let (keeper, past) = Keeper::new(ledger, &settings.lease.identity, fence, shelf, metrics.ledger.clone());

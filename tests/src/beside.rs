@@ -21,7 +21,6 @@ use serde_json::json;
 use tokio::time::{interval, sleep};
 
 use crate::control_plane::{ControlPlane, POD_GROUPS};
-use crate::kwok::make_nodes;
 use figures::Figures;
 use load::Load;
 use seen::{Amounts, Seen};
@@ -61,11 +60,11 @@ impl Default for Settings {
 /// Plays it. Errors are those of the machinery; what did not hold is in the figures.
 pub async fn run(settings: &Settings) -> Result<Figures> {
     let mut plane = ControlPlane::start_with(&POD_GROUPS).await?;
-    plane.kwok()?;
+    plane.kwok("")?;
     let amounts = json!({
         "cpu": format!("{CPU_MILLI}m"), "memory": format!("{MEMORY_MIB}Mi"), "pods": "110", "nvidia.com/gpu": GPUS.to_string(),
     });
-    make_nodes(&plane, settings.nodes, &amounts).await?;
+    plane.kwok_nodes(settings.nodes, &amounts, |_| Vec::new()).await?;
     plane.queue("a", settings.nodes * GPUS).await?;
     plane.kube_scheduler("kube-scheduler")?;
     // It has half of two cores: what is looked at is who binds, not who leads.

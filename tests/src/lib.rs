@@ -6,7 +6,6 @@ pub mod browser;
 pub mod control_plane;
 pub mod harness;
 pub mod kubelet;
-pub mod kwok;
 pub mod manifests;
 pub mod onnx;
 pub mod outside;

@@ -68,6 +68,7 @@ fn cluster(folder: &Path) -> Vec<Wanted> {
         ("TIDEGATE_TEST_BUSYBOX", "busybox", program(&["busybox"], "busybox-static")),
         ("TIDEGATE_TEST_IP", "ip", program(&["ip"], "iproute2")),
         ("TIDEGATE_TEST_POSTGRES", "PostgreSQL's server", postgres()),
+        ("TIDEGATE_TEST_FAKETIME", "libfaketime", faketime()),
     ]
 }
 
@@ -141,6 +142,15 @@ fn postgres() -> Result<PathBuf> {
         return Ok(found);
     }
     program(&["initdb"], "postgresql").or_else(|error| newest().ok_or(error))
+}
+
+/// The library by which a process sees another time than there is: Debian has it in a folder of the machine's architecture.
+fn faketime() -> Result<PathBuf> {
+    program(&["faketime"], "faketime")?;
+    let folders = fs::read_dir("/usr/lib").context("cannot list /usr/lib")?;
+    let libraries = folders.filter_map(|folder| Some(folder.ok()?.path().join("faketime/libfaketimeMT.so.1")));
+    let mut found = libraries.filter(|library| library.is_file());
+    found.next().context("no faketime/libfaketimeMT.so.1 below /usr/lib, of Debian's package libfaketime")
 }
 
 fn is_root() -> bool {

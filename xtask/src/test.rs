@@ -15,8 +15,20 @@ use crate::{cargo, prerequisites, python_tests};
 const SCENARIOS: [&str; 2] = ["tide", "crash"];
 
 /// Those that need the feature `cluster`.
-const CLUSTER_TESTS: [&str; 9] =
-    ["bad_input", "beside", "gpu_parts", "kubelet", "ledger", "models", "named_gpus", "operator", "real_node"];
+const CLUSTER_TESTS: [&str; 12] = [
+    "bad_input",
+    "beside",
+    "cluster_table",
+    "faults",
+    "gpu_parts",
+    "kubelet",
+    "ledger",
+    "models",
+    "named_gpus",
+    "operator",
+    "real_node",
+    "upgrade",
+];
 
 /// Runs the tests of these tiers; one that cannot run keeps no other from it. The last line says how many passed and failed.
 pub fn run(tiers: &[Tier]) -> Result<ExitCode> {

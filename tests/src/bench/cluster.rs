@@ -22,11 +22,9 @@ use tokio::time::{sleep, timeout};
 
 use super::figures::round;
 use super::machine::{Machine, cpu_since};
+use crate::control_plane::kwok::{AT_ONCE, GPUS, usual};
 use crate::control_plane::{ControlPlane, POD_GROUPS, TEAM};
-use crate::kwok::{AT_ONCE, make_nodes};
 
-/// GPUs of a node.
-const GPUS: u32 = 8;
 /// Pods of a gang.
 const GANG: u32 = 8;
 /// For everything to run; whoever needs longer has not done it.
@@ -101,9 +99,8 @@ pub async fn run(args: Args) -> Result<String> {
 
 async fn measure(scheduler: &'static str, load: &'static str, nodes: u32, pods: u32, gangs: u32) -> Result<Case> {
     let mut plane = ControlPlane::start_with(&POD_GROUPS).await?;
-    plane.kwok()?;
-    let amounts = json!({"cpu": "128", "memory": "1Ti", "pods": "110", "nvidia.com/gpu": GPUS.to_string()});
-    make_nodes(&plane, nodes, &amounts).await?;
+    plane.kwok("")?;
+    plane.kwok_nodes(nodes, &usual(), |_| Vec::new()).await?;
     plane.queue("a", nodes * GPUS).await?;
     make_pods(&plane, scheduler, pods, gangs).await?;
     sleep(QUIET).await;

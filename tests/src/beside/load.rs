@@ -17,7 +17,7 @@ use serde_json::{Value, json};
 
 use super::seen::{Amounts, Seen};
 use super::{CPU_MILLI, GANG};
-use crate::kwok::AT_ONCE;
+use crate::control_plane::kwok::AT_ONCE;
 
 /// Of each kind, how many of a hundred end in a wave.
 const PERCENT: u32 = 12;
