@@ -186,7 +186,7 @@ async fn orphan(plane: &ControlPlane, job: &str) {
 async fn an_uninstall_leaves_what_runs_running() {
     let mut plane = ControlPlane::start().await.unwrap();
     plane.kwok(DONE_STAGE).unwrap();
-    plane.kwok_nodes(2, |_| Vec::new()).await.unwrap();
+    plane.kwok_nodes(2, &usual(), |_| Vec::new()).await.unwrap();
     plane.queue("research", 16).await.unwrap();
     plane.operator("operator", PORT, &[]).unwrap();
     let gang = |pod: &mut Value| {

@@ -2,12 +2,13 @@
 
 use tidegate_core::state::Overcommit;
 
-use super::{World, now};
+use super::World;
 
 impl World {
     /// Nodes of which too much is asked are told to the engine, with who is to go.
     pub(super) fn repair_overcommits(&mut self) {
-        for repair in self.index.look_at_overcommits(now(), &self.engine) {
+        let now = self.now();
+        for repair in self.index.look_at_overcommits(now, &self.engine) {
             let (node, scarce, vain) = (&repair.node, repair.over.scarce, repair.is_vain());
             if vain {
                 tracing::warn!(

@@ -117,6 +117,7 @@ impl Board {
             self.bind_together(comers, bond, size, *before == 0, &mut template).await?;
         }
         *before += comers.count;
+        let this = &*self;
         let make = |number: u32| {
             let mut pod = template.clone();
             async move {
@@ -124,13 +125,13 @@ impl Board {
                 pod["metadata"]["name"] = json!(name);
                 if comers.claims {
                     let exactly = json!({"deviceClassName": "gpu", "count": comers.gpus});
-                    self.make::<ResourceClaim>(json!({
+                    this.make::<ResourceClaim>(json!({
                         "metadata": {"name": name}, "spec": {"devices": {"requests": [{"name": "gpu", "exactly": exactly}]}},
                     }))
                     .await?;
                     pod["spec"]["resourceClaims"] = json!([{"name": "gpu", "resourceClaimName": name}]);
                 }
-                self.make::<Pod>(pod).await.map(drop)
+                this.make::<Pod>(pod).await.map(drop)
             }
         };
         stream::iter(numbers).map(make).buffer_unordered(AT_ONCE).try_collect::<Vec<()>>().await?;
