@@ -81,6 +81,7 @@ impl PodPhase {
 
 /// A pod.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[expect(clippy::struct_excessive_bools, reason = "independent facts, not states")]
 pub struct PodFacts {
     pub key: PodKey,
     pub uid: String,

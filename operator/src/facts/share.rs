@@ -82,8 +82,8 @@ impl Shared {
     }
 
     /// Whether so much can be consumed beside what others consume.
-    pub fn has_room<'a>(&self, beside: impl Iterator<Item = &'a Amounts> + Clone, consumed: &Amounts) -> bool {
-        let sum = |name: &str| beside.clone().filter_map(|all| all.get(name)).fold(0_i128, |sum, more| sum.saturating_add(*more));
+    pub fn has_room(&self, beside: &[&Amounts], consumed: &Amounts) -> bool {
+        let sum = |name: &str| beside.iter().filter_map(|all| all.get(name)).fold(0_i128, |sum, more| sum.saturating_add(*more));
         self.all
             .iter()
             .all(|(name, capacity)| sum(name).saturating_add(consumed.get(name).copied().unwrap_or(0)) <= capacity.value)
@@ -207,7 +207,7 @@ mod tests {
         assert_eq!(device.amount(&memory), Amount::Slice { milli: 1000, mib: 20_480 });
         let both = device.consumed(&[asked("memory", "20Gi"), asked("cores", "33.3")].into_iter().flatten().collect()).unwrap();
         assert_eq!(device.amount(&both), Amount::Slice { milli: 333, mib: 20_480 });
-        assert!(device.has_room([&both, &both].into_iter(), &both) && !device.has_room([&memory].into_iter(), &both));
+        assert!(device.has_room(&[&both, &both], &both) && !device.has_room(&[&memory], &both));
         assert_eq!(quantities(&both), BTreeMap::from([("cores", "33300m".to_owned()), ("memory", "21474836480".to_owned())]));
     }
 
@@ -217,6 +217,6 @@ mod tests {
         let consumed = device.consumed(&asked("gpu.example.com/memory", "1.5Gi")).unwrap();
         assert_eq!(device.amount(&consumed), Amount::MemoryMib(1_536));
         assert_eq!(larger(Amount::MemoryMib(1), Amount::Slice { milli: 5, mib: 0 }), Amount::Slice { milli: 5, mib: 1 });
-        assert!(!device.has_room(std::iter::empty(), &asked("gpu.example.com/memory", "81Gi")));
+        assert!(!device.has_room(&[], &asked("gpu.example.com/memory", "81Gi")));
     }
 }

@@ -259,7 +259,9 @@ impl Devices {
         let told = self.places.get(device).and_then(|node| self.nodes.get(node)?.told.get(device));
         let shared = told.and_then(|told| told.shared.as_ref());
         let consumed: Option<Vec<_>> = others.into_iter().map(|allocation| allocation.consumes(device)).collect();
-        shared.zip(consumed).is_some_and(|(shared, consumed)| shared.has_room(consumed.into_iter().flatten(), share))
+        shared
+            .zip(consumed)
+            .is_some_and(|(shared, consumed)| shared.has_room(&consumed.into_iter().flatten().collect::<Vec<_>>(), share))
     }
 
     /// A start of ours is given these.

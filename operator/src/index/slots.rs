@@ -82,12 +82,11 @@ impl Slots {
         let mut events = Vec::new();
         for index in order {
             let Some(of) = self.0.get_mut(index) else { continue };
-            match left.iter_mut().find(|(kind, count)| *count > 0 && kind.is_like(&of.kind)) {
-                Some((_, count)) => *count -= 1,
-                None => {
-                    of.lost = true;
-                    events.push(Event::DeviceLost(slot(node, index)));
-                }
+            if let Some((_, count)) = left.iter_mut().find(|(kind, count)| *count > 0 && kind.is_like(&of.kind)) {
+                *count -= 1;
+            } else {
+                of.lost = true;
+                events.push(Event::DeviceLost(slot(node, index)));
             }
         }
         events

@@ -174,18 +174,16 @@ pub(super) fn asks<'a>(pods: impl Iterator<Item = &'a PodFacts>) -> Vec<Arc<Ask>
 
 /// What a pod asks for; of others', what they hold.
 pub(super) fn ask(pod: &PodFacts) -> Arc<Ask> {
-    match &pod.ours {
-        Some(ours) => ours.ask.clone(),
-        None => {
-            let (devices, part) = pod.requests.devices();
-            Arc::new(Ask {
-                cpu_milli: pod.requests.cpu_milli,
-                memory_mib: pod.requests.memory_mib,
-                classes: part.map(|class| ClassWish::from(Class::from(class))).into_iter().collect(),
-                ..Ask::whole(devices)
-            })
-        }
+    if let Some(ours) = &pod.ours {
+        return ours.ask.clone();
     }
+    let (devices, part) = pod.requests.devices();
+    Arc::new(Ask {
+        cpu_milli: pod.requests.cpu_milli,
+        memory_mib: pod.requests.memory_mib,
+        classes: part.map(|class| ClassWish::from(Class::from(class))).into_iter().collect(),
+        ..Ask::whole(devices)
+    })
 }
 
 /// How many of a unit must start together.

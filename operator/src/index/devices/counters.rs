@@ -57,7 +57,7 @@ impl Devices {
         let (mut kept, mut all) = (0_u32, 0_u32);
         for (_, device) in shape.suiting() {
             let consumes = self.consumed_by(device);
-            let Some(pool) = pool_of(device).filter(|_| !consumes.is_empty()) else { return None };
+            let pool = pool_of(device).filter(|_| !consumes.is_empty())?;
             let left = left.entry(pool.clone()).or_insert_with(|| self.counters_left(&pool));
             all += 1;
             kept += u32::from(!self.is_busy(device) && !fits(left, &consumes));

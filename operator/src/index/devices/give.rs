@@ -149,8 +149,8 @@ impl Devices {
                 devices.extend(left.by_ref().take(request.count as usize).map(|device| (request.name.clone(), device.clone())));
             }
             let one = claim.requests.iter().flatten().find(|request| !request.share.is_empty()).zip(devices.first());
-            let share = one.map(|(request, (_, device))| self.consumed(node, device, request).ok_or(device)).transpose();
-            let share = share.map_err(|device| format!("device {device} on node {node} gives no such share any more"))?;
+            let consumed = one.map(|(request, (_, device))| self.consumed(node, device, request).ok_or(device)).transpose();
+            let consumed = consumed.map_err(|device| format!("device {device} on node {node} gives no such share any more"))?;
             let wanted: u32 = claim.requests.iter().flatten().map(|request| request.count).sum();
             if devices.len() != wanted as usize {
                 return Err(format!(
@@ -158,7 +158,10 @@ impl Devices {
                     claim.key
                 ));
             }
-            all.push((claim.key.clone(), Given { pod: pod.key.clone(), node: node.clone(), devices, share, step: Step::Waits }));
+            all.push((
+                claim.key.clone(),
+                Given { pod: pod.key.clone(), node: node.clone(), devices, share: consumed, step: Step::Waits },
+            ));
         }
         Ok(all)
     }

@@ -147,7 +147,7 @@ impl Devices {
         let mut of_class = BTreeMap::<String, u32>::new();
         for (pool, device) in published.iter().copied().filter(|(_, device)| device.barred.is_none()) {
             let id = pool.device(&device.name);
-            let is = self.as_told(&published, pool, device, label);
+            let is = Self::as_told(&published, pool, device, label);
             if device.consumes.is_empty() || self.is_busy(&id) {
                 wanted.insert(id, is);
             } else if counters::fits(left.entry(pool).or_insert_with(|| self.counters_left(pool)), &device.consumes)
@@ -171,7 +171,7 @@ impl Devices {
         wanted
     }
 
-    fn as_told(&self, published: &[(&PoolKey, &DeviceFacts)], pool: &PoolKey, device: &DeviceFacts, label: Option<&str>) -> Told {
+    fn as_told(published: &[(&PoolKey, &DeviceFacts)], pool: &PoolKey, device: &DeviceFacts, label: Option<&str>) -> Told {
         let part = if device.consumes.is_empty() {
             None
         } else {
@@ -204,7 +204,7 @@ impl Devices {
             // One that is held may be of another class to the engine than it would be now.
             let told = node.told.get(&id).filter(|_| facts.consumes.is_empty() || self.is_busy(&id));
             let class = told.map(|told| told.class.clone());
-            let class = class.unwrap_or_else(|| self.as_told(&published, pool, facts, node.label.as_deref()).class);
+            let class = class.unwrap_or_else(|| Self::as_told(&published, pool, facts, node.label.as_deref()).class);
             Offer { id, class, driver: &pool.driver, facts }
         };
         published.iter().map(offer).collect()
