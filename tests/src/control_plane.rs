@@ -205,7 +205,7 @@ impl ControlPlane {
         Ok(())
     }
 
-    /// Starts a driver on the real node that publishes these GPUs by name, for ResourceClaims.
+    /// Starts a driver on the real node that publishes these GPUs by name, for `ResourceClaim`s.
     pub fn dra_driver(&mut self, gpus: &[String]) -> Result<()> {
         let server = self.parts.at("admin-kubeconfig");
         let kubelet = self.kubelet.as_ref().context("no real node")?;

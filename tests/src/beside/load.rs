@@ -143,7 +143,10 @@ impl Load {
         self.made += pods.len() as u64;
         let make = |pod: Value| {
             let pods = self.pods.clone();
-            async move { anyhow::Ok(drop(pods.create(&PostParams::default(), &serde_json::from_value(pod)?).await?)) }
+            async move {
+                pods.create(&PostParams::default(), &serde_json::from_value(pod)?).await?;
+                anyhow::Ok(())
+            }
         };
         stream::iter(pods).map(make).buffer_unordered(AT_ONCE).try_collect::<Vec<()>>().await.map(drop)
     }

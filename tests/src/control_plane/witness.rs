@@ -122,7 +122,9 @@ async fn look_on(pods: Api<Pod>, gpus: u32) -> Result<Testimony> {
             // A list is one moment: it stands for all that was before.
             Ok(Event::InitDone) => {
                 (seen.here, seen.held) = (BTreeMap::new(), BTreeMap::new());
-                listed.iter().for_each(|pod| seen.pod(pod, gpus));
+                for pod in &listed {
+                    seen.pod(pod, gpus);
+                }
                 if listed.iter().any(|pod| pod.name_any() == LAST) {
                     return Ok(seen);
                 }
