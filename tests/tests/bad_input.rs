@@ -1,6 +1,6 @@
 //! Bad input on a real API server, as tables: what is refused at admission and with which words; what is taken and told what is wrong with
 //! it, while the objects beside it are served.
-#![expect(clippy::unwrap_used, reason = "tests")]
+#![expect(clippy::unwrap_used, clippy::panic, reason = "tests")]
 
 use k8s_openapi::api::core::v1::Namespace;
 use kube::api::{Api, ApiResource, DynamicObject, GroupVersionKind, Patch, PatchParams, PostParams};
@@ -54,12 +54,14 @@ fn refusal<T: std::fmt::Debug>(case: &str, answer: Result<T, Error>) -> String {
     }
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "tests write JSON in place")]
 fn group(name: &str, more: Value) -> Value {
     let mut group = json!({"name": name, "min": 1, "max": 2});
     group.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
     group
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "tests write JSON in place")]
 fn template(fields: Value) -> Value {
     let mut template = json!({"command": ["train"], "image": "train:1"});
     template.as_object_mut().unwrap().extend(fields.as_object().unwrap().clone());
@@ -200,8 +202,11 @@ async fn what_an_api_server_can_see_it_refuses_with_field_and_remedy() {
     }
 }
 
+/// See [`told_in_their_condition`].
+type Told = (&'static str, &'static str, &'static str, Value, &'static str, Vec<&'static str>);
+
 /// What a queue, a pool, a training job or a model is told: kind, namespace, name, fields, reason, words.
-fn told_in_their_condition() -> Vec<(&'static str, &'static str, &'static str, Value, &'static str, Vec<&'static str>)> {
+fn told_in_their_condition() -> Vec<Told> {
     let in_queue = |queue: &str| json!({"queue": queue});
     let class = |class: &str| json!({"gpu": {"classes": [class]}});
     let size = |queue: &str, workers: u32| json!({"queue": queue, "workers": {"min": workers, "max": workers}});

@@ -1,5 +1,4 @@
 //! Beside kube-scheduler: the scenario `beside`, in short. `cargo xtask scenario beside` plays it for ten minutes.
-#![expect(clippy::unwrap_used, reason = "tests")]
 
 use std::time::Duration;
 

@@ -17,7 +17,6 @@
 //! API's objects: no GPU is given twice, no gang in part. And the engine itself, restored from the operator's snapshot, must believe
 //! what the objects say, have nothing to order, and give the operator's own reasons. Each scenario leaves the cluster empty;
 //! `TIDEGATE_TEST_SCENARIO` plays those alone whose names have these words.
-#![expect(clippy::unwrap_used, reason = "tests")]
 
 #[path = "cluster_table/belief.rs"]
 mod belief;
@@ -49,8 +48,8 @@ async fn board() -> Result<Board> {
     let mut plane = ControlPlane::start_with(&POD_GROUPS).await?;
     plane.kwok(DONE_STAGE)?;
     let stands = |number: u32| {
-        let place = |label: &str, size: u32| (format!("example.com/{label}"), format!("{label}-{}", number / size));
-        vec![place("rack", RACK), place("block", BLOCK)]
+        let stand = |label: &str, size: u32| (format!("example.com/{label}"), format!("{label}-{}", number / size));
+        vec![stand("rack", RACK), stand("block", BLOCK)]
     };
     plane.kwok_nodes(NODES, &usual(), stands).await?;
     let pool: Pool = serde_json::from_value(json!({

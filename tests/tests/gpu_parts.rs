@@ -1,5 +1,5 @@
 //! Parts of GPUs on a real API server: what is given of them, and never twice.
-#![expect(clippy::unwrap_used, clippy::panic, reason = "tests")]
+#![expect(clippy::unwrap_used, reason = "tests")]
 
 use std::collections::BTreeMap;
 use std::time::Duration;

@@ -58,8 +58,8 @@ async fn what_was_decided_is_known_after_the_leader_was_killed() {
 #[tokio::test]
 async fn a_ledger_in_postgresql_serves_whoever_leads_and_scheduling_goes_on_without_it() {
     let mut plane = plane().await;
-    let place = plane.postgres().await.unwrap();
-    the_next_leader_knows(&mut plane, &place).await;
+    let ledger = plane.postgres().await.unwrap();
+    the_next_leader_knows(&mut plane, &ledger).await;
     plane.crash("postgres").await.unwrap();
     plane.pod("morning", "a", |_| {}).await.unwrap();
     plane.until_bound(2).await.unwrap();

@@ -108,7 +108,9 @@ fn believed(engine: &Engine) -> Running {
             devices.extend(state.devices_of(seat).filter(|device| device.named).map(|device| device.id.0.clone()));
         }
     }
-    running.values_mut().for_each(|(nodes, _)| nodes.sort());
+    for (nodes, _) in running.values_mut() {
+        nodes.sort();
+    }
     running
 }
 
@@ -120,7 +122,9 @@ fn said(pods: &[Pod], claims: &[ResourceClaim]) -> Running {
         nodes.push(node);
         devices.extend(claims.iter().filter(|claim| is_for(claim, pod)).flat_map(devices_of));
     }
-    running.values_mut().for_each(|(nodes, _)| nodes.sort());
+    for (nodes, _) in running.values_mut() {
+        nodes.sort();
+    }
     running
 }
 
@@ -162,7 +166,7 @@ fn waiting_units(pods: &[Pod], complete: bool) -> BTreeSet<String> {
     counts.into_iter().filter(|((_, size), count)| !complete || count >= size).map(|((unit, _), _)| unit).collect()
 }
 
-/// The unit of a pod, as `docs/operator.md` has it, and how many of it must start together: of a PodGroup's pods the test says so too.
+/// The unit of a pod, as `docs/operator.md` has it, and how many of it must start together: of a `PodGroup`'s pods the test says so too.
 fn unit(pod: &Pod) -> (String, usize) {
     let group = pod.spec.as_ref().and_then(|spec| spec.scheduling_group.as_ref()?.pod_group_name.clone());
     let label = pod.labels().get("tidegate.dev/gang").cloned();
@@ -177,7 +181,7 @@ fn unit(pod: &Pod) -> (String, usize) {
     }
 }
 
-/// What the test notes of a PodGroup's size on its pods.
+/// What the test notes of a `PodGroup`'s size on its pods.
 pub const GROUP_SIZE: &str = "test.tidegate.dev/group-size";
 
 /// Of each gang so many were bound as must start together, or none.

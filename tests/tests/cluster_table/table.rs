@@ -52,7 +52,7 @@ pub struct Comers {
     pub on: Option<(String, String)>,
     pub seconds: Option<u32>,
     pub pinned: bool,
-    /// By ResourceClaims instead of `nvidia.com/gpu`.
+    /// By `ResourceClaim`s instead of `nvidia.com/gpu`.
     pub claims: bool,
 }
 
