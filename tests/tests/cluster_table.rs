@@ -48,8 +48,8 @@ async fn board() -> Result<Board> {
     let mut plane = ControlPlane::start_with(&POD_GROUPS).await?;
     plane.kwok(DONE_STAGE)?;
     let stands = |number: u32| {
-        let stand = |label: &str, size: u32| (format!("example.com/{label}"), format!("{label}-{}", number / size));
-        vec![stand("rack", RACK), stand("block", BLOCK)]
+        let at = |label: &str, size: u32| (format!("example.com/{label}"), format!("{label}-{}", number / size));
+        vec![at("rack", RACK), at("block", BLOCK)]
     };
     plane.kwok_nodes(NODES, &usual(), stands).await?;
     let pool: Pool = serde_json::from_value(json!({
