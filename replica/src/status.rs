@@ -85,6 +85,8 @@ fn resident_bytes() -> u64 {
 
 #[cfg(test)]
 mod tests {
+    use tidegate_runtime::control::Token;
+
     use super::*;
 
     #[test]

@@ -1,4 +1,5 @@
 use serde_json::{Value, json};
+use tidegate_core::state::Scarce;
 
 use super::*;
 use crate::index::tests::{Rig, foreign, gang};
