@@ -190,7 +190,7 @@ fn amounts(seed: &mut u64) -> Amounts {
     };
     let gpus = u32::try_from(next()).unwrap();
     let (cpu_milli, memory_mib, storage_mib) = (next(), next(), next());
-    Amounts::of_pod(&crate::facts::pod::Requests { gpus, cpu_milli, memory_mib, storage_mib, ..Default::default() })
+    Amounts::of_pod(&crate::facts::pod::Requests { cpu_milli, memory_mib, gpus, storage_mib, ..Default::default() })
 }
 
 #[test]

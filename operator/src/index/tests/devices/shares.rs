@@ -22,6 +22,7 @@ fn wants(memory: &'static str) -> impl Fn(&mut Value) {
 }
 
 /// How a claim looks that has a share.
+#[expect(clippy::needless_pass_by_value, reason = "tests write JSON in place")]
 fn has(memory: &'static str, device: &str, pod: &str, ours: bool) -> impl Fn(&mut Value) {
     let given = given(device, "n1", pod, ours);
     move |claim| {
