@@ -22,7 +22,6 @@ fn wants(memory: &'static str) -> impl Fn(&mut Value) {
 }
 
 /// How a claim looks that has a share.
-#[expect(clippy::needless_pass_by_value, reason = "tests write JSON in place")]
 fn has(memory: &'static str, device: &str, pod: &str, ours: bool) -> impl Fn(&mut Value) {
     let given = given(device, "n1", pod, ours);
     move |claim| {
@@ -37,9 +36,9 @@ fn has(memory: &'static str, device: &str, pod: &str, ours: bool) -> impl Fn(&mu
 
 impl Rig {
     /// The API server does what allocations say, and pods run.
-    fn give_shares(&mut self, writes: Vec<Write>, memory: &'static str) -> Vec<(String, String)> {
+    fn give_shares(&mut self, writes: &[Write], memory: &'static str) -> Vec<(String, String)> {
         let mut shares = Vec::new();
-        for write in &writes {
+        for write in writes {
             let (claim, pod, devices) = allocation(write);
             let (_, device) = devices[0].split_once('/').unwrap();
             self.claim(&claim, has(memory, device, &pod, true));
@@ -80,7 +79,7 @@ fn shares_of_one_device_are_given_until_it_is_full_and_count_as_what_they_take()
     let result = &said["devices"]["results"][0];
     assert_eq!(result["consumedCapacity"], json!({"memory": (40_u64 << 30).to_string()}), "rounded up to a step");
     assert_eq!(result["shareID"], json!(uid));
-    let shares = rig.give_shares(writes, "40Gi");
+    let shares = rig.give_shares(&writes, "40Gi");
     assert_eq!(shares.iter().map(|(_, device)| device.as_str()).collect::<Vec<_>>(), ["gpu-0"; 2]);
     assert_eq!((rig.used("a"), rig.running()), (1_000, 2));
     assert!(rig.turn().is_empty(), "nothing is left of it");
@@ -107,7 +106,7 @@ fn what_others_have_allocated_of_a_device_is_left_to_them() {
     rig.claim("q", wants("30Gi"));
     rig.see("q", uses("q"));
     let writes = rig.turn();
-    assert_eq!(rig.give_shares(writes, "30Gi"), [("q".to_owned(), "gpu-0".to_owned())]);
+    assert_eq!(rig.give_shares(&writes, "30Gi"), [("q".to_owned(), "gpu-0".to_owned())]);
     rig.no_drift();
 }
 
@@ -117,7 +116,7 @@ fn after_a_restart_shares_are_held_as_they_were() {
     rig.claim("p", wants("50Gi"));
     rig.see("p", uses("p"));
     let writes = rig.turn();
-    let shares = rig.give_shares(writes, "50Gi");
+    let shares = rig.give_shares(&writes, "50Gi");
     let (device, running) = (shares[0].1.clone(), rig.used("a"));
     let mut again = super::rig(&[("n1", 0)]);
     again.index = Index::default();
