@@ -4,6 +4,7 @@ pub mod bench;
 pub mod browser;
 pub mod control_plane;
 pub mod harness;
+pub mod installation;
 pub mod kubelet;
 pub mod manifests;
 pub mod onnx;

@@ -3,6 +3,7 @@
 /// Printed on a wrong command line.
 pub const USAGE: &str = "usage: cargo xtask test [--quick | --cluster | --all]
        cargo xtask scenario tide|crash [--json] [--seed N] [--picture PNG]
+        cargo xtask scenario cluster [--json] [--seed N] [--slo-ms N] [--stretch TIMES]
         cargo xtask bench agent|batching [--json]
         cargo xtask bench cluster [--json] [--nodes N] [--pods N] [--gangs N] [--only tidegate|kube-scheduler]
         cargo xtask bench engine [--json] [--gpus N,N..] [--cycles N] [--seed N]
@@ -21,8 +22,9 @@ pub enum Chore {
         binary: &'static str,
         arguments: Vec<String>,
     },
-    /// The same, on a cluster beside other schedulers: they are built first.
+    /// The same, on a cluster: its programs are built first, and what is needed beside.
     OnCluster {
+        beside: Beside,
         binary: &'static str,
         arguments: Vec<String>,
     },
@@ -31,6 +33,15 @@ pub enum Chore {
         target: &'static str,
         arguments: Vec<String>,
     },
+}
+
+/// What is needed beside a cluster's own programs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Beside {
+    /// Other schedulers, and simulated nodes.
+    Rivals,
+    /// Pods with a network of their own, and the example's prepared model.
+    Example,
 }
 
 /// Which tests.
@@ -57,17 +68,20 @@ pub fn parse(words: &[String]) -> Result<Chore, String> {
         ["test", other, ..] => Err(format!("test takes no `{other}`")),
         ["docs"] => Ok(Chore::Docs),
         ["docs", other, ..] => Err(format!("docs takes no `{other}`")),
+        ["scenario", "cluster", ..] => Ok(on_cluster(Beside::Example, "scenario", &words)),
         ["scenario", rest @ ..] => program("scenario", rest),
         ["bench", "engine", rest @ ..] => {
             Ok(Chore::Bench { target: "engine", arguments: rest.iter().map(ToString::to_string).collect() })
         }
-        ["bench", "cluster", ..] => {
-            let arguments = words.iter().skip(1).map(ToString::to_string).collect();
-            Ok(Chore::OnCluster { binary: "bench", arguments })
-        }
+        ["bench", "cluster", ..] => Ok(on_cluster(Beside::Rivals, "bench", &words)),
         ["bench", rest @ ..] => program("bench", rest),
         [other, ..] => Err(format!("no chore is called `{other}`")),
     }
+}
+
+/// The words after the chore's are the binary's.
+fn on_cluster(beside: Beside, binary: &'static str, words: &[&str]) -> Chore {
+    Chore::OnCluster { beside, binary, arguments: words.iter().skip(1).map(ToString::to_string).collect() }
 }
 
 /// The binary itself knows its names and flags, so they are passed on as they are.
@@ -97,8 +111,12 @@ mod tests {
         assert_eq!(parsed("docs"), Ok(Chore::Docs));
         let tide = Chore::Program { binary: "scenario", arguments: vec!["tide".into(), "--json".into()] };
         assert_eq!(parsed("scenario tide --json"), Ok(tide));
-        let cluster = Chore::OnCluster { binary: "bench", arguments: vec!["cluster".into(), "--json".into()] };
-        assert_eq!(parsed("bench cluster --json"), Ok(cluster));
+        let on_cluster = |beside, binary| {
+            let arguments = vec!["cluster".into(), "--json".into()];
+            Chore::OnCluster { beside, binary, arguments }
+        };
+        assert_eq!(parsed("bench cluster --json"), Ok(on_cluster(Beside::Rivals, "bench")));
+        assert_eq!(parsed("scenario cluster --json"), Ok(on_cluster(Beside::Example, "scenario")));
         let engine = Chore::Bench { target: "engine", arguments: vec!["--json".into()] };
         assert_eq!(parsed("bench engine --json"), Ok(engine));
     }
