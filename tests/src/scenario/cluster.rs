@@ -24,7 +24,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use anyhow::{Context, Result};
 use k8s_openapi::api::core::v1::Node as NodeObject;
 use kube::ResourceExt;
-use kube::api::{Api, DeleteParams, Patch, PatchParams, PostParams};
+use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams, PostParams};
 use serde_json::json;
 use tidegate_api::kinds::{Model, Pool, Queue, TrainingJob, TrainingPhase};
 use tidegate_load::{Options, Report, play};
@@ -192,7 +192,7 @@ async fn install(plane: &ControlPlane, stage: &Stage, driver: &Driver, example: 
 async fn serve(plane: &ControlPlane, stage: &Stage, example: &Example) -> Result<()> {
     let models: Api<Model> = Api::namespaced(plane.client.clone(), TEAM);
     for model in example.models.values() {
-        models.create(&PostParams::default(), &stage.model(model)?).await?;
+        models.create(&PostParams::default(), &stage.model(model)).await?;
     }
     for name in example.models.keys() {
         let look = || async { Ok(models.get(name).await?.status.filter(|status| status.tensors.is_some()).map(drop)) };
@@ -219,7 +219,7 @@ async fn train(plane: &ControlPlane, stage: &Stage, example: &Example) -> Result
         jobs.create(&PostParams::default(), &stage.job(name, job, number)?).await?;
     }
     let look = || async {
-        let running = jobs.list(&Default::default()).await?.items.into_iter().filter_map(|job| job.status);
+        let running = jobs.list(&ListParams::default()).await?.items.into_iter().filter_map(|job| job.status);
         let workers: u32 = running.filter(|status| status.phase == TrainingPhase::Running).map(|status| status.workers).sum();
         Ok((workers == GPUS).then_some(()))
     };
@@ -237,7 +237,7 @@ async fn all_end(plane: &ControlPlane, example: &Example) -> Result<()> {
     let over = |job: &TrainingJob| {
         job.status.as_ref().is_some_and(|status| matches!(status.phase, TrainingPhase::Succeeded | TrainingPhase::Failed))
     };
-    let look = || async { Ok(jobs.list(&Default::default()).await?.items.iter().all(over).then_some(())) };
+    let look = || async { Ok(jobs.list(&ListParams::default()).await?.items.iter().all(over).then_some(())) };
     if until("training to end", TRAINING_WITHIN, look).await.is_err() {
         eprintln!("training has not ended within {TRAINING_WITHIN:?}");
     }

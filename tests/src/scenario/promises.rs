@@ -38,8 +38,8 @@ pub fn broken_in_cluster(figures: &Figures) -> Vec<String> {
     }
     let twice = figures.gpus_given_twice;
     must(twice == Some(0), format!("gpus_given_twice must be 0: {twice:?}"));
-    let most = figures.most_gpus_held.unwrap_or(u32::MAX);
-    must(most <= GPUS, format!("pods must never hold more than {GPUS} GPUs: {most}"));
+    let held = figures.most_gpus_held.unwrap_or(u32::MAX);
+    must(held <= GPUS, format!("pods must never hold more than {GPUS} GPUs: {held}"));
     let changed =
         |by: fn(&u32, &u32) -> bool| figures.sizes.values().any(|all| all.windows(2).any(|pair| by(&pair[0], &pair[1])));
     must(changed(|before, after| after < before), format!("training must shrink: {:?}", figures.sizes));

@@ -115,7 +115,7 @@ impl Stage {
     }
 
     /// A model of the example.
-    pub fn model(&self, model: &Model) -> Result<Model> {
+    pub fn model(&self, model: &Model) -> Model {
         let mut model = model.clone();
         let moved = |file: &str| self.put(file).display().to_string();
         model.spec.source.onnx = moved(&model.spec.source.onnx);
@@ -123,7 +123,7 @@ impl Stage {
             embedding.tokenizer = moved(&embedding.tokenizer);
         }
         model.spec.pod_spec = Some(pod_spec("replica", &[&self.models()]));
-        Ok(model)
+        model
     }
 
     /// A job of the example, the `number`th.
@@ -194,7 +194,7 @@ mod tests {
     #[test]
     fn models_are_found_where_they_were_put() {
         let (example, stage) = (Example::read().unwrap(), stage());
-        let model = stage.model(&example.models["all-minilm-l6-v2"]).unwrap();
+        let model = stage.model(&example.models["all-minilm-l6-v2"]);
         assert_eq!(model.spec.source.onnx, stage.models().join("minilm.onnx").display().to_string());
         assert_eq!(model.spec.embedding.unwrap().tokenizer, stage.models().join("tokenizer.json").display().to_string());
     }

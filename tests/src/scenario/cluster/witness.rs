@@ -47,7 +47,7 @@ impl Seen {
     /// The worst of these pods' exit codes; none while one of them has none.
     pub fn worst_exit_code(&self, names: &[&str]) -> Option<i32> {
         let code = |name: &&str| self.pods.values().find(|pod| pod.name == **name)?.exit_code;
-        let codes: Option<Vec<i32>> = names.iter().map(|name| code(&name)).collect();
+        let codes: Option<Vec<i32>> = names.iter().map(code).collect();
         codes?.into_iter().max_by_key(|code| code.abs())
     }
 
@@ -114,7 +114,9 @@ pub async fn watch(pods: Api<Pod>, mut stop: signal::Receiver<bool>) -> Seen {
             }
             Some(Ok(Event::InitDone)) => {
                 let gone: Vec<String> = seen.pods.keys().filter(|uid| !listed.contains(*uid)).cloned().collect();
-                gone.iter().for_each(|uid| seen.is_gone(uid, at_ms));
+                for uid in gone {
+                    seen.is_gone(&uid, at_ms);
+                }
             }
             Some(Ok(Event::Apply(pod))) => seen.is(&pod, at_ms),
             Some(Ok(Event::Delete(pod))) => {
