@@ -13,11 +13,14 @@ use serde_json::json;
 use tempfile::TempDir;
 use tidegate_api::kinds::{Model, TrainingJob};
 
+use crate::harness::workspace;
 use crate::installation::{open_folder, pod_spec};
 use crate::kubelet::BUSYBOX;
 use crate::outside::installed;
 use crate::scenario::example::Example;
 
+/// From the root of the clone: one of the trainings learns its letters.
+const READ: &str = "LICENSE";
 /// Where the files of a model that must be prepared are named to be.
 const PREPARED: &str = "prepared";
 /// What a worker's container begins with, before its command and after its port. The shell hands on the signal: a first process of a
@@ -53,8 +56,9 @@ impl Stage {
     pub fn set(example: &Example) -> Result<Self> {
         let stage = Self { folder: open_folder()?, python: Python::find()? };
         for folder in [stage.models(), stage.training()] {
-            fs::create_dir(folder)?;
+            fs::create_dir_all(folder)?;
         }
+        fs::copy(workspace().join(READ), stage.folder().join(READ))?;
         for entry in fs::read_dir(example.folder.join("train"))? {
             let file = entry?.path();
             if let Some(name) = file.file_name().filter(|name| Path::new(name).extension().is_some_and(|end| end == "py")) {
@@ -87,7 +91,7 @@ impl Stage {
     }
 
     fn training(&self) -> PathBuf {
-        self.folder.path().join("train")
+        self.folder.path().join("examples/tide/train")
     }
 
     fn checkpoints(&self, job: &str) -> PathBuf {
@@ -186,6 +190,7 @@ mod tests {
         let command = &job.spec.template.command;
         assert_eq!(&command[3..6], ["worker", "29501", "/py/bin/python3"]);
         assert_eq!(command[6], stage.training().join("spirals.py").display().to_string());
+        assert_eq!(stage.training().ancestors().nth(3), Some(stage.folder()), "where a training finds what it reads");
         assert_eq!(command[7..], example.jobs["spirals"].spec.template.command[2..]);
         let volumes = job.spec.template.pod_spec.unwrap()["volumes"].as_array().unwrap().len();
         assert_eq!(volumes, 3);
