@@ -22,7 +22,7 @@ mod witness;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result};
-use k8s_openapi::api::core::v1::Node as NodeObject;
+use k8s_openapi::api::core::v1::{Node as NodeObject, Pod};
 use kube::ResourceExt;
 use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams, PostParams};
 use serde_json::json;
@@ -272,8 +272,12 @@ async fn take_away(plane: &ControlPlane, example: &Example) -> Result<Vec<String
         jobs.delete(name, &DeleteParams::default()).await?;
     }
     let others = || async {
-        let pods = plane.list().await?.iter().map(ResourceExt::name_any).filter(|name| !PARTS.contains(&name.as_str())).count();
-        Ok((pods == 0).then_some(()))
+        let pods = plane.list().await?;
+        // Those that have ended are the garbage collector's, of which there is none here.
+        for pod in pods.iter().filter(|pod| has_ended(pod)) {
+            plane.end(&pod.name_any()).await?;
+        }
+        Ok(pods.iter().all(|pod| PARTS.contains(&pod.name_any().as_str())).then_some(()))
     };
     let gone = until("the pods of jobs and models to be gone", SOON, others).await;
     for part in PARTS {
@@ -284,6 +288,10 @@ async fn take_away(plane: &ControlPlane, example: &Example) -> Result<Vec<String
         eprintln!("not all pods are gone within {SOON:?}");
     }
     Ok(plane.list().await?.iter().map(|pod| format!("pod {}", pod.name_any())).collect())
+}
+
+fn has_ended(pod: &Pod) -> bool {
+    matches!(pod.status.as_ref().and_then(|status| status.phase.as_deref()), Some("Succeeded" | "Failed"))
 }
 
 /// Milliseconds since the Unix epoch.
