@@ -62,7 +62,8 @@ pub async fn operator(plane: &ControlPlane) -> Result<()> {
         &format!("--control-url=http://{ADDRESS}:8090"),
         &format!("--progress-url=http://127.0.0.1:{OPERATOR_PORT}"),
         &format!("--replica-image={IMAGE}"),
-        "--lease-seconds=8",
+        // One that is told to end gives its lease up at once; on a busy machine a short one is lost.
+        "--lease-seconds=30",
         "--check-seconds=1",
     ];
     run(plane, "operator", &command, &[], &plane.at("kubeconfig")).await
