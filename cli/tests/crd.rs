@@ -111,6 +111,19 @@ fn every_number_has_bounds() {
 }
 
 #[test]
+fn every_text_list_and_map_has_bounds() {
+    for definition in definitions() {
+        walk("", schema(&definition), &mut |path, schema| {
+            let name = &definition["metadata"]["name"];
+            let bounded = |word: &str| schema[word].is_number();
+            assert!(schema["type"] != "string" || schema["enum"].is_array() || bounded("maxLength"), "{name}{path}");
+            assert!(schema["type"] != "array" || bounded("maxItems"), "{name}{path}");
+            assert!(!schema["additionalProperties"].is_object() || bounded("maxProperties"), "{name}{path}");
+        });
+    }
+}
+
+#[test]
 fn every_field_is_described() {
     for definition in definitions() {
         walk("", &schema(&definition)["properties"]["spec"], &mut |path, schema| {

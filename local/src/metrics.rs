@@ -90,6 +90,7 @@ impl Metrics {
             JobExit::Succeeded => "succeeded",
             JobExit::Stopped => "stopped",
             JobExit::Failed => "failed",
+            JobExit::Refused => "refused",
         };
         self.attempts.with_label_values(&[word]).inc();
     }

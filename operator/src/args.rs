@@ -37,6 +37,10 @@ pub struct Args {
     /// Under what URL replicas reach that: a service, say. Absent: no model is served.
     #[arg(long, env = "TIDEGATE_OPERATOR_CONTROL_URL", value_name = "URL")]
     pub control_url: Option<String>,
+    /// Who connects there needs a service account's token (`--control-token-file`) and the right to `post` `/control`, as the role
+    /// `tidegate-data-plane` gives it. Replicas are given such a token.
+    #[arg(long, env = "TIDEGATE_OPERATOR_CONTROL_AUTH")]
+    pub control_auth: bool,
     /// The image of replicas whose Model names none: that of this operator, say.
     #[arg(long, env = "TIDEGATE_OPERATOR_REPLICA_IMAGE", value_name = "IMAGE")]
     pub replica_image: Option<String>,
@@ -133,6 +137,7 @@ impl Args {
             progress_url,
             control_listen,
             control_url,
+            control_auth,
             replica_image,
             adopt,
             kueue,
@@ -169,7 +174,7 @@ impl Args {
             ttl: Duration::from_secs(lease_seconds),
         };
         let check_every = Duration::from_secs(check_seconds.max(1));
-        let serving = Serving { image: replica_image, control_url };
+        let serving = Serving { image: replica_image, control_url, control_auth };
         Ok(Settings { listen, mode, lease, progress_url, control_listen, serving, adoptions, check_every, ledger, abort_after })
     }
 }

@@ -3,6 +3,7 @@
 
 pub mod adopted;
 pub mod adoption;
+mod annotation;
 pub(crate) mod beside;
 pub mod device;
 pub mod device_claim;
@@ -18,12 +19,14 @@ pub mod priority;
 mod requests;
 pub mod seat;
 pub mod selection;
+pub(crate) mod share;
 mod template;
 pub mod training;
 pub mod volume;
 
 pub use adopted::AdoptedFacts;
 pub use adoption::Adoptions;
+pub use annotation::shown;
 pub use beside::{Beside, BesideKind, DeviceKind, DeviceObject};
 pub use gang::Gang;
 pub use model::ModelFacts;

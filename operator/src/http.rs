@@ -14,7 +14,6 @@
 //! everybody's in many clusters.
 
 mod asker;
-mod auth;
 mod history;
 mod questions;
 
@@ -33,6 +32,7 @@ use tidegate_api::contract::{self, Told};
 use tidegate_runtime::admin::{self, Readiness};
 use tidegate_runtime::page;
 
+use crate::auth::Gate;
 use crate::facts::PodKey;
 use crate::index::{Refused, Report};
 use crate::metrics::Metrics;
@@ -44,7 +44,7 @@ const MAX_BODY: usize = 1 << 20;
 
 /// Everything that is served. `asker` leads to the world, if this process has one by now.
 pub fn routes(metrics: &Metrics, readiness: Readiness, client: Client, asker: Asker) -> Router {
-    let gate = Arc::new(auth::Gate::new(client));
+    let gate = Arc::new(Gate::new(client, None));
     let asking = asking().layer(DefaultBodyLimit::max(MAX_BODY)).with_state(asker.clone());
     let asking = Router::new().nest("/api/v1", asking.clone()).merge(asking);
     let asking = asking.layer(middleware::from_fn_with_state(gate, guard));
@@ -66,7 +66,7 @@ fn asking() -> Router<Asker> {
         .route("/decisions", get(questions::decisions))
 }
 
-async fn guard(State(gate): State<Arc<auth::Gate>>, request: Request, next: Next) -> Response {
+async fn guard(State(gate): State<Arc<Gate>>, request: Request, next: Next) -> Response {
     match gate.check(request.headers(), request.method(), request.uri().path()).await {
         Ok(()) => next.run(request).await,
         Err(refusal) => refusal.into_response(),

@@ -13,6 +13,7 @@
 //!   is never stopped.
 
 mod adopted;
+mod amounts;
 mod around;
 mod carry;
 mod claims;
@@ -21,8 +22,10 @@ mod drift;
 mod model;
 mod nodes;
 mod note;
+mod overcommit;
 mod rest;
 mod settle;
+mod slots;
 mod training;
 mod unit;
 mod volumes;
@@ -46,6 +49,8 @@ use model::Model;
 pub use model::{Replicas, Serving};
 use nodes::Nodes;
 pub use note::Note;
+use overcommit::Episode;
+pub use overcommit::Repair;
 use training::Training;
 pub use training::{Refused, Report};
 use unit::{Unit, UnitId};
@@ -125,6 +130,8 @@ pub struct Index {
     round: u32,
     /// Starts that wait for volumes.
     held: BTreeSet<UnitId>,
+    /// Nodes of which more is asked than they have.
+    overcommits: BTreeMap<String, Episode>,
     /// Writes that came of what was seen: of a unit that is being stopped.
     writes: Vec<Write>,
 }

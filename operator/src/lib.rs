@@ -9,13 +9,15 @@
 //! ```
 //!
 //! * [`facts`]: what is kept of each object. [`index`]: facts to the engine's events, its plans to writes. Both pure.
-//! * [`watch`], [`writer`], [`lease`]: the API server, and nothing else.
+//! * [`watch`], [`writer`], [`lease`], [`clock`]: the API server, and nothing else.
 //! * [`world`]: one task that owns engine and index.
 //!
 //! **Promise.** The API's objects are the truth. The operator may be killed at any moment: the next one lists afresh, counts what
 //! is bound, and binds nothing twice. Two of them never write at one moment ([`lease`]).
 
 mod args;
+mod auth;
+mod clock;
 mod control;
 pub mod facts;
 mod http;
@@ -41,6 +43,8 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 pub use args::{Args, Mode, Settings};
+use auth::Gate;
+use clock::Clock;
 use index::Index;
 use lease::Contender;
 use ledger::{Keeper, Shelf};
@@ -147,16 +151,19 @@ async fn live(
     let (tasks, quit) = (TaskTracker::new(), shutdown.child_token());
     let publisher = Publisher::default();
     let told = Published { router: publisher.router.subscribe(), draining: publisher.draining.subscribe() };
+    let gate = settings.serving.control_auth.then(|| Gate::new(client.clone(), Some(auth::CONTROL_AUDIENCE)));
+    let gate = gate.map(|gate| control::Door { gate, metrics: metrics.clone() });
     let control = match settings.mode {
         // Who only observes leads nobody.
         Mode::Observe => None,
-        Mode::Act => Some(tasks.spawn(control::serve(settings.control_listen, report, told, quit.clone()).await?)),
+        Mode::Act => Some(tasks.spawn(control::serve(settings.control_listen, gate, report, told, quit.clone()).await?)),
     };
     watch::start(client, settings.adoptions, &to, metrics, &tasks, &quit);
     tasks.spawn(quit.clone().run_until_cancelled_owned(watch::check(client.clone(), to, settings.check_every)));
     let writer = Writer::new(client.clone(), fence.clone(), metrics.clone(), settings.abort_after);
     let index = Index::new(settings.progress_url.clone(), settings.serving.clone());
-    let mut world = World::new(settings.mode, index, settings.adoptions, writer, publisher, metrics.clone());
+    let mut world =
+        World::new(settings.mode, Clock::of(client).await, index, settings.adoptions, writer, publisher, metrics.clone());
     let written = CancellationToken::new();
     if let Some(ledger) = &settings.ledger {
         let (keeper, past) = Keeper::new(ledger, &settings.lease.identity, fence, shelf, metrics.ledger.clone());

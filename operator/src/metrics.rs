@@ -2,6 +2,7 @@
 
 use prometheus::{IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry};
 use tidegate_core::plan::Action;
+use tidegate_core::state::Scarce;
 
 use crate::index::{Counts, Replicas, Write};
 use crate::ledger;
@@ -22,7 +23,9 @@ pub struct Metrics {
     pub synced: IntGauge,
     pub drift: IntGauge,
     pub checks: IntCounter,
+    overcommits: IntCounterVec,
     questions: IntCounterVec,
+    control_refusals: IntCounterVec,
     pub ledger: ledger::Metrics,
 }
 
@@ -63,15 +66,27 @@ impl Metrics {
                 "Nodes on which other GPUs were believed to be held than a fresh list says, at the last comparison; must be 0.",
             )?,
             checks: IntCounter::new("tidegate_operator_drift_checks_total", "Comparisons with a fresh list.")?,
+            overcommits: counters(
+                "tidegate_operator_overcommit_repairs_total",
+                "Times that pods of a node asked for more than it has, by what; answered by stopping work of ours, or left.",
+                &["resource", "answer"],
+            )?,
             questions: counters(
                 "tidegate_operator_questions_total",
                 "Questions of people that cost a copy.",
                 &["question", "answer"],
             )?,
+            control_refusals: counters(
+                "tidegate_operator_control_refusals_total",
+                "Sessions of routers and replicas that were not opened, by why.",
+                &["why"],
+            )?,
             ledger: ledger::Metrics::new()?,
         };
         metrics.ledger.register(&metrics.registry)?;
         metrics.registry.register(Box::new(metrics.questions.clone()))?;
+        metrics.registry.register(Box::new(metrics.control_refusals.clone()))?;
+        metrics.registry.register(Box::new(metrics.overcommits.clone()))?;
         let all: [Box<dyn prometheus::core::Collector>; 11] = [
             Box::new(metrics.decisions.clone()),
             Box::new(metrics.writes.clone()),
@@ -97,9 +112,19 @@ impl Metrics {
         self.writes.with_label_values(&[write.word(), answer]).inc();
     }
 
+    /// A node was asked for too much; `vain`: nothing of ours can mend it.
+    pub fn overcommitted(&self, scarce: Scarce, vain: bool) {
+        self.overcommits.with_label_values(&[scarce.word(), if vain { "left" } else { "stopped" }]).inc();
+    }
+
     /// `answer`: `given`, `busy` (too many ask), or `absent` (this process stands by).
     pub fn asked(&self, question: &'static str, answer: &'static str) {
         self.questions.with_label_values(&[question, answer]).inc();
+    }
+
+    /// `why`: `unknown` (no token that Kubernetes knows), `forbidden`, or `unavailable` (Kubernetes does not answer).
+    pub fn control_refused(&self, why: &'static str) {
+        self.control_refusals.with_label_values(&[why]).inc();
     }
 
     pub fn watch_failed(&self, kind: Kind) {

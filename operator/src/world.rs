@@ -5,13 +5,14 @@
 
 mod ask;
 mod past;
+mod repair;
 mod routers;
 mod scene;
 mod statuses;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use k8s_openapi::jiff::Timestamp;
 use tidegate_api::control::RouterConfig;
@@ -29,6 +30,7 @@ use tokio::time::{MissedTickBehavior, interval, sleep};
 use tokio_util::sync::CancellationToken;
 
 use crate::args::Mode;
+use crate::clock::Clock;
 use crate::facts::{Adoptions, PodFacts, PodKey};
 use crate::index::{Change, Index};
 use crate::metrics::Metrics;
@@ -73,6 +75,7 @@ pub struct Heard<'a> {
 /// See the module.
 pub struct World {
     mode: Mode,
+    clock: Clock,
     engine: Engine,
     index: Index,
     writer: Writer,
@@ -99,14 +102,10 @@ pub struct World {
     observed: At,
 }
 
-/// Milliseconds since the Unix epoch.
-fn now() -> At {
-    At(SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| u64::try_from(since.as_millis()).unwrap_or(u64::MAX)))
-}
-
 impl World {
     pub fn new(
         mode: Mode,
+        clock: Clock,
         index: Index,
         adoptions: &'static Adoptions,
         writer: Writer,
@@ -115,6 +114,7 @@ impl World {
     ) -> Self {
         Self {
             mode,
+            clock,
             engine: Engine::default(),
             index,
             writer,
@@ -131,10 +131,14 @@ impl World {
             shown: VecDeque::new(),
             spans: VecDeque::new(),
             memory: Memory::default(),
-            since: now(),
+            since: clock.now(),
             ticks: 0,
             observed: At::default(),
         }
+    }
+
+    fn now(&self) -> At {
+        self.clock.now()
     }
 
     /// Hears, decides and writes until `shutdown`; then no write is under way.
@@ -144,7 +148,7 @@ impl World {
         let mut tick = interval(TICK);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
-            let wake = self.engine.state().wake_at.map_or(TICK, |at| Duration::from_millis(at.since(now()).max(1)));
+            let wake = self.engine.state().wake_at.map_or(TICK, |at| Duration::from_millis(at.since(self.now()).max(1)));
             tokio::select! {
                 () = shutdown.cancelled() => break,
                 Some(news) = seen.recv() => self.hear(news),
@@ -166,7 +170,7 @@ impl World {
     }
 
     fn tell(&mut self, events: Vec<Event>) {
-        let at = now();
+        let at = self.now();
         for event in events {
             self.note_end(&event, at);
             self.engine.apply(at, event);
@@ -328,7 +332,7 @@ impl World {
             return self.observe();
         }
         for _ in 0..ROUNDS {
-            let plan = self.engine.decide(now());
+            let plan = self.engine.decide(self.now());
             let any = !plan.actions.is_empty();
             for action in plan.actions {
                 self.note(&action);
@@ -341,7 +345,7 @@ impl World {
         self.publish();
         let told = Timestamp::now().to_string();
         let mut statuses = self.index.statuses(&self.engine, &told);
-        statuses.extend(self.index.model_statuses(&self.engine, now(), &told));
+        statuses.extend(self.index.model_statuses(&self.engine, self.now(), &told));
         for write in statuses {
             self.write(write);
         }
@@ -350,7 +354,7 @@ impl World {
     /// A router or a replica says how it fares.
     fn report(&mut self, report: Report) {
         let events = match report {
-            Report::Router(report) => self.routers.report(now(), &report),
+            Report::Router(report) => self.routers.report(self.now(), &report),
             Report::Replica(report) => self.index.replica_report(&report),
         };
         self.tell(events);
@@ -364,7 +368,7 @@ impl World {
                 let news = config.version == 0 || config.models != models;
                 if news {
                     // It rises over restarts of the world, as time does.
-                    *config = RouterConfig { version: now().0.max(config.version + 1), models };
+                    *config = RouterConfig { version: self.now().0.max(config.version + 1), models };
                 }
                 news
             });
@@ -381,19 +385,19 @@ impl World {
     }
 
     fn end_drained(&mut self) {
-        self.index.end_drained(now(), |version| self.routers.have(version));
+        self.index.end_drained(self.now(), |version| self.routers.have(version));
         self.write_all();
     }
 
     /// What would be done now, on a copy: the engine itself hears of what happens alone.
     fn observe(&mut self) {
-        let at = now();
+        let at = self.now();
         if !self.engine.is_due(at) || at.since(self.observed) < OBSERVE_EVERY_MS {
             return;
         }
         self.observed = at;
         let mut trial = self.engine.clone();
-        let plan = trial.decide(now());
+        let plan = trial.decide(self.now());
         let fresh: Vec<Action> = plan.actions.into_iter().filter(|action| !self.is_shown(action)).collect();
         for action in &fresh {
             self.note(action);
@@ -407,7 +411,7 @@ impl World {
             if self.never_began(&action) {
                 continue;
             }
-            let events = self.index.perform(&action, now());
+            let events = self.index.perform(&action, self.now());
             self.tell(events);
             self.write_all();
         }
@@ -439,7 +443,7 @@ impl World {
     fn note(&mut self, action: &Action) {
         tracing::info!(action = action.kind.word(), subject = action.kind.subject(), reason = %action.reason, "decided");
         self.metrics.decided(action);
-        self.show(Planned::of(action, now()));
+        self.show(Planned::of(action, self.now()));
     }
 
     /// What nobody tells: reasons for those that wait, gauges.
@@ -448,11 +452,12 @@ impl World {
         if self.ticks.is_multiple_of(ASK_AGAIN_TICKS) {
             self.index.ask_again();
         }
-        let mut events = self.index.look(now());
-        events.extend(self.routers.look(now()));
+        let mut events = self.index.look(self.now());
+        events.extend(self.routers.look(self.now()));
         self.tell(events);
         self.end_drained();
         if self.missing.is_empty() && self.mode == Mode::Act {
+            self.repair_overcommits();
             for write in self.index.tell_waiting(&self.engine) {
                 self.write(write);
             }
@@ -462,7 +467,7 @@ impl World {
                 }
             }
         }
-        self.write_past(now());
+        self.write_past(self.now());
         self.metrics.routers.set(i64::try_from(self.routers.count()).unwrap_or(i64::MAX));
         self.metrics.observe(self.index.counts(), self.writer.open());
     }

@@ -13,7 +13,7 @@ use k8s_openapi::jiff::Timestamp;
 use kube::Client;
 use kube::api::{Api, ApiResource, DeleteParams, DynamicObject, EvictParams, Patch, PatchParams, PostParams, Preconditions};
 use serde_json::{Value, json};
-use tidegate_api::kinds::{GROUP, Model, Pool, Queue, TrainingJob, VERSION};
+use tidegate_api::kinds::{GROUP, Model, Pool, Queue, TrainingJob, VERSION, cut};
 use tidegate_api::labels;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
@@ -31,8 +31,10 @@ const AT_ONCE: usize = 64;
 /// Pauses after a request that was not answered, or refused for now.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LAST_PAUSE: Duration = Duration::from_secs(10);
-/// The API server's bound on the text of an event, in bytes; a character has four at most.
-const MAX_NOTE: usize = 1024 / 4;
+/// The API server's bound on the text of an event, in bytes.
+const MAX_NOTE: usize = 1024;
+/// Bytes of an answer that are kept: it may hold all of an object that was refused.
+const MAX_ANSWER: usize = 4096;
 /// Of an object's name in an event's: that has room for no more than 253 characters with what makes it its own.
 const MAX_NAME: usize = 200;
 /// Requests that only inform and wait: more events are dropped.
@@ -164,10 +166,16 @@ fn lasting(error: &kube::Error) -> Option<Failure> {
         kube::Error::Api(status) if status.code == 404 => Some(Failure::Gone),
         kube::Error::Api(status) if status.code == 409 => Some(Failure::Conflict),
         kube::Error::Api(status) if (400..500).contains(&status.code) && status.code != 429 && status.code != 401 => {
-            Some(Failure::Refused(status.message.clone()))
+            Some(refused(&status.message))
         }
+        // What etcd does not take, as an object is near its bound: the API server calls that a failure of its own.
+        kube::Error::Api(status) if status.message.contains("request is too large") => Some(refused(&status.message)),
         _ => None,
     }
+}
+
+fn refused(message: &str) -> Failure {
+    Failure::Refused(cut(message, MAX_ANSWER).to_owned())
 }
 
 fn event(object: &PodKey, note: &Note) -> Event {
@@ -179,7 +187,8 @@ fn event(object: &PodKey, note: &Note) -> Event {
     };
     Event {
         metadata: ObjectMeta {
-            generate_name: Some(format!("{}-", object.name().chars().take(MAX_NAME).collect::<String>())),
+            // A part of a name between dots does not begin with `-`.
+            generate_name: Some(format!("{}-", cut(object.name(), MAX_NAME).trim_end_matches('.'))),
             namespace: Some(object.namespace().to_owned()),
             ..ObjectMeta::default()
         },
@@ -189,7 +198,7 @@ fn event(object: &PodKey, note: &Note) -> Event {
         action: Some(note.action.to_owned()),
         reason: Some(note.reason.to_owned()),
         type_: Some(if note.warning { "Warning" } else { "Normal" }.to_owned()),
-        note: Some(note.text.chars().take(MAX_NOTE).collect()),
+        note: Some(cut(&note.text, MAX_NOTE).to_owned()),
         regarding: Some(ObjectReference {
             api_version: Some(api_version),
             kind: Some(kind.to_owned()),
@@ -292,5 +301,38 @@ async fn carry_out(client: &Client, write: &Write) -> Result<(), kube::Error> {
             let patch = json!({"metadata": {"uid": uid}, "status": {"conditions": [condition]}});
             pods.patch_status(pod.name(), &PatchParams::default(), &Patch::Strategic(patch)).await.map(drop)
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_event_is_within_the_api_servers_bounds_whatever_its_object_is_called() {
+        let note = |text: &str| Note {
+            kind: "Pod",
+            uid: "u".to_owned(),
+            warning: true,
+            reason: "R",
+            action: "A",
+            text: text.to_owned(),
+        };
+        let name = format!("{}.{}", "a".repeat(MAX_NAME - 1), "b".repeat(52));
+        let event = event(&PodKey::new("team", &name), &note(&"漢".repeat(1_000)));
+        assert_eq!(event.metadata.generate_name.unwrap(), format!("{}-", "a".repeat(MAX_NAME - 1)));
+        assert_eq!(event.note.unwrap(), "漢".repeat(MAX_NOTE / 3));
+    }
+
+    #[test]
+    fn what_etcd_cannot_hold_is_not_tried_again() {
+        let answer = |code: u16, message: &str| {
+            let status = kube::core::Status { code, message: message.to_owned(), ..kube::core::Status::default() };
+            lasting(&kube::Error::Api(status.boxed()))
+        };
+        assert!(matches!(answer(500, "etcdserver: request is too large"), Some(Failure::Refused(_))));
+        assert_eq!(answer(500, "etcdserver: leader changed"), None);
+        let Some(Failure::Refused(long)) = answer(422, &"é".repeat(1 << 20)) else { panic!() };
+        assert_eq!(long.len(), MAX_ANSWER);
     }
 }

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use tidegate_runtime::control::Token;
 use tidegate_runtime::exit::Error;
 use tonic::transport::Endpoint;
 
@@ -27,6 +28,9 @@ pub struct Args {
     /// The world's `tidegate.control.v1` endpoint, for instance `http://127.0.0.1:9090`. Absent: the replica runs alone.
     #[arg(long, env = "TIDEGATE_REPLICA_CONTROL")]
     pub control: Option<String>,
+    /// A file with the token by which the world knows this replica, read anew for each session. Absent: it sends none.
+    #[arg(long, env = "TIDEGATE_REPLICA_CONTROL_TOKEN_FILE")]
+    pub control_token_file: Option<PathBuf>,
     /// Rows (items along the batch dimension) in one request; more are refused.
     #[arg(long, default_value_t = 32, value_parser = clap::value_parser!(u32).range(1..=65_536), env = "TIDEGATE_REPLICA_MAX_BATCH_ROWS")]
     pub max_batch_rows: u32,
@@ -64,6 +68,7 @@ pub(crate) struct Settings {
     pub listen: SocketAddr,
     pub replica_id: String,
     pub control: Option<Endpoint>,
+    pub control_token: Token,
     pub max_batch_rows: usize,
     pub pace: Pace,
     pub device_lock: Option<PathBuf>,
@@ -80,6 +85,7 @@ impl Args {
             listen,
             replica_id,
             control,
+            control_token_file,
             max_batch_rows,
             pace_per_batch_us,
             pace_per_row_us,
@@ -102,6 +108,7 @@ impl Args {
             onnx,
             listen,
             control,
+            control_token: Token::new(control_token_file),
             max_batch_rows: usize::try_from(max_batch_rows).unwrap_or(usize::MAX),
             pace: Pace { per_batch_us: pace_per_batch_us, per_row_us: pace_per_row_us, factor_permille: pace_factor_permille },
             device_lock,

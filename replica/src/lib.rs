@@ -52,7 +52,11 @@ pub async fn run(args: Args, shutdown: CancellationToken) -> Result<(), Error> {
     let session_end = CancellationToken::new();
     let drain = shutdown.child_token();
     if let Some(control) = settings.control.clone() {
-        let identity = session::Identity { replica_id: settings.replica_id.clone(), model: settings.model.clone() };
+        let identity = session::Identity {
+            replica_id: settings.replica_id.clone(),
+            model: settings.model.clone(),
+            token: settings.control_token.clone(),
+        };
         tasks.spawn(session::run(control, identity, status.clone(), drain.clone(), session_end.clone()));
     }
     let served = serve::serve(&settings, &status, started, drain).await;

@@ -8,6 +8,7 @@ use std::time::Duration;
 use thiserror::Error;
 use tidegate_api::control::ReplicaReport;
 use tidegate_api::control::control_client::ControlClient;
+use tidegate_runtime::control::{REFUSED_BACKOFF, Token, is_refusal};
 use tokio::sync::mpsc;
 use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 use tokio_stream::wrappers::ReceiverStream;
@@ -34,6 +35,7 @@ const KEEP_ALIVE: Duration = Duration::from_secs(5);
 pub(crate) struct Identity {
     pub replica_id: String,
     pub model: String,
+    pub token: Token,
 }
 
 /// Why a session ended.
@@ -58,7 +60,7 @@ pub(crate) async fn run(control: Endpoint, identity: Identity, status: Status, d
         .keep_alive_timeout(KEEP_ALIVE)
         .keep_alive_while_idle(true);
     let mut backoff = FIRST_BACKOFF;
-    let mut lost = false;
+    let mut said = String::new();
     loop {
         let mut talked = false;
         let ended = session(&control, &identity, &status, &drain, &end, &mut talked).await;
@@ -66,7 +68,8 @@ pub(crate) async fn run(control: Endpoint, identity: Identity, status: Status, d
         if talked {
             backoff = FIRST_BACKOFF;
         }
-        if !std::mem::replace(&mut lost, !talked) {
+        let is_news = std::mem::replace(&mut said, error.to_string()) != said;
+        if talked || is_news {
             tracing::warn!(%error, "no session with the world; serving on");
         }
         tokio::select! {
@@ -74,7 +77,8 @@ pub(crate) async fn run(control: Endpoint, identity: Identity, status: Status, d
             // A failure that nobody could be told is in the exit code.
             () = end.cancelled() => return,
         }
-        backoff = (backoff * 2).min(LONGEST_BACKOFF);
+        let refused = matches!(&error, SessionError::Broken(status) if is_refusal(status));
+        backoff = (backoff * 2).min(if refused { REFUSED_BACKOFF } else { LONGEST_BACKOFF });
     }
 }
 
@@ -95,7 +99,7 @@ async fn session(
     };
     send(&reports);
     let mut client = ControlClient::new(control.connect().await?);
-    let opened = timeout(CONNECT_LIMIT, client.replica_session(ReceiverStream::new(outgoing))).await;
+    let opened = timeout(CONNECT_LIMIT, client.replica_session(identity.token.on(ReceiverStream::new(outgoing))?)).await;
     let mut wishes = opened.map_err(|_| SessionError::Silent)??.into_inner();
     *talked = true;
     let mut version = 0;

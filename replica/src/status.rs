@@ -90,7 +90,7 @@ mod tests {
     #[test]
     fn a_report_follows_the_life_and_keeps_the_address_while_draining() {
         let status = Status::new(Metrics::new().unwrap());
-        let identity = Identity { replica_id: "r1".to_owned(), model: "digits".to_owned() };
+        let identity = Identity { replica_id: "r1".to_owned(), model: "digits".to_owned(), token: Token::default() };
         assert_eq!(status.report(&identity).phase(), ReplicaPhase::Loading);
         assert_eq!(status.report(&identity).tensors, None);
         let tensors = ModelTensors { platform: "onnx".to_owned(), ..ModelTensors::default() };

@@ -1,6 +1,7 @@
 //! The router's arguments.
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 
 /// Arguments of `tidegate router`.
 #[derive(clap::Args, Debug, Clone)]
@@ -11,6 +12,9 @@ pub struct Args {
     /// Where the world serves `tidegate.control.v1`, for instance `http://127.0.0.1:9000`.
     #[arg(long, env = "TIDEGATE_CONTROL")]
     pub control: String,
+    /// A file with the token by which the world knows this router, read anew for each session. Absent: it sends none.
+    #[arg(long, env = "TIDEGATE_CONTROL_TOKEN_FILE")]
+    pub control_token_file: Option<PathBuf>,
     /// Name of this router in reports.
     #[arg(long, env = "TIDEGATE_ROUTER_ID", default_value = "router")]
     pub router_id: String,

@@ -1,8 +1,8 @@
 //! The session with the world: demand goes up, configuration comes down.
 //!
 //! Without the world the router goes on with its last configuration and knocks again, at least once a
-//! second. The first configuration of a session replaces whatever was there (it may be another world);
-//! inside a session older versions are ignored.
+//! second, seldomer while the world does not let it in. The first configuration of a session replaces whatever
+//! was there (it may be another world); inside a session older versions are ignored.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,6 +10,7 @@ use std::time::Duration;
 use tidegate_api::control::control_client::ControlClient;
 use tidegate_api::control::{RouterConfig, RouterReport};
 use tidegate_runtime::admin::Readiness;
+use tidegate_runtime::control::{REFUSED_BACKOFF, Token, is_refusal};
 use tokio::sync::{Notify, mpsc};
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
@@ -32,6 +33,7 @@ const OUTBOX: usize = 2;
 /// The router's end of the session.
 pub struct Control {
     pub endpoint: Endpoint,
+    pub token: Token,
     pub router_id: String,
     pub registry: Arc<Registry>,
     pub metrics: Arc<Metrics>,
@@ -55,7 +57,9 @@ impl Control {
     /// Holds sessions until `stop`.
     pub async fn run(self, stop: CancellationToken) {
         let mut pause = BACKOFF;
+        let mut refused = String::new();
         loop {
+            let mut longest = LONGEST_BACKOFF;
             tokio::select! {
                 () = stop.cancelled() => return,
                 ended = self.session() => {
@@ -65,13 +69,19 @@ impl Control {
                             tracing::warn!("the session with the world ended; going on with the last configuration");
                             pause = if configured { BACKOFF } else { pause };
                         }
+                        Err(status) if is_refusal(&status) => {
+                            longest = REFUSED_BACKOFF;
+                            if std::mem::replace(&mut refused, status.message().to_owned()) != refused {
+                                tracing::warn!("the world does not let this router in; going on with the last configuration: {refused}");
+                            }
+                        }
                         Err(status) => tracing::debug!("no session with the world: {status}"),
                     }
                 }
             }
             tokio::select! {
                 () = stop.cancelled() => return,
-                () = tokio::time::sleep(pause) => pause = (pause * 2).min(LONGEST_BACKOFF),
+                () = tokio::time::sleep(pause.min(longest)) => pause = (pause * 2).min(longest),
             }
         }
     }
@@ -101,7 +111,7 @@ impl Control {
 
     async fn open(&self, channel: Channel, reports: mpsc::Receiver<RouterReport>) -> Result<Streaming<RouterConfig>, Status> {
         let mut client = ControlClient::new(channel);
-        let opening = client.router_session(ReceiverStream::new(reports));
+        let opening = client.router_session(self.token.on(ReceiverStream::new(reports))?);
         match tokio::time::timeout(PATIENCE, opening).await {
             Ok(response) => Ok(response?.into_inner()),
             Err(_) => Err(Status::deadline_exceeded("the world did not open the session")),

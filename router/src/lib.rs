@@ -49,6 +49,7 @@ use proxy::Proxy;
 use queue::Shared;
 use registry::Registry;
 use serve::Server;
+use tidegate_runtime::control::Token;
 use tokenize::Pool;
 
 /// How long connections wait for the first configuration. With the world up it comes within milliseconds.
@@ -68,6 +69,7 @@ pub async fn run_on(listener: TcpListener, args: Args, shutdown: CancellationTok
     let Args {
         listen: _,
         control,
+        control_token_file,
         router_id,
         world,
         max_body_bytes,
@@ -92,6 +94,7 @@ pub async fn run_on(listener: TcpListener, args: Args, shutdown: CancellationTok
     let unconfigured = CancellationToken::new();
     let session = Control {
         endpoint,
+        token: Token::new(control_token_file),
         router_id,
         registry: registry.clone(),
         metrics: metrics.clone(),

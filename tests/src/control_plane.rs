@@ -3,6 +3,9 @@
 //!
 //! Everything is on a network of its own, which the test's thread enters too: no port collides, nothing leaves the machine.
 
+pub mod kwok;
+pub mod witness;
+
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -32,6 +35,8 @@ use crate::kubelet::parts::{Parts, READY_WITHIN};
 use crate::kubelet::{self, Kubelet, image};
 use crate::outside::installed;
 
+mod postgres;
+
 const FOLDER: &str = "tidegate-plane-";
 /// Where everything is in that network.
 const API_SERVER: &str = "https://127.0.0.1:6443";
@@ -52,9 +57,10 @@ pub const TEAM: &str = "team";
 
 /// A running API server; dropped, it ends with all that was started beside it.
 pub struct ControlPlane {
-    // Ended in this order: processes and their files, then the cgroups of a real node.
+    // Ended in this order: processes and their files, then the cgroups of a real node, then a database's files.
     parts: Parts,
     kubelet: Option<Kubelet>,
+    database: Option<postgres::Folder>,
     pub client: Client,
 }
 
@@ -71,7 +77,7 @@ impl ControlPlane {
         parts.namespaces.enter_network()?;
         let client = Self::serve(&mut parts, &programs, flags).await;
         let client = client.with_context(|| parts.said())?;
-        let plane = Self { parts, kubelet: None, client };
+        let plane = Self { parts, kubelet: None, database: None, client };
         plane.prepare().await?;
         Ok(plane)
     }
@@ -98,6 +104,18 @@ impl ControlPlane {
         let pid = Pid::from_raw(i32::try_from(self.pid(part)?)?);
         kill(pid, Signal::SIGKILL)?;
         self.ended(part).await.map(drop)
+    }
+
+    /// Makes etcd forget all but the newest version of each object, so that who watches from an older one is told `410 Gone`.
+    pub async fn forget_history(&self) -> Result<()> {
+        let client = reqwest::Client::builder().no_proxy().timeout(SOON).build()?;
+        let post = |path: &str, body: Value| client.post(format!("{ETCD}/v3/{path}")).body(body.to_string()).send();
+        // Any key will do: the answer's header has the revision.
+        let answer = post("kv/range", json!({"key": "YQ=="})).await?.error_for_status()?.text().await?;
+        let answer: Value = serde_json::from_str(&answer)?;
+        let revision = answer["header"]["revision"].as_str().with_context(|| format!("no revision: {answer}"))?;
+        post("kv/compaction", json!({"revision": revision, "physical": true})).await?.error_for_status()?;
+        Ok(())
     }
 
     /// Starts what was ended on what it had stored, and waits until the API server answers.
@@ -183,17 +201,29 @@ impl ControlPlane {
         let executables = [binary()?, binary_of("tidegate-node-agent")?];
         kubelet.import(&self.parts, &image::tidegate(IMAGE, &executables.each_ref().map(PathBuf::as_path))?)?;
         let nodes: Api<Node> = Api::all(self.client.clone());
-        let wanted = Quantity(gpus.len().to_string());
+        let wanted = (!gpus.is_empty()).then(|| Quantity(gpus.len().to_string()));
         let ready = || async {
             let status = nodes.get(kubelet::Node::NAME).await?.status.unwrap_or_default();
             let is_ready = status.conditions.iter().flatten().any(|one| one.type_ == "Ready" && one.status == "True");
-            Ok((is_ready && status.allocatable.is_some_and(|all| all.get("nvidia.com/gpu") == Some(&wanted))).then_some(()))
+            Ok((is_ready && status.allocatable.is_some_and(|all| all.get("nvidia.com/gpu") == wanted.as_ref())).then_some(()))
         };
         until("the node to be ready", READY_WITHIN, ready).await.with_context(|| self.parts.said())?;
         // As the node controller does once it is ready.
         let taints = json!({"spec": {"taints": null}});
         nodes.patch(kubelet::Node::NAME, &PatchParams::default(), &Patch::Merge(taints)).await?;
         Ok(())
+    }
+
+    /// Starts a driver on the real node that publishes these GPUs by name, for `ResourceClaim`s.
+    pub fn dra_driver(&mut self, gpus: &[String]) -> Result<()> {
+        let server = self.parts.at("admin-kubeconfig");
+        let kubelet = self.kubelet.as_ref().context("no real node")?;
+        kubelet.dra_driver(&mut self.parts, gpus, &server)
+    }
+
+    /// The real node's kubelet.
+    pub fn kubelet(&self) -> Result<&Kubelet> {
+        self.kubelet.as_ref().context("no real node")
     }
 
     /// A path in the folder of this cluster.
@@ -322,14 +352,33 @@ impl ControlPlane {
 
     /// Starts an operator of this name, which answers on that port.
     pub fn operator(&mut self, name: &str, port: u16, flags: &[&str]) -> Result<()> {
-        let mut command = self.parts.namespaces.on_network(&binary()?);
+        self.operator_of(&binary()?, name, port, flags, &[])
+    }
+
+    /// The same of another build of `tidegate`, or with more in its environment.
+    pub fn operator_of(
+        &mut self,
+        program: &Path,
+        name: &str,
+        port: u16,
+        flags: &[&str],
+        environment: &[(&str, &str)],
+    ) -> Result<()> {
+        let mut command = self.parts.namespaces.on_network(program);
         command.args(["operator", "--listen", &format!("127.0.0.1:{port}"), "--identity", name]).args(flags);
         // Unless the flags say otherwise.
         command.env("TIDEGATE_OPERATOR_LEASE_SECONDS", "8").env("TIDEGATE_OPERATOR_CHECK_SECONDS", "1");
         command.env("KUBECONFIG", self.parts.at("kubeconfig")).env("RUST_LOG", "info");
         // A port of its own: they are all on one network.
         command.env("TIDEGATE_OPERATOR_CONTROL_LISTEN", format!("127.0.0.1:{}", port + 1_000));
+        command.envs(environment.iter().copied());
         self.parts.spawn(name, command)
+    }
+
+    /// Starts PostgreSQL with an empty database; where it is.
+    pub async fn postgres(&mut self) -> Result<String> {
+        self.database = Some(postgres::start(&mut self.parts).await?);
+        Ok(postgres::PLACE.to_owned())
     }
 
     /// Starts `tidegate` with these arguments, on the network alone.
@@ -337,20 +386,6 @@ impl ControlPlane {
         let mut command = self.parts.namespaces.on_network(&binary()?);
         command.args(args).env("TIDEGATE_LOG", "info");
         self.parts.spawn(name, command)
-    }
-
-    /// Starts KWOK, which plays the kubelets of the nodes that it is told to.
-    pub fn kwok(&mut self) -> Result<()> {
-        let stages = installed("TIDEGATE_TEST_KWOK_STAGES")?;
-        let read = |file: &str| fs::read_to_string(stages.join(file)).with_context(|| format!("read KWOK's stage {file}"));
-        let files = ["pod/fast/pod-ready.yaml", "pod/fast/pod-delete.yaml", "node/fast/node-initialize.yaml"];
-        let more = "node/heartbeat-with-lease/node-heartbeat-with-lease.yaml";
-        let texts = files.into_iter().chain([more]).map(read).collect::<Result<Vec<_>>>()?;
-        fs::write(self.parts.at("kwok.yaml"), texts.join("\n---\n"))?;
-        let mut kwok = self.parts.command(&installed("TIDEGATE_TEST_CONTROLPLANE")?.join("kwok"));
-        kwok.arg("-c").arg(self.parts.at("kwok.yaml")).arg("--kubeconfig").arg(self.admin_config()?);
-        kwok.args(["--manage-nodes-with-annotation-selector", "kwok.x-k8s.io/node=fake", "--node-lease-duration-seconds", "40"]);
-        self.parts.spawn("kwok", kwok)
     }
 
     /// Starts kube-scheduler with its client's limits lifted.
@@ -381,16 +416,14 @@ leaderElection:
         Ok(file)
     }
 
-    /// The process of a part: the last child of what was started, which entered the namespaces first.
+    /// The process of a part: `nsenter` waits for it, if it is in a namespace of processes too.
     pub fn pid(&mut self, name: &str) -> Result<u32> {
-        let mut pid = self.parts.child(name)?.id();
-        loop {
-            let children = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children"))?;
-            match children.split_whitespace().next() {
-                Some(child) => pid = child.parse()?,
-                None => return Ok(pid),
-            }
+        let pid = self.parts.child(name)?.id();
+        if fs::read_to_string(format!("/proc/{pid}/comm"))?.trim_end() != "nsenter" {
+            return Ok(pid);
         }
+        let children = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children"))?;
+        children.split_whitespace().next().map_or(Ok(pid), |child| Ok(child.parse()?))
     }
 
     /// Waits for an event on an object, of that reason.
@@ -452,32 +485,27 @@ leaderElection:
 
     /// What an operator believes is what a list says, at two comparisons from now.
     pub async fn check_belief(&self, port: u16) -> Result<()> {
-        let figure = |text: &str, name: &str| {
-            let value = text.lines().find_map(|line| line.strip_prefix(name)).map(str::trim);
-            value.and_then(|value| value.parse::<u64>().ok())
-        };
-        let compared = |text: &str| figure(text, "tidegate_operator_drift_checks_total ").unwrap_or(0);
+        let compared = |text: &str| figure(text, "tidegate_operator_drift_checks_total").unwrap_or(0);
         let (_, before) = self.ask(port, "/metrics", None).await?;
         let look = || async {
             let (_, now) = self.ask(port, "/metrics", None).await?;
             Ok((compared(&now) >= compared(&before) + 2).then_some(now))
         };
         let now = until("two comparisons with a fresh list", SOON, look).await?;
-        ensure!(figure(&now, "tidegate_operator_drift_nodes ") == Some(0), "drift: {now}");
+        ensure!(figure(&now, "tidegate_operator_drift_nodes") == Some(0), "drift: {now}");
         Ok(())
     }
 
     /// No node gives away more GPUs than it has, whoever bound the pods.
     pub async fn check_nodes(&self, gpus: u32) -> Result<()> {
-        let mut held = std::collections::BTreeMap::<String, u32>::new();
-        for (_, node) in self.bound().await? {
-            *held.entry(node).or_default() += 1;
-        }
-        for (node, count) in held {
-            ensure!(count <= gpus, "{node} gives {count} GPUs of {gpus}");
-        }
-        Ok(())
+        witness::check_held(&self.list().await?, gpus)
     }
+}
+
+/// A metric of that name and labels, as `/metrics` has it.
+pub fn figure(text: &str, name: &str) -> Option<u64> {
+    let value = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+    value?.trim().parse().ok()
 }
 
 fn start_etcd(parts: &mut Parts, programs: &Path) -> Result<()> {

@@ -107,7 +107,7 @@ impl Node {
 
     /// The first process of a pod's container, if it runs.
     pub fn container(&self, pod: &str) -> Result<Option<Container>> {
-        container::find(&[(NODE, self.kubelet.cgroups.name()), (POD, pod)])
+        self.kubelet.container(pod)
     }
 
     /// Waits until a pod's container runs, and is not the one `before`.
@@ -216,7 +216,28 @@ impl Kubelet {
         parts.start("kubelet", command, all_listen).await
     }
 
+    /// Starts a driver that publishes these GPUs by name and prepares claims for the kubelet.
+    pub fn dra_driver(&self, parts: &mut Parts, gpus: &[String], server: &Path) -> Result<()> {
+        let mut command = parts.command(&self.programs.join("dradriver"));
+        command.args(["-node", Node::NAME, "-product", "Example 80", "-devices", &gpus.join(",")]);
+        command.arg("-kubeconfig").arg(server);
+        parts.spawn("dradriver", command)
+    }
+
+    /// What a pod's container must have in its environment, so that [`Self::container`] finds it.
+    pub fn marks<'a>(&'a self, pod: &'a str) -> [(&'static str, &'a str); 2] {
+        [(NODE, self.cgroups.name()), (POD, pod)]
+    }
+
+    /// The first process of a pod's container, if it runs.
+    pub fn container(&self, pod: &str) -> Result<Option<Container>> {
+        container::find(&self.marks(pod))
+    }
+
     fn device_plugin(&self, parts: &mut Parts, gpus: &[String]) -> Result<()> {
+        if gpus.is_empty() {
+            return Ok(());
+        }
         let mut command = parts.command(&self.programs.join("deviceplugin"));
         command.arg("-folder").arg(parts.at("lib/kubelet/device-plugins"));
         command.args(["-devices", &gpus.join(",")]).arg("-unhealthy").arg(parts.at("unhealthy"));

@@ -1,6 +1,7 @@
 //! What whole-system tests, scenarios and benchmarks share: real servers, real clients, real processes.
 
 pub mod bench;
+pub mod beside;
 pub mod browser;
 pub mod control_plane;
 pub mod harness;

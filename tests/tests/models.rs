@@ -5,14 +5,16 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::authentication::v1::{TokenRequest, TokenRequestSpec};
+use k8s_openapi::api::core::v1::{Pod, ServiceAccount};
+use k8s_openapi::api::rbac::v1::ClusterRoleBinding;
 use k8s_openapi::jiff::Timestamp;
 use kube::ResourceExt;
-use kube::api::{Api, Patch, PatchParams, PostParams};
+use kube::api::{Api, DeleteParams, Patch, PatchParams, PostParams};
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 use tidegate_api::kinds::{Model, ModelStatus, Pool};
-use tidegate_tests::control_plane::{ControlPlane, SOON, TEAM};
+use tidegate_tests::control_plane::{ControlPlane, NOBODY, SOON, TEAM};
 use tidegate_tests::harness::until;
 use tidegate_tests::onnx;
 
@@ -57,7 +59,11 @@ impl Kubelet {
         self.next += 1;
         let number = self.next + 1;
         let args = pod.spec.as_ref().and_then(|spec| spec.containers.first()?.args.clone()).unwrap_or_default();
-        let args: Vec<String> = args.iter().map(|arg| arg.replace("0.0.0.0", &format!("127.0.0.{number}"))).collect();
+        // Where a kubelet would mount the pod's token.
+        let tokens = plane.at("tokens").display().to_string();
+        let here =
+            |arg: &String| arg.replace("0.0.0.0", &format!("127.0.0.{number}")).replace("/var/run/secrets/tidegate.dev", &tokens);
+        let args: Vec<String> = args.iter().map(here).collect();
         self.addresses.insert(pod.name_any(), number);
         plane.program(&pod.name_any(), &args)
     }
@@ -234,4 +240,75 @@ async fn a_model_that_cannot_be_served_is_told_why_and_holds_nobody_up() {
     plane.pod("w", "research", |_| {}).await.unwrap();
     plane.until_bound(1).await.unwrap();
     plane.until_event("digits", "Refused").await.unwrap();
+}
+
+/// A token of a new service account, for the control port.
+async fn token(plane: &ControlPlane, account: &str) -> String {
+    let accounts: Api<ServiceAccount> = Api::namespaced(plane.client.clone(), TEAM);
+    let made = serde_json::from_value(json!({"metadata": {"name": account}})).unwrap();
+    accounts.create(&PostParams::default(), &made).await.unwrap();
+    let spec = TokenRequestSpec { audiences: Some(vec!["tidegate-control".to_owned()]), ..TokenRequestSpec::default() };
+    let asked = TokenRequest { spec: Some(spec), ..TokenRequest::default() };
+    let answer = accounts.create_token_request(account, &PostParams::default(), &asked).await.unwrap();
+    answer.status.unwrap().token.unwrap()
+}
+
+/// Gives a service account the role of routers and replicas.
+async fn bind(plane: &ControlPlane, account: &str) {
+    let binding: ClusterRoleBinding = serde_json::from_value(json!({
+        "metadata": {"name": account},
+        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "tidegate-data-plane"},
+        "subjects": [{"kind": "ServiceAccount", "name": account, "namespace": TEAM}],
+    }))
+    .unwrap();
+    Api::<ClusterRoleBinding>::all(plane.client.clone()).create(&PostParams::default(), &binding).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_router_without_the_right_is_told_what_to_bind_and_one_that_loses_it_serves_on() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("digits.onnx");
+    std::fs::write(&file, onnx::model_of("Relu")).unwrap();
+    let mut plane = start(&file.display().to_string()).await;
+    let models: Api<Model> = Api::namespaced(plane.client.clone(), TEAM);
+    let awake = json!({"spec": {"replicas": {"min": 1, "max": 1}}});
+    models.patch("digits", &PatchParams::default(), &Patch::Merge(awake)).await.unwrap();
+    let (of_router, of_replica) = (token(&plane, "router").await, token(&plane, "replica").await);
+    bind(&plane, "replica").await;
+    std::fs::create_dir(plane.at("tokens")).unwrap();
+    std::fs::write(plane.at("tokens").join("token"), of_replica).unwrap();
+    let router_token = plane.at("router-token");
+    // One that the API server takes, and that is not meant for the control port.
+    std::fs::write(&router_token, NOBODY).unwrap();
+    let mut kubelet = Kubelet::default();
+    let flags: Vec<&str> = CONTROL.into_iter().chain(["--control-auth"]).collect();
+    plane.operator("first", PORT, &flags).unwrap();
+    let router = ["router", "--listen", "127.0.0.1:7000", "--control", "http://127.0.0.1:8090", "--control-token-file"];
+    let router = router.map(str::to_owned).into_iter().chain([router_token.display().to_string()]);
+    plane.program("router", &router.collect::<Vec<_>>()).unwrap();
+    let says = |words: &'static str| async move |plane: &ControlPlane| Ok(plane.log("router").contains(words));
+    kubelet.until(&mut plane, "an unknown token to be refused", says("no token that Kubernetes knows came along")).await;
+    // A file that was written anew is read for the next session.
+    std::fs::write(&router_token, of_router).unwrap();
+    let words =
+        "system:serviceaccount:team:router may not post the nonResourceURL /control: bind the ClusterRole tidegate-data-plane";
+    kubelet.until(&mut plane, "the right to be missed", says(words)).await;
+    let (_, metrics) = plane.ask(PORT, "/metrics", None).await.unwrap();
+    assert!(metrics.contains("tidegate_operator_control_refusals_total{why=\"forbidden\"}"), "{metrics}");
+    kubelet.until(&mut plane, "a replica that has the right", async |plane| Ok(status(plane).await?.ready == 1)).await;
+    assert_ne!(infer().await.unwrap(), 200, "the router knows no model");
+    bind(&plane, "router").await;
+    kubelet.until(&mut plane, "the model to answer", async |_| Ok(infer().await? == 200)).await;
+    // The right is taken away: who is connected stays so, and who is to connect anew serves on as it was.
+    let bindings: Api<ClusterRoleBinding> = Api::all(plane.client.clone());
+    bindings.delete("router", &DeleteParams::default()).await.unwrap();
+    plane.signal("first", Signal::SIGTERM).unwrap();
+    plane.ended("first").await.unwrap();
+    plane.operator("second", OTHER_PORT, &flags).unwrap();
+    let refused = async |plane: &ControlPlane| {
+        let (_, metrics) = plane.ask(OTHER_PORT, "/metrics", None).await?;
+        Ok(metrics.contains("tidegate_operator_control_refusals_total{why=\"forbidden\"}"))
+    };
+    kubelet.until(&mut plane, "the next leader to refuse it", refused).await;
+    assert_eq!(infer().await.unwrap(), 200);
 }

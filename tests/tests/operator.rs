@@ -450,38 +450,6 @@ async fn people_ask_when_and_what_if_and_the_page_shows_who_holds_what_to_those_
 }
 
 /// Waits until the history of `night` has a word.
-async fn until_told(plane: &ControlPlane, word: &str) {
-    let look = || async {
-        let (status, text) = plane.ask(PORT, "/history?job=pod/team/night", Some(ADMIN)).await?;
-        Ok((status == 200 && text.contains(word)).then_some(()))
-    };
-    until("history to be told", SOON, look).await.unwrap();
-}
-
-#[tokio::test]
-async fn what_was_decided_is_known_after_the_leader_was_killed() {
-    let mut plane = plane(&[("n1", 1)], &[("a", 1)]).await;
-    let folder = tempfile::tempdir().unwrap();
-    let ledger = format!("sqlite:{}", folder.path().display());
-    plane.operator("first", PORT, &["--ledger", &ledger]).unwrap();
-    plane.pod("night", "a", |_| {}).await.unwrap();
-    plane.until_bound(1).await.unwrap();
-    until_told(&plane, "start_job").await;
-    plane.says("night", "Succeeded").await.unwrap();
-    until_told(&plane, "job_ended").await;
-    plane.signal("first", Signal::SIGKILL).unwrap();
-    plane.ended("first").await.unwrap();
-    plane.operator("second", OTHER_PORT, &["--ledger", &ledger]).unwrap();
-    let look = || async {
-        let (_, metrics) = plane.ask(OTHER_PORT, "/metrics", None).await?;
-        Ok(metrics.contains("\ntidegate_operator_ledger_read 1\n").then_some(()))
-    };
-    until("the next one to read the ledger", SOON, look).await.unwrap();
-    let (status, text) = plane.ask(OTHER_PORT, "/history?job=pod/team/night", Some(ADMIN)).await.unwrap();
-    assert!(status == 200 && text.contains("start_job") && text.contains("job_ended"), "{status} {text}");
-    plane.check_belief(OTHER_PORT).await.unwrap();
-}
-
 /// What a container of a pod finds in its environment under that name.
 fn env(pod: &Pod, name: &str) -> Option<String> {
     let container = pod.spec.as_ref()?.containers.first()?;

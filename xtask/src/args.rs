@@ -2,7 +2,9 @@
 
 /// Printed on a wrong command line.
 pub const USAGE: &str = "usage: cargo xtask test [--quick | --cluster | --all]
-       cargo xtask scenario tide|crash [--json] [--seed N] [--picture PNG]
+       cargo xtask scenario tide|crash [--json] [--seed N]
+        cargo xtask scenario tide --picture PNG
+        cargo xtask scenario beside [--json] [--minutes N] [--nodes N] [--seed N] [--rival-gpus]
         cargo xtask scenario cluster [--json] [--seed N] [--slo-ms N] [--stretch TIMES]
         cargo xtask bench agent|batching [--json]
         cargo xtask bench cluster [--json] [--nodes N] [--pods N] [--gangs N] [--only tidegate|kube-scheduler]
@@ -69,6 +71,7 @@ pub fn parse(words: &[String]) -> Result<Chore, String> {
         ["docs"] => Ok(Chore::Docs),
         ["docs", other, ..] => Err(format!("docs takes no `{other}`")),
         ["scenario", "cluster", ..] => Ok(on_cluster(Beside::Example, "scenario", &words)),
+        ["scenario", "beside", ..] => Ok(on_cluster(Beside::Rivals, "scenario", &words)),
         ["scenario", rest @ ..] => program("scenario", rest),
         ["bench", "engine", rest @ ..] => {
             Ok(Chore::Bench { target: "engine", arguments: rest.iter().map(ToString::to_string).collect() })
@@ -117,6 +120,9 @@ mod tests {
         };
         assert_eq!(parsed("bench cluster --json"), Ok(on_cluster(Beside::Rivals, "bench")));
         assert_eq!(parsed("scenario cluster --json"), Ok(on_cluster(Beside::Example, "scenario")));
+        let beside = vec!["beside".into(), "--json".into()];
+        let beside = Chore::OnCluster { beside: Beside::Rivals, binary: "scenario", arguments: beside };
+        assert_eq!(parsed("scenario beside --json"), Ok(beside));
         let engine = Chore::Bench { target: "engine", arguments: vec!["--json".into()] };
         assert_eq!(parsed("bench engine --json"), Ok(engine));
     }

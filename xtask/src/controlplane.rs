@@ -15,7 +15,8 @@ const GO: &str = "/usr/local/go/bin/go";
 /// Drivers of disks that would need C libraries.
 const CONTAINERD_TAGS: &str = "no_btrfs,no_devmapper,no_zfs";
 
-/// Builds the API server, etcd, the kubelet, the device plug-in and containerd with its shim and `ctr`. Their folder.
+/// Builds the API server, etcd, the kubelet, the device plug-in, the DRA driver, containerd with its shim and `ctr`, and what stands
+/// beside us: kube-scheduler and KWOK. Their folder.
 pub fn build(cache: &Path) -> Result<PathBuf> {
     let go = go()?;
     let programs = cache.join("controlplane");
@@ -24,23 +25,20 @@ pub fn build(cache: &Path) -> Result<PathBuf> {
 
     let linked = format!("-s -w {}", kubernetes_version(&go, &sources)?);
     let mut kubernetes = compile(&go, &sources, &programs);
-    command::run(kubernetes.args(["-ldflags", &linked, "./kubelet", "./deviceplugin", "./kube-apiserver"]))?;
+    let selected = ["./kubelet", "./deviceplugin", "./dradriver", "./kube-apiserver", "./kube-scheduler"];
+    command::run(kubernetes.args(["-ldflags", &linked]).args(selected))?;
     let mut etcd = compile(&go, &sources.join("etcd"), &programs.join("etcd"));
     command::run(etcd.args(["-ldflags", "-s -w", "."]))?;
     let mut containerd = compile(&go, &sources.join("containerd"), &programs);
     command::run(containerd.args(["-ldflags", "-s -w", "-tags", CONTAINERD_TAGS, "tool"]))?;
+    command::run(compile(&go, &sources.join("kwok"), &programs).args(["-ldflags", "-s -w", "tool"]))?;
     Ok(programs)
 }
 
-/// Builds kube-scheduler and KWOK, for benchmarks, beside the others. The folder of KWOK's stages.
-pub fn build_rivals(cache: &Path) -> Result<PathBuf> {
-    let programs = build(cache)?;
-    let (go, sources) = (go()?, cache::workspace().join("tests/controlplane"));
-    let linked = format!("-s -w {}", kubernetes_version(&go, &sources)?);
-    command::run(compile(&go, &sources, &programs).args(["-ldflags", &linked, "./kube-scheduler"]))?;
-    let kwok = sources.join("kwok");
-    command::run(compile(&go, &kwok, &programs).args(["-ldflags", "-s -w", "tool"]))?;
-    let folder = told(Command::new(go).current_dir(kwok).args(["list", "-m", "-f", "{{.Dir}}", "sigs.k8s.io/kwok"]))?;
+/// The folder of KWOK's stages: how it plays nodes and pods.
+pub fn kwok_stages() -> Result<PathBuf> {
+    let kwok = cache::workspace().join("tests/controlplane/kwok");
+    let folder = told(Command::new(go()?).current_dir(kwok).args(["list", "-m", "-f", "{{.Dir}}", "sigs.k8s.io/kwok"]))?;
     Ok(PathBuf::from(folder).join("kustomize/stage"))
 }
 

@@ -59,20 +59,22 @@ fn usual(folder: &Path) -> Vec<Wanted> {
 fn cluster(folder: &Path) -> Vec<Wanted> {
     // Without them nothing could run, so nothing is built for minutes either.
     let programs = namespaces().and_then(|()| controlplane::build(folder));
+    let stages = if programs.is_ok() { controlplane::kwok_stages() } else { Err(anyhow!("not looked for")) };
     vec![
         ("TIDEGATE_TEST_CONTROLPLANE", "the API server, the kubelet and what they need", programs),
+        ("TIDEGATE_TEST_KWOK_STAGES", "KWOK's stages", stages),
         ("TIDEGATE_TEST_OPENSSL", "openssl", program(&["openssl"], "openssl")),
         ("TIDEGATE_TEST_RUNC", "runc", program(&["runc"], "runc")),
         ("TIDEGATE_TEST_BUSYBOX", "busybox", program(&["busybox"], "busybox-static")),
         ("TIDEGATE_TEST_IP", "ip", program(&["ip"], "iproute2")),
+        ("TIDEGATE_TEST_POSTGRES", "PostgreSQL's server", postgres()),
+        ("TIDEGATE_TEST_FAKETIME", "libfaketime", faketime()),
     ]
 }
 
-/// Environment variables for benchmarks on a cluster beside other schedulers.
-pub fn rivals() -> Result<Vec<(&'static str, PathBuf)>> {
-    let mut environment = prepare(Tier::Cluster).map_err(|missing| anyhow!(missing.join("; ")))?;
-    environment.push(("TIDEGATE_TEST_KWOK_STAGES", controlplane::build_rivals(&cache::folder()?)?));
-    Ok(environment)
+/// Environment variables for benchmarks and scenarios on a cluster.
+pub fn on_cluster() -> Result<Vec<(&'static str, PathBuf)>> {
+    prepare(Tier::Cluster).map_err(|missing| anyhow!(missing.join("; ")))
 }
 
 /// Environment variables for the example's day on a cluster.
@@ -149,6 +151,29 @@ fn install(package: &str) -> Result<()> {
         command::run(&mut apt)?;
     }
     Ok(())
+}
+
+/// The folder of PostgreSQL's programs. Debian keeps it off the path, by version.
+fn postgres() -> Result<PathBuf> {
+    let newest = || {
+        let versions = fs::read_dir("/usr/lib/postgresql").ok()?;
+        let folders = versions.filter_map(|version| Some(version.ok()?.path().join("bin")));
+        folders.filter(|folder| folder.join("initdb").is_file()).max()
+    };
+    let on_path = || command::find(&["initdb"]).and_then(|found| found.parent().map(Path::to_owned));
+    if let Some(found) = on_path().or_else(newest) {
+        return Ok(found);
+    }
+    program(&["initdb"], "postgresql").or_else(|error| newest().ok_or(error))
+}
+
+/// The library by which a process sees another time than there is: Debian has it in a folder of the machine's architecture.
+fn faketime() -> Result<PathBuf> {
+    program(&["faketime"], "faketime")?;
+    let folders = fs::read_dir("/usr/lib").context("cannot list /usr/lib")?;
+    let libraries = folders.filter_map(|folder| Some(folder.ok()?.path().join("faketime/libfaketimeMT.so.1")));
+    let mut found = libraries.filter(|library| library.is_file());
+    found.next().context("no faketime/libfaketimeMT.so.1 below /usr/lib, of Debian's package libfaketime")
 }
 
 fn is_root() -> bool {

@@ -14,6 +14,9 @@ use crate::{cargo, prerequisites, python_tests};
 /// The whole-system runs that are tests too: each ends with 1 when something that must hold does not.
 const SCENARIOS: [&str; 2] = ["tide", "crash"];
 
+/// Those that need the feature `cluster`. Written and not green yet, so not among them: `beside`, `cluster_table`, `faults`, `upgrade`.
+const CLUSTER_TESTS: [&str; 8] = ["bad_input", "gpu_parts", "kubelet", "ledger", "models", "named_gpus", "operator", "real_node"];
+
 /// Runs the tests of these tiers; one that cannot run keeps no other from it. The last line says how many passed and failed.
 pub fn run(tiers: &[Tier]) -> Result<ExitCode> {
     let began = Instant::now();
@@ -82,18 +85,10 @@ fn rust_tests(tier: Tier) -> Command {
     match tier {
         Tier::Quick => &mut cargo,
         Tier::Usual => cargo.args(["--features", "tidegate-tests/outside"]),
-        Tier::Cluster => cargo.args([
-            "--features",
-            "tidegate-tests/cluster",
-            "--test",
-            "kubelet",
-            "--test",
-            "operator",
-            "--test",
-            "real_node",
-            "--test",
-            "serving",
-        ]),
+        Tier::Cluster => {
+            let tests = CLUSTER_TESTS.iter().flat_map(|test| ["--test", test]);
+            cargo.args(["--features", "tidegate-tests/cluster"]).args(tests)
+        }
     };
     cargo
 }

@@ -14,7 +14,7 @@ pub mod reference;
 mod training_job;
 mod workers;
 
-pub use condition::{Condition, MAX_MESSAGE};
+pub use condition::{Condition, MAX_MESSAGE, cut};
 pub use gpu::{ClassSpeed, GpuAsk, MigProfile};
 pub use gpu_node::{GpuFinding, GpuHealth, GpuNode, GpuNodeSpec, GpuNodeStatus, GpuStatus, MigStatus};
 pub use labels::{LabelOperator, LabelRequirement, NamespaceSelector, NodeAffinity, NodeSelector, NodeTerm, PreferredTerm};

@@ -64,6 +64,9 @@ pub const GPU_CLASS: &str = "tidegate.dev/gpu-class";
 /// Label of a node: the product name of its GPUs, as GPU feature discovery writes it.
 pub const GPU_PRODUCT: &str = "nvidia.com/gpu.product";
 
+/// What classes of MIG instances begin with that nodes give away by count: a resource's name is `nvidia.com/` and the class.
+pub const MIG_CLASS: &str = "mig-";
+
 /// The class of a node's GPUs by its labels: ours before that of GPU feature discovery, which begins with the maker's name.
 pub fn gpu_class(labels: &BTreeMap<String, String>) -> Option<String> {
     let product = || labels.get(GPU_PRODUCT).map(|product| product.trim_start_matches("NVIDIA-").to_owned());

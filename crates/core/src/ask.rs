@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::mig::Profile;
 use crate::names::Class;
-use crate::node::{Device, Effect, NodeSpec, Taint};
+use crate::node::{Device, Effect, NodeSpec, Taint, gpu_milli};
 
 pub use affinity::{Affinity, Preference, Term};
 
@@ -110,7 +110,7 @@ impl Ask {
 
     /// Whether the device's class and size would do, whoever holds it.
     pub fn suits(&self, device: &Device) -> bool {
-        self.class_suits(&device.class)
+        self.class_suits(&device.class, device.part.is_some())
             && self.named == device.named
             && match self.amount {
                 Amount::MemoryMib(mib) | Amount::Slice { mib, .. } => mib <= device.memory_mib,
@@ -119,9 +119,9 @@ impl Ask {
             }
     }
 
-    /// Whether the class is wished for.
-    pub fn class_suits(&self, class: &Class) -> bool {
-        self.classes.is_empty() || self.classes.iter().any(|wish| wish.class == *class)
+    /// Whether the class is wished for: a part of a GPU ([`Device::part`]) only by its name.
+    pub fn class_suits(&self, class: &Class, is_part: bool) -> bool {
+        (self.classes.is_empty() && !is_part) || self.classes.iter().any(|wish| wish.class == *class)
     }
 
     /// Throughput on a class, in thousandths of the reference.
@@ -165,9 +165,9 @@ impl Ask {
         matches!(self.amount, Amount::Whole(_) | Amount::None)
     }
 
-    /// Thousandths that it takes of each device that it touches.
+    /// Thousandths of a GPU that it takes of each device that it touches.
     pub fn milli_on(&self, device: &Device) -> u16 {
-        match self.amount {
+        let milli = match self.amount {
             Amount::None => 0,
             Amount::Whole(_) => 1000,
             Amount::Milli(milli) | Amount::Slice { milli, .. } => milli.clamp(1, 1000),
@@ -175,7 +175,8 @@ impl Ask {
             Amount::MemoryMib(mib) => {
                 u16::try_from((mib * 1000).div_ceil(device.memory_mib.max(1)).clamp(1, 1000)).unwrap_or(1000)
             }
-        }
+        };
+        gpu_milli(device.part, milli)
     }
 
     /// Memory that it takes of each device that it touches.

@@ -2,9 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use crate::ask::Ask;
+use crate::ask::{Amount, Ask};
 use crate::cluster::{AskIx, Choice, Claim, Cluster, Holder, bits};
 use crate::names::{Class, QueueName};
+use crate::node::gpu_milli;
 use crate::quota::{Binding, NodeIx, QueueQuota, QuotaError, ResourceIx, Tree};
 use crate::state::{JobSpec, Queue, Quota, Resource, Seat, State};
 
@@ -37,11 +38,6 @@ impl Amounts {
             *amount = amount.saturating_mul(i64::from(count));
         }
         self
-    }
-
-    /// Thousandths of GPUs.
-    pub fn gpu(&self) -> i64 {
-        self.as_slice().iter().find(|(resource, _)| *resource == GPU).map_or(0, |(_, amount)| *amount)
     }
 }
 
@@ -177,10 +173,10 @@ impl Books {
         let mut amounts = Amounts::default();
         let device = self.cluster.node(node).and_then(|free| free.devices.get(bits(mask).next()?));
         if let Some(device) = device {
-            let milli = i64::from(crate::cluster::milli_of(ask, device)) * i64::from(mask.count_ones());
-            amounts.push(GPU, milli);
+            let (milli, count) = (crate::cluster::milli_of(ask, device), i64::from(mask.count_ones()));
+            amounts.push(GPU, i64::from(gpu_milli(device.part, milli)) * count);
             if let Some(class) = self.classes.get(&device.class) {
-                amounts.push(*class, milli);
+                amounts.push(*class, i64::from(milli) * count);
             }
         }
         amounts.push(CPU, signed(ask.cpu_milli));
@@ -191,17 +187,19 @@ impl Books {
     /// What one worker of the ask counts as at least, before its devices are chosen.
     pub fn least_amounts(&self, ask: &Ask) -> Amounts {
         let mut amounts = Amounts::default();
-        match ask.amount {
-            crate::ask::Amount::Whole(devices) => amounts.push(GPU, i64::from(devices) * 1000),
-            crate::ask::Amount::Milli(milli) | crate::ask::Amount::Slice { milli, .. } => amounts.push(GPU, i64::from(milli)),
-            crate::ask::Amount::Mig(profile) => amounts.push(GPU, i64::from(profile.milli())),
-            crate::ask::Amount::MemoryMib(_) => amounts.push(GPU, 1),
-            crate::ask::Amount::None => {}
-        }
+        let of_class = match ask.amount {
+            Amount::Whole(devices) => i64::from(devices) * 1000,
+            Amount::Milli(milli) | Amount::Slice { milli, .. } => i64::from(milli),
+            Amount::Mig(profile) => i64::from(profile.milli()),
+            Amount::MemoryMib(_) => 1,
+            Amount::None => 0,
+        };
+        let part = i64::from(self.cluster.least_part(ask));
+        amounts.push(GPU, (of_class.saturating_mul(part) / 1000).max(of_class.min(1)));
         if let [wish] = ask.classes.as_slice()
             && let Some(class) = self.classes.get(&wish.class)
         {
-            amounts.push(*class, amounts.gpu());
+            amounts.push(*class, of_class);
         }
         amounts.push(CPU, signed(ask.cpu_milli));
         amounts.push(MEMORY, signed(ask.memory_mib));

@@ -17,8 +17,8 @@ pub use choose::{Choice, milli_of};
 pub use free::{Claim, DeviceFree, Holder, NodeFree, bits};
 pub use topology::{Level, NOWHERE, Topology};
 
-use crate::ask::Ask;
-use crate::fragment::{Mix, Shape};
+use crate::ask::{Amount, Ask};
+use crate::fragment::{Mix, Shape, WHOLE};
 use crate::names::Class;
 use crate::node::Node;
 
@@ -45,6 +45,8 @@ pub struct Cluster {
     topology: Topology,
     /// Devices by class.
     class_counts: BTreeMap<Class, usize>,
+    /// Of classes of parts of GPUs: what a device is of one, and how many are that.
+    parts: BTreeMap<Class, BTreeMap<u16, usize>>,
     asks: Vec<Candidates>,
     ask_ids: BTreeMap<Ask, AskIx>,
     /// The same when all devices of a worker are on one island.
@@ -72,7 +74,17 @@ impl Cluster {
             for device in node.devices.iter().skip(free.devices.len()) {
                 *self.class_counts.entry(device.class.clone()).or_default() += 1;
             }
+            for (class, part) in parts(free) {
+                if let Some(counts) = self.parts.get_mut(class)
+                    && let Some(count) = counts.get_mut(&part)
+                {
+                    *count -= 1;
+                }
+            }
             free.set(node, &self.classes);
+            for (class, part) in parts(free) {
+                *self.parts.entry(class.clone()).or_default().entry(part).or_default() += 1;
+            }
         }
         self.changed(ix);
         if moved {
@@ -103,6 +115,16 @@ impl Cluster {
     /// Devices by class, in the order of the classes' numbers.
     pub fn class_gpus(&self) -> Vec<u64> {
         self.classes.iter().map(|class| self.class_counts.get(class).copied().unwrap_or(0) as u64).collect()
+    }
+
+    /// Thousandths of a GPU that a device is at least which suits the ask.
+    pub fn least_part(&self, ask: &Ask) -> u16 {
+        let least = |class: &Class| {
+            let counts = self.parts.get(class)?;
+            counts.iter().find(|(_, count)| **count > 0).map(|(part, _)| *part)
+        };
+        let all = ask.classes.iter().map(|wish| least(&wish.class).unwrap_or(WHOLE));
+        all.min().unwrap_or(WHOLE)
     }
 
     /// What an ask is to the mix.
@@ -189,12 +211,21 @@ impl Cluster {
         let ask = Ask { cpu_milli: 0, memory_mib: 0, ..ask.clone() };
         let shape = self.shape(&ask);
         let wish = choose::Wish { ask: &ask, shape: &shape, island: false };
+        let runs_on = runs_on(&ask, free);
         let mask = |usable: bool| {
-            let may = |device: &DeviceFree| device.named == ask.named && (device.usable || !usable);
+            let may = |device: &DeviceFree| (device.usable || !usable) && runs_on(device);
             let may = free.devices.iter().enumerate().filter(|(_, device)| may(device));
             may.map(|(at, _)| 1 << at).sum()
         };
         choose::choose(wish, free, mask(true), &self.mix).or_else(|| choose::choose(wish, free, mask(false), &self.mix))
+    }
+
+    /// Of whole devices that a running worker asks for and that are not all free, those that are.
+    pub fn free_for_running(&self, ask: &Ask, node: u32) -> u64 {
+        let Some(free) = self.nodes.get(node as usize).filter(|_| matches!(ask.amount, Amount::Whole(_))) else { return 0 };
+        let runs_on = runs_on(ask, free);
+        let found = free.devices.iter().enumerate().filter(|(_, device)| runs_on(device) && device.firm == 0);
+        found.take(ask.devices() as usize).map(|(at, _)| 1 << at).sum()
     }
 
     /// Whether a worker of the ask may hold these devices of the node beside those who hold them already.
@@ -282,4 +313,16 @@ impl Cluster {
         self.epoch += 1;
         self.changes.clear();
     }
+}
+
+/// Whether a worker of the ask that runs on a node may have a device of it: a part of a GPU if it names such a class and the node has one.
+fn runs_on(ask: &Ask, node: &NodeFree) -> impl Fn(&DeviceFree) -> bool {
+    let is_part = |device: &DeviceFree| device.part.is_some() && ask.class_suits(&device.class, true);
+    let of_parts = node.devices.iter().any(is_part);
+    move |device| device.named == ask.named && if of_parts { is_part(device) } else { device.part.is_none() }
+}
+
+/// Devices of a node that are parts of GPUs.
+fn parts(node: &NodeFree) -> impl Iterator<Item = (&Class, u16)> {
+    node.devices.iter().filter_map(|device| Some((&device.class, device.part?)))
 }

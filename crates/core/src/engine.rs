@@ -20,6 +20,7 @@ mod impossible;
 mod jobs;
 mod models;
 mod observed;
+mod overcommit;
 mod past;
 mod predict;
 mod repair;

@@ -9,7 +9,7 @@ use crate::names::{DeviceId, JobName, ModelName, Namespace, NodeName, QueueName,
 use crate::node::{Device, NodeSpec};
 use crate::plan::{ActionId, Placed};
 use crate::policy::Policy;
-use crate::state::{JobSpec, ModelSpec, Queue};
+use crate::state::{JobSpec, ModelSpec, Overcommit, Queue};
 use crate::time::At;
 
 /// One fact.
@@ -24,6 +24,12 @@ pub enum Event {
     },
     /// The node does not answer: what ran on it is over as soon as its end is observed.
     NodeLost(NodeName),
+    /// More is asked of the node than it has, as somebody else has placed work there in the same moment: what these hold there
+    /// must go. Who they are the world says, which alone knows all that is asked.
+    NodeOvercommitted {
+        name: NodeName,
+        over: Overcommit,
+    },
     /// The device exists on its node, with this class and memory. Its health is kept if it was known.
     DeviceSeen(Device),
     /// The device is gone or broken: what ran on it is over as soon as its end is observed.
@@ -165,6 +171,8 @@ pub enum JobExit {
     Stopped,
     /// A worker failed or was killed.
     Failed,
+    /// A worker was not taken in where it was sent, as its place had gone to others: nobody's failure. The next attempt waits.
+    Refused,
 }
 
 /// What became of an action.

@@ -7,6 +7,7 @@
 //! **Cost**: [`waiting`] and [`lacking`] read what the last decision noted, in one pass over nodes and holders, so that a page may ask it of
 //! every waiting job. [`job`] and [`model`] copy the engine a few dozen times at most; they are for one person who asks.
 
+mod barred;
 mod claims;
 mod counter;
 mod look;
@@ -16,6 +17,7 @@ mod serves;
 mod waits;
 pub(crate) mod words;
 
+pub use barred::Barred;
 pub(crate) use counter::copy_of;
 
 use crate::engine::Engine;
@@ -56,6 +58,16 @@ pub fn job(engine: &Engine, name: &JobName, now: At) -> Option<Explanation> {
             Explanation { status, ..Explanation::default() }
         }
     })
+}
+
+/// Why a waiting job waits for people and not for its turn, if that is so.
+pub fn barred_job(engine: &Engine, name: &JobName) -> Option<Barred> {
+    barred::job(engine, name)
+}
+
+/// Why a model can have no replica before people change something, if that is so.
+pub fn barred_model(engine: &Engine, name: &ModelName) -> Option<Barred> {
+    barred::model(engine, name)
 }
 
 /// Why a model has fewer replicas than it should, in one sentence; empty if there is none of this name.

@@ -83,6 +83,32 @@ impl Profile {
     }
 }
 
+/// What an instance is that a node gives away by its profile's name (`1g.10gb`, `1g.10gb.me`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Instance {
+    pub memory_mib: u64,
+    /// Thousandths of its GPU: its memory slices, as of [`Profile::milli`].
+    pub part: u16,
+}
+
+impl Instance {
+    /// Of a profile's name, on a GPU of so much memory: without that, as many memory slices as the profile of so many compute slices has at
+    /// least. None for what is no profile's name.
+    pub fn of(profile: &str, gpu_mib: Option<u64>) -> Option<Self> {
+        let number = |unit: &str| profile.split('.').find_map(|piece| piece.strip_suffix(unit)?.parse::<u32>().ok());
+        let (compute, memory_mib) = (number("g")?, u64::from(number("gb")?) * 1024);
+        let by_compute = match compute {
+            0..=2 => compute.max(1),
+            3 | 4 => 4,
+            _ => 8,
+        };
+        // Names are rounded: 10 GB of 79.6 GiB are an eighth.
+        let by_memory = gpu_mib.filter(|mib| *mib > 0).map(|mib| (memory_mib * 8 + mib / 2) / mib);
+        let slices = by_memory.map_or(by_compute, |slices| u32::try_from(slices.clamp(1, 8)).unwrap_or(8));
+        Some(Self { memory_mib, part: u16::try_from(slices * 125).unwrap_or(1000) })
+    }
+}
+
 /// What still fits, weighed by size: for comparing placements.
 fn room(taken: u8) -> u32 {
     let fits = |profile: Profile| profile.starts().iter().filter(|start| profile.mask_at(**start) & taken == 0).count();
@@ -112,6 +138,18 @@ mod tests {
         assert!(Profile::G4.place(taken).is_some(), "{taken:08b}");
         let both = Profile::G3.place(0).unwrap();
         assert!(Profile::G4.place(both).is_some(), "a 3g must not take the place of the 4g: {both:08b}");
+    }
+
+    #[test]
+    fn an_instance_counts_by_its_memory_where_that_of_the_gpu_is_known() {
+        let part = |profile: &str, gpu_mib: Option<u64>| Instance::of(profile, gpu_mib).map(|instance| instance.part);
+        let h100 = Some(81_559);
+        let known = ["1g.10gb", "1g.10gb.me", "1g.20gb", "2g.20gb", "3g.40gb", "4g.40gb", "7g.80gb"].map(|name| part(name, h100));
+        assert_eq!(known, [125, 125, 250, 250, 500, 500, 1000].map(Some));
+        assert_eq!((part("1g.18gb", Some(143_771)), part("2g.12gb", Some(24_576))), (Some(125), Some(500)), "H200 and A30");
+        let unknown = ["1g.10gb", "2g.20gb", "3g.40gb", "7g.80gb"].map(|name| part(name, None));
+        assert_eq!(unknown, [125, 250, 500, 1000].map(Some));
+        assert_eq!((part("shared", None), Instance::of("1g.5gb", None).map(|of| of.memory_mib)), (None, Some(5_120)));
     }
 
     #[test]

@@ -78,6 +78,11 @@ pub struct Device {
     /// Given away by its name, and only to asks that say so: see [`crate::ask::Ask::named`].
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub named: bool,
+    /// It is a part of a GPU that is given away as it is (a MIG instance that the node's layout fixes), so many thousandths of the
+    /// GPU: that is what it counts as in quotas of GPUs of any class, in those of its own class it is one. It is given only to asks that
+    /// name its class. Absent: a whole GPU.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub part: Option<u16>,
     pub health: Health,
     /// Since when nothing holds it.
     pub free_since: Option<At>,
@@ -94,10 +99,17 @@ impl Device {
             island: 0,
             mig: false,
             named: false,
+            part: None,
             health: Health::Ok,
             free_since: None,
         }
     }
+}
+
+/// Thousandths of a GPU that so many thousandths of a device are.
+pub fn gpu_milli(part: Option<u16>, milli: u16) -> u16 {
+    let of = |part: u16| u16::try_from((u32::from(milli) * u32::from(part)).div_ceil(1000)).unwrap_or(milli);
+    part.map_or(milli, of)
 }
 
 /// Whether a device takes work.

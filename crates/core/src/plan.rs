@@ -5,6 +5,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use crate::names::{DeviceId, JobName, ModelName, NodeName, QueueName, ReplicaId};
+use crate::state::Scarce;
 use crate::time::At;
 
 /// Identity of an action. The same state decides the same ids, so an action carried out twice is known as one.
@@ -198,6 +199,11 @@ pub enum Reason {
     DeviceOut {
         device: DeviceId,
     },
+    /// More was placed on the node than it has, by others in the same moment.
+    Overcommit {
+        node: NodeName,
+        scarce: Scarce,
+    },
     /// A person asked.
     Paused,
     Cancelled,
@@ -253,6 +259,7 @@ impl Reason {
             Self::Preempt { .. } => "preempt",
             Self::TooLarge { .. } => "too_large",
             Self::DeviceOut { .. } => "device_out",
+            Self::Overcommit { .. } => "overcommit",
             Self::Paused => "paused",
             Self::Cancelled => "cancelled",
             Self::Removed => "removed",
@@ -315,6 +322,12 @@ impl fmt::Display for Reason {
             ),
             Self::TooLarge { from, to } => write!(f, "its new limit is {to} workers, it has {from}"),
             Self::DeviceOut { device } => write!(f, "device {device} is drained or lost"),
+            Self::Overcommit { node, scarce } => {
+                write!(
+                    f,
+                    "pods on node {node} ask for more {scarce} than it has, as another scheduler bound some at the same moment: it goes elsewhere"
+                )
+            }
             Self::Paused => f.write_str("paused by a person"),
             Self::Cancelled => f.write_str("cancelled by a person"),
             Self::Removed => f.write_str("its object was deleted"),

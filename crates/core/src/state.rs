@@ -2,11 +2,13 @@
 
 mod job;
 mod model;
+mod overcommit;
 mod past;
 mod usage;
 
 pub use job::{End, Group, HOUR_MS, Job, JobSpec, Phase, Progress, Run, Seat, SpeedPoint, Spread, Stop};
 pub use model::{Model, ModelMemory, ModelSpec, Replica, ReplicaPhase, ReplicaStop};
+pub use overcommit::{Overcommit, Scarce};
 pub use past::{FORGOTTEN_AFTER_MS, JobPast, ModelPast, Remembered};
 pub use usage::Usage;
 
@@ -77,6 +79,9 @@ pub struct State {
     pub ranked_at: At,
     /// By job: what will be its own when it starts.
     pub reservations: BTreeMap<u32, Reservation>,
+    /// By node: who must leave it at the next decision.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub overcommitted: BTreeMap<NodeName, Overcommit>,
     /// What an earlier engine knew of objects that were not seen again yet.
     #[serde(default, skip_serializing_if = "Remembered::is_empty")]
     pub remembered: Remembered,
@@ -112,6 +117,7 @@ impl Default for State {
             asked_since: 0,
             ranked_at: At::default(),
             reservations: BTreeMap::new(),
+            overcommitted: BTreeMap::new(),
             remembered: Remembered::default(),
             dirty: true,
             wake_at: None,

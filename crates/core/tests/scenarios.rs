@@ -11,7 +11,7 @@
 //! waiting  NAME QUEUE SHAPE [option ...]
 //! expect   what is ordered, and why each waiting job waits; running jobs that are not named are left alone
 //! later    30s, and what happens meanwhile: `JOB ends`, `NODE:0 drains`, `NODE is lost`, `JOB comes: QUEUE SHAPE ...`,
-//!          `NAMESPACE gone`, and lines of the sections above after `namespace`, `node` or `queue`
+//!          `NODE is overcommitted: JOB ...`, `JOB is refused`, `NAMESPACE gone`, and lines of the sections above after `namespace`, `node` or `queue`
 //! expect   ...
 //!
 //! SHAPE    WORKERSxASK[@LEVEL[!]] joined by `+` for several groups; WORKERS is 2 or 1-4; ASK is 2 (whole GPUs), 20000MiB,
@@ -46,6 +46,11 @@ fn work_is_placed_where_it_leaves_the_most() {
 #[test]
 fn gangs_are_whole_and_as_close_as_asked() {
     play(include_str!("scenarios/gangs.txt"), 13);
+}
+
+#[test]
+fn a_node_that_was_given_too_much_is_left() {
+    play(include_str!("scenarios/overcommit.txt"), 4);
 }
 
 #[test]

@@ -1,12 +1,14 @@
 //! The tide on one box, told as short stories: what the engine orders when demand rises and falls.
 
+use std::collections::BTreeMap;
+
 use tidegate_core::demand::{Demand, ServiceTime};
 use tidegate_core::event::ObservedReplica;
 use tidegate_core::explain;
-use tidegate_core::names::{DeviceId, JobName, ModelName, Namespace, QueueName, ReplicaId};
+use tidegate_core::names::{Class, DeviceId, JobName, ModelName, Namespace, QueueName, ReplicaId};
 use tidegate_core::plan::{Action, ActionKind, Placed};
 use tidegate_core::policy::Policy;
-use tidegate_core::state::{Amount, Ask, ClassWish, Device, JobSpec, ModelMemory, ModelSpec, Queue};
+use tidegate_core::state::{Amount, Ask, ClassWish, Device, Health, JobSpec, ModelMemory, ModelSpec, Queue, Quota, Resource};
 use tidegate_core::{At, Engine, Event, JobExit, Outcome};
 
 /// Four devices that belong to serving; training lives on what is lent.
@@ -381,6 +383,45 @@ fn what_is_given_by_name_and_what_is_counted_are_never_given_for_each_other() {
     let plan = this.engine.decide(this.now);
     let [Action { kind: ActionKind::StartJob { workers, .. }, .. }] = plan.actions.as_slice() else { panic!("{plan:?}") };
     assert_eq!(workers[0].devices, [DeviceId::from("by-name")]);
+}
+
+#[test]
+fn a_part_of_a_gpu_is_given_to_who_names_it_and_counts_as_a_part() {
+    let mut this = Box4::new();
+    let part = |index: u32| Device { part: Some(125), ..Device::new(format!("mig-{index}"), "box", "mig-1g.10gb", 10_240) };
+    (0..2).for_each(|index| this.tell(Event::DeviceSeen(part(index))));
+    let class = Resource::Class("mig-1g.10gb".into());
+    let quotas = BTreeMap::from([(Resource::Gpu, Quota::closed(250)), (class, Quota::closed(2_000))]);
+    this.tell(Event::QueueSet { name: QueueName::from("parts"), queue: Queue { quotas, ..Queue::default() } });
+    this.tell(Event::JobSet { name: JobName::from("five"), spec: JobSpec::workers("training", 5, 5, Ask::whole(1)) });
+    assert_eq!(this.after(1_000), Vec::<String>::new(), "parts are no GPUs for who names none");
+    let small = Ask { classes: vec![Class::from("mig-1g.10gb").into()], ..Ask::whole(1) };
+    for name in ["a", "b"] {
+        this.tell(Event::JobSet { name: JobName::from(name), spec: JobSpec::workers("parts", 1, 1, small.clone()) });
+    }
+    assert_eq!(this.after(0).len(), 2, "a quarter of a GPU is enough for both");
+    let queue = this.engine.books().tree.node(&QueueName::from("parts")).unwrap();
+    assert_eq!(this.engine.books().tree.usage(queue, 0), 250);
+    this.tell(Event::DeviceSeen(Device { part: Some(250), ..part(0) }));
+    assert_eq!(this.engine.books().tree.usage(queue, 0), 375, "it is more than was thought");
+    this.engine.is_consistent().unwrap();
+}
+
+#[test]
+fn on_a_node_that_is_full_a_new_device_takes_the_place_of_a_lost_one() {
+    let mut this = Box4::new();
+    (4..64).for_each(|index| this.tell(Event::DeviceSeen(Device::new(format!("gpu-{index}"), "box", "H100-80GB", 81_920))));
+    this.submit("held", 1, 1);
+    assert_eq!(this.after(0).len(), 1);
+    let held = this.engine.state().jobs.values().find_map(|job| job.run()).unwrap().seats[0].mask.trailing_zeros();
+    this.tell(Event::DeviceLost(DeviceId(format!("gpu-{held}"))));
+    this.tell(Event::DeviceSeen(Device::new("new", "box", "H100-80GB", 81_920)));
+    assert!(this.engine.state().device(&DeviceId::from("new")).is_none(), "the lost one is held");
+    this.tell(Event::DeviceLost(DeviceId(format!("gpu-{}", held + 1))));
+    this.tell(Event::DeviceSeen(Device::new("new", "box", "H100-80GB", 81_920)));
+    let place = this.engine.state().device(&DeviceId::from("new")).map(|device| device.health);
+    assert_eq!((place, this.engine.state().device(&DeviceId(format!("gpu-{}", held + 1)))), (Some(Health::Ok), None));
+    this.engine.is_consistent().unwrap();
 }
 
 #[test]

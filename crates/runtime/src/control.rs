@@ -1,4 +1,7 @@
-//! `tidegate.control.v1`, the world's side: reports go to the world, configuration comes from its watches.
+//! `tidegate.control.v1`, the world's side: reports go to the world, configuration comes from its watches. Of the other side what routers
+//! and replicas have in common ([`Token`]).
+
+mod token;
 
 use std::collections::BTreeSet;
 use std::pin::Pin;
@@ -10,6 +13,8 @@ use tokio_stream::wrappers::WatchStream;
 use tokio_stream::{Stream, StreamExt};
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming};
+
+pub use token::{REFUSED_BACKOFF, Token, is_refusal};
 
 /// What routers and replicas say.
 #[derive(Clone, Debug, PartialEq)]

@@ -1,24 +1,28 @@
 //! A `ResourceSlice`: devices that a driver gives away by their names.
 //!
 //! Kept are those of drivers whose name contains `gpu` (`gpu.nvidia.com`, `gpu.amd.com`, `gpu.intel.com`): other devices count
-//! against nobody's quota. A device is a whole GPU: parts of one, and what several may have at once, are known and left out.
+//! against nobody's quota. A device is a whole GPU, a partition of one (it consumes counters), or one of which several
+//! claims have shares.
 
 use std::collections::BTreeMap;
 
-use k8s_openapi::api::resource::v1::{Device, DeviceAttribute, DeviceTaint, ResourceSlice};
+use k8s_openapi::api::resource::v1::{Counter, Device, DeviceAttribute, DeviceTaint, ResourceSlice};
 use kube::ResourceExt;
 use tidegate_api::quantity;
 use tidegate_core::names::DeviceId;
 use tidegate_core::node::Taint;
 
 use super::node::{self, UNKNOWN_MIB};
+use super::share::{self, Amounts, Shared};
 
 /// What the names of drivers contain whose devices count as GPUs.
 const GPU: &str = "gpu";
 /// Attributes that name the product, the best first.
 const PRODUCTS: [&str; 3] = ["productName", "model", "type"];
+/// The attribute that names a partition's size.
+const PROFILE: &str = "profile";
 /// The capacity that is a device's memory.
-const MEMORY: &str = "memory";
+pub const MEMORY: &str = "memory";
 
 /// Whether a driver's devices count as GPUs.
 pub fn is_gpu(driver: &str) -> bool {
@@ -46,6 +50,9 @@ pub fn parts(device: &DeviceId) -> Option<(&str, &str, &str)> {
     Some((driver, pool, device))
 }
 
+/// Counters by the name of their set, in billionths.
+pub type Counters = BTreeMap<String, Amounts>;
+
 /// A `ResourceSlice`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SliceFacts {
@@ -54,6 +61,8 @@ pub struct SliceFacts {
     pub generation: i64,
     /// Slices of the pool in that generation.
     pub of: i64,
+    /// What its pool's devices consume together at most.
+    pub counters: Counters,
     /// None of a driver whose devices are no GPUs.
     pub devices: Vec<DeviceFacts>,
     /// Operations of a node that an allocation skips: it says so.
@@ -72,6 +81,14 @@ pub struct DeviceFacts {
     /// As they are called in the slice: what has no domain is the driver's.
     pub attributes: BTreeMap<String, Attribute>,
     pub capacity: BTreeMap<String, String>,
+    /// Several claims may have it at once.
+    pub several: bool,
+    /// What shares of it are measured by.
+    pub shared: Option<Shared>,
+    /// Counters of its pool that it consumes.
+    pub consumes: Counters,
+    /// What the driver calls a partition of its size.
+    pub profile: Option<String>,
     /// Those that keep work away.
     pub taints: Vec<Taint>,
     /// Why it is given to nobody here, as the end of "those that ...".
@@ -99,6 +116,7 @@ impl SliceFacts {
             name: slice.name_any(),
             generation: spec.pool.generation,
             of: spec.pool.resource_slice_count,
+            counters: spec.shared_counters.iter().flatten().map(|set| (set.name.clone(), amounts(&set.counters))).collect(),
             devices: devices.collect(),
             skips: spec.skip_node_operations.clone(),
             pool,
@@ -112,13 +130,13 @@ impl DeviceFacts {
         let attributes: BTreeMap<_, _> = all.filter_map(|(name, value)| Some((name.clone(), Attribute::of(value)?))).collect();
         let capacity = device.capacity.iter().flatten();
         let capacity: BTreeMap<_, _> = capacity.map(|(name, capacity)| (name.clone(), capacity.value.clone())).collect();
-        let of_driver =
-            |name: &str, wanted: &str| name.rsplit_once('/').is_none_or(|(domain, _)| domain == driver) && tail(name) == wanted;
         let text = |wanted: &str| {
-            let found = attributes.iter().find(|(name, _)| of_driver(name, wanted));
+            let found = attributes.iter().find(|(name, _)| is_named(name, driver, wanted));
             found.and_then(|(_, value)| if let Attribute::Text(text) = value { Some(text.as_str()) } else { None })
         };
-        let memory = capacity.iter().find(|(name, _)| of_driver(name, MEMORY)).map(|(_, amount)| quantity::mib_there(amount));
+        let memory =
+            capacity.iter().find(|(name, _)| is_named(name, driver, MEMORY)).map(|(_, amount)| quantity::mib_there(amount));
+        let shared = Shared::of(device, driver).filter(|_| device.allow_multiple_allocations == Some(true));
         let product = PRODUCTS.iter().find_map(|name| text(name)).unwrap_or(driver);
         let node = node.or(device.node_name.as_deref()).filter(|node| !node.is_empty()).map(str::to_owned);
         Self {
@@ -126,20 +144,32 @@ impl DeviceFacts {
             class: product.trim_start_matches("NVIDIA ").replace(' ', "-"),
             memory_mib: memory.filter(|mib| *mib > 0).unwrap_or(UNKNOWN_MIB),
             taints: device.taints.iter().flatten().filter_map(taint).collect(),
-            barred: barred(device, text("type"), node.is_some()),
+            barred: barred(device, shared.as_ref(), text("type"), node.is_some()),
+            several: device.allow_multiple_allocations == Some(true),
+            shared,
+            profile: text(PROFILE).map(str::to_owned),
+            consumes: consumes(device),
             capacity: capacity.into_iter().map(|(name, amount)| (name, amount.0)).collect(),
             node,
             attributes,
         }
     }
 
-    /// What the engine calls its class: one with taints is of another, which only asks name that put up with them.
-    pub fn engine_class(&self, of_node: Option<&str>) -> String {
+    /// What the engine calls its class: a part of a GPU is of one of its size, and one with taints of another, which only asks name that put up
+    /// with them.
+    pub fn engine_class(&self, of_node: Option<&str>, is_part: bool) -> String {
         let class = of_node.unwrap_or(&self.class);
+        let size = || self.profile.clone().unwrap_or_else(|| format!("{}Mi", self.memory_mib));
+        let class = if is_part { format!("{class}-{}", size()) } else { class.to_owned() };
         let taints: Vec<String> =
             self.taints.iter().map(|taint| format!("{}={}:{:?}", taint.key, taint.value, taint.effect)).collect();
-        if taints.is_empty() { class.to_owned() } else { format!("{class} with taint {}", taints.join(", ")) }
+        if taints.is_empty() { class } else { format!("{class} with taint {}", taints.join(", ")) }
     }
+}
+
+/// Whether a name in a slice of a driver's is that one of the driver's: what has no domain is.
+pub fn is_named(name: &str, driver: &str, wanted: &str) -> bool {
+    name.rsplit_once('/').is_none_or(|(domain, _)| domain == driver) && tail(name) == wanted
 }
 
 /// A name without its domain.
@@ -153,13 +183,31 @@ fn taint(taint: &DeviceTaint) -> Option<Taint> {
     Some(Taint { key: taint.key.clone(), value: taint.value.clone().unwrap_or_default(), effect })
 }
 
-fn barred(device: &Device, kind: Option<&str>, on_a_node: bool) -> Option<&'static str> {
+fn amounts(counters: &BTreeMap<String, Counter>) -> Amounts {
+    counters.iter().filter_map(|(name, counter)| Some((name.clone(), share::nano(&counter.value)?))).collect()
+}
+
+fn consumes(device: &Device) -> Counters {
+    let all = device.consumes_counters.iter().flatten();
+    all.map(|consumption| (consumption.counter_set.clone(), amounts(&consumption.counters))).collect()
+}
+
+fn barred(device: &Device, shared: Option<&Shared>, kind: Option<&str>, on_a_node: bool) -> Option<&'static str> {
     // `gpu` of NVIDIA, `amdgpu` and `amdgpu-partition` of AMD, `mig` and `vfio` of NVIDIA.
     let whole = kind.is_none_or(|kind| kind.contains(GPU) && !kind.contains("partition"));
+    let counters = || device.consumes_counters.iter().flatten();
+    let in_groups = counters().any(|consumption| consumption.compatibility_groups.as_ref().is_some_and(|all| !all.is_empty()));
     let found = [
-        (device.consumes_counters.as_ref().is_some_and(|all| !all.is_empty()), "consume shared counters (partitions)"),
-        (device.allow_multiple_allocations == Some(true), "may be allocated several times"),
-        (!whole, "are no whole GPU by their attribute `type`"),
+        (in_groups, "consume counters by compatibility groups"),
+        (
+            device.allow_multiple_allocations == Some(true) && counters().next().is_some(),
+            "consume counters and may be allocated several times",
+        ),
+        (
+            device.allow_multiple_allocations == Some(true) && shared.is_none(),
+            "may be allocated several times and have no capacity `memory` to share",
+        ),
+        (!whole && counters().next().is_none(), "are no whole GPU by their attribute `type`, and consume no counters"),
         (device.binding_conditions.as_ref().is_some_and(|all| !all.is_empty()), "set conditions for binding"),
         (
             device.node_allocatable_resources.as_ref().is_some_and(|all| !all.is_empty()),
@@ -213,8 +261,8 @@ mod tests {
     fn a_device_is_called_as_the_label_of_a_node_calls_its_gpus() {
         let found = device(|_| {});
         assert_eq!((found.class.as_str(), found.memory_mib, found.node.as_deref()), ("H100-80GB-HBM3", 81_559, Some("n1")));
-        assert_eq!((found.barred, found.engine_class(None).as_str()), (None, "H100-80GB-HBM3"));
-        assert_eq!(found.engine_class(Some("H100")), "H100", "a label of the node says another name");
+        assert_eq!((found.barred, found.engine_class(None, false).as_str()), (None, "H100-80GB-HBM3"));
+        assert_eq!(found.engine_class(Some("H100"), false), "H100", "a label of the node says another name");
         assert_eq!(found.attributes["driverVersion"], Attribute::Version("570.1.0".to_owned()));
         let model = device(|device| {
             device["attributes"] = json!({"gpu.nvidia.com/model": {"string": "X 1"}, "other.dev/productName": {"string": "Y"}});
@@ -225,13 +273,26 @@ mod tests {
     }
 
     #[test]
-    fn parts_and_what_several_may_have_are_left_out_with_the_reason() {
+    fn parts_and_what_has_nothing_to_share_are_left_out_with_the_reason() {
         let why = |change: fn(&mut Value)| device(change).barred.unwrap_or_default();
-        assert!(
-            why(|device| device["consumesCounters"] = json!([{"counterSet": "c", "counters": {"m": {"value": "1"}}}]))
-                .contains("counters")
-        );
-        assert!(why(|device| device["allowMultipleAllocations"] = json!(true)).contains("several times"));
+        let grouped = |device: &mut Value| {
+            let consumed = json!([{"counterSet": "c", "counters": {"m": {"value": "1"}}, "compatibilityGroups": ["g"]}]);
+            device["consumesCounters"] = consumed;
+        };
+        assert!(why(grouped).contains("compatibility groups"));
+        let part = device(|device| {
+            device["attributes"]["type"]["string"] = json!("mig");
+            device["attributes"]["profile"] = json!({"string": "1g.10gb"});
+            device["consumesCounters"] = json!([{"counterSet": "c", "counters": {"m": {"value": "1"}}}]);
+        });
+        assert_eq!((part.barred, part.engine_class(None, true).as_str()), (None, "H100-80GB-HBM3-1g.10gb"));
+        let nothing_to_share = |device: &mut Value| {
+            device["allowMultipleAllocations"] = json!(true);
+            device["capacity"] = json!({"cores": {"value": "100"}});
+        };
+        assert!(why(nothing_to_share).contains("several times"));
+        let shared = device(|device| device["allowMultipleAllocations"] = json!(true));
+        assert!(shared.barred.is_none() && shared.several && shared.shared.is_some());
         for kind in ["mig", "vfio", "amdgpu-partition"] {
             let found = device(|device| device["attributes"]["type"]["string"] = json!(kind));
             assert!(found.barred.is_some_and(|why| why.contains("no whole GPU")), "{kind}");
@@ -246,7 +307,7 @@ mod tests {
             device["taints"] = json!([{"key": "sick", "value": "xid", "effect": "NoSchedule"}, {"key": "b", "effect": "None"}]);
         });
         assert_eq!((found.taints.len(), found.taints[0].effect), (1, Effect::NoSchedule));
-        assert_eq!(found.engine_class(None), "H100-80GB-HBM3 with taint sick=xid:NoSchedule");
+        assert_eq!(found.engine_class(None, false), "H100-80GB-HBM3 with taint sick=xid:NoSchedule");
     }
 
     #[test]

@@ -2,8 +2,8 @@
 
 use k8s_openapi::api::core::v1::{NodeSelector, Pod, PodSpec};
 use k8s_openapi::api::resource::v1::{
-    AllocationResult, DeviceClaim, DeviceClass, DeviceRequest, DeviceSelector, DeviceToleration, ExactDeviceRequest,
-    ResourceClaim,
+    AllocationResult, DeviceClaim, DeviceClass, DeviceRequest, DeviceRequestAllocationResult, DeviceSelector, DeviceToleration,
+    ExactDeviceRequest, ResourceClaim,
 };
 use kube::ResourceExt;
 use serde::Serialize;
@@ -15,6 +15,7 @@ use tidegate_core::time::At;
 
 use super::device::{PoolKey, is_gpu};
 use super::node::NAME_LABEL;
+use super::share::{self, Amounts};
 use super::{PodKey, beside, node};
 
 /// On a claim that is allocated: it may not go before its devices are free.
@@ -102,6 +103,8 @@ pub struct Request {
     pub class: String,
     pub selectors: Vec<String>,
     pub count: u32,
+    /// How much of a device that several may have; empty: a device of its own.
+    pub share: Amounts,
     /// What it puts up with, in the engine's words and as the object has it.
     pub tolerations: Vec<Toleration>,
     pub told_tolerations: Vec<Value>,
@@ -114,6 +117,21 @@ pub struct Allocation {
     pub node: Option<String>,
     /// Those that count as GPUs.
     pub devices: Vec<DeviceId>,
+    /// Shares of such, and what they consume.
+    pub shares: Vec<(DeviceId, Amounts)>,
+}
+
+impl Allocation {
+    /// Devices of which it has all or a share.
+    pub fn all(&self) -> impl Iterator<Item = &DeviceId> {
+        self.devices.iter().chain(self.shares.iter().map(|(device, _)| device))
+    }
+
+    /// What it consumes of a device; none if it has all of it.
+    pub fn consumes(&self, wanted: &DeviceId) -> Option<Vec<&Amounts>> {
+        let shares = self.shares.iter().filter(|(device, _)| device == wanted).map(|(_, amounts)| amounts);
+        (!self.devices.contains(wanted)).then(|| shares.collect())
+    }
 }
 
 impl DeviceClaimFacts {
@@ -155,9 +173,13 @@ impl Allocation {
         let gpus = results.filter(|result| is_gpu(&result.driver) && result.admin_access != Some(true));
         let name =
             |driver: &str, pool: &str, device: &str| PoolKey { driver: driver.to_owned(), name: pool.to_owned() }.device(device);
+        let (shares, whole): (Vec<_>, Vec<_>) = gpus.partition(|result| result.share_id.is_some());
+        let id = |result: &DeviceRequestAllocationResult| name(&result.driver, &result.pool, &result.device);
+        let consumed = |result: &DeviceRequestAllocationResult| result.consumed_capacity.as_ref().map(share::amounts);
         Self {
             node: allocation.node_selector.as_ref().and_then(only_node),
-            devices: gpus.map(|result| name(&result.driver, &result.pool, &result.device)).collect(),
+            devices: whole.into_iter().map(id).collect(),
+            shares: shares.into_iter().map(|result| (id(result), consumed(result).unwrap_or_default())).collect(),
         }
     }
 }
@@ -202,7 +224,6 @@ fn request(request: &DeviceRequest) -> Result<Request, String> {
             allocation_mode.as_deref().is_some_and(|mode| mode != "ExactCount"),
             "allocationMode: only `ExactCount` is looked at yet; use it with a `count`",
         ),
-        (capacity.is_some(), "capacity: shares of a device are not given yet; remove it"),
         (derived_attributes.as_ref().is_some_and(|all| !all.is_empty()), "derivedAttributes: are not looked at yet; remove them"),
     ];
     if let Some((_, what)) = found.iter().find(|(is, _)| *is) {
@@ -214,6 +235,7 @@ fn request(request: &DeviceRequest) -> Result<Request, String> {
         class: device_class_name.clone(),
         selectors: selectors.iter().flatten().map(expression).collect(),
         count: u32::try_from(count.unwrap_or(1)).unwrap_or(u32::MAX),
+        share: capacity.iter().filter_map(|capacity| capacity.requests.as_ref()).flat_map(share::amounts).collect(),
         told_tolerations: tolerations.iter().map(json).collect(),
         tolerations: tolerations.iter().filter_map(toleration).collect(),
     })
@@ -266,6 +288,14 @@ mod tests {
     }
 
     #[test]
+    fn a_request_of_capacity_is_one_of_a_share() {
+        let found = claim(|claim| {
+            claim["spec"]["devices"]["requests"][0]["exactly"]["capacity"] = json!({"requests": {"memory": "1"}});
+        });
+        assert_eq!(found.requests.unwrap()[0].share, Amounts::from([("memory".to_owned(), 1_000_000_000)]));
+    }
+
+    #[test]
     fn what_is_not_looked_at_yet_is_told_with_field_and_remedy() {
         let why = |change: fn(&mut Value)| claim(change).requests.unwrap_err();
         let exactly = |field: &'static str, value: Value| {
@@ -277,7 +307,6 @@ mod tests {
         );
         assert!(exactly("allocationMode", json!("All")).contains("use it with a `count`"));
         assert!(exactly("adminAccess", json!(true)).contains("adminAccess"));
-        assert!(exactly("capacity", json!({"requests": {"memory": "1Gi"}})).contains("shares of a device"));
         assert!(
             why(|claim| claim["spec"]["devices"]["constraints"] = json!([{"matchAttribute": "a/b"}])).contains("constraints")
         );
@@ -293,6 +322,10 @@ mod tests {
                 "allocation": {
                     "devices": {"results": [
                         {"request": "gpu", "driver": "gpu.nvidia.com", "pool": "n1", "device": "gpu-3"},
+                        {
+                            "request": "gpu", "driver": "gpu.nvidia.com", "pool": "n1", "device": "gpu-4", "shareID": "s",
+                            "consumedCapacity": {"memory": "1"},
+                        },
                         {"request": "nic", "driver": "nic.example.com", "pool": "n1", "device": "eth0"},
                     ]},
                     "nodeSelector": {"nodeSelectorTerms": [{"matchFields": [{"key": "metadata.name", "operator": "In", "values": ["n1"]}]}]},
@@ -300,8 +333,12 @@ mod tests {
                 "reservedFor": [{"resource": "pods", "name": "p", "uid": "up"}, {"apiGroup": "x", "resource": "groups", "name": "g", "uid": "ug"}],
             });
         });
-        let allocation =
-            Allocation { node: Some("n1".to_owned()), devices: vec![DeviceId("gpu.nvidia.com/n1/gpu-3".to_owned())] };
+        let consumed = Amounts::from([("memory".to_owned(), 1_000_000_000)]);
+        let allocation = Allocation {
+            node: Some("n1".to_owned()),
+            devices: vec![DeviceId("gpu.nvidia.com/n1/gpu-3".to_owned())],
+            shares: vec![(DeviceId("gpu.nvidia.com/n1/gpu-4".to_owned()), consumed)],
+        };
         assert_eq!((found.allocation, found.other_consumers, found.ours, found.protected), (Some(allocation), 1, true, true));
         assert_eq!(found.reserved, [(PodKey::new("team", "p"), "up".to_owned())]);
     }

@@ -3,7 +3,7 @@
 use k8s_openapi::api::core::v1::{Pod, PodSpec};
 use tidegate_api::labels;
 
-use super::needs;
+use super::{needs, shown};
 
 /// A gang is placed at once, in one decision.
 pub const MOST_GANG: u32 = 100_000;
@@ -64,7 +64,7 @@ fn controller(pod: &Pod) -> Option<String> {
 
 fn size(text: &str) -> Result<u32, String> {
     let size = text.trim().parse().ok().filter(|size| (1..=MOST_GANG).contains(size));
-    size.ok_or_else(|| format!("annotation {} is `{text}`: give a number from 1 to {MOST_GANG}", labels::GANG_SIZE))
+    size.ok_or_else(|| format!("annotation {} is `{}`: give a number from 1 to {MOST_GANG}", labels::GANG_SIZE, shown(text)))
 }
 
 #[cfg(test)]

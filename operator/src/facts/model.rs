@@ -90,10 +90,11 @@ impl WantedModel {
     }
 
     /// What replicas are made from, in short: those that were made from something else are to be replaced.
-    pub fn made_from(&self, image: Option<&str>) -> String {
+    pub fn made_from(&self, image: Option<&str>, has_token: bool) -> String {
         let Self { spec, pod, .. } = self;
         let parts = (&spec.source, &spec.simulated_pace, spec.batching.max_rows, pod, image.filter(|_| self.image().is_none()));
-        let text = serde_json::to_vec(&parts).unwrap_or_default();
+        let mut text = serde_json::to_vec(&parts).unwrap_or_default();
+        text.extend_from_slice(if has_token { b"token" } else { b"" });
         format!("{:x}", Sha256::digest(text)).chars().take(MADE_FROM_CHARS).collect()
     }
 
@@ -162,18 +163,19 @@ mod tests {
 
     #[test]
     fn replicas_are_made_anew_for_what_they_serve_and_not_for_what_is_promised() {
-        let made = |change: fn(&mut Value)| facts(change).wanted.unwrap().made_from(Some("tidegate:1"));
+        let made = |change: fn(&mut Value)| facts(change).wanted.unwrap().made_from(Some("tidegate:1"), false);
         let was = made(|_| {});
         assert_eq!(was.len(), 16);
         assert_eq!(made(|model| model["spec"]["sloMilliseconds"] = json!(50)), was);
         assert_eq!(made(|model| model["spec"]["replicas"] = json!({"min": 2})), was);
         assert_ne!(made(|model| model["spec"]["source"]["onnx"] = json!("/models/digits-2.onnx")), was);
-        assert_ne!(facts(|_| {}).wanted.unwrap().made_from(Some("tidegate:2")), was);
+        assert_ne!(facts(|_| {}).wanted.unwrap().made_from(Some("tidegate:2"), false), was);
+        assert_ne!(facts(|_| {}).wanted.unwrap().made_from(Some("tidegate:1"), true), was, "it has no token yet");
         let own = |image| {
             facts(|model| model["spec"]["podSpec"] = json!({"containers": [{"name": "r", "image": "own:1"}]}))
                 .wanted
                 .unwrap()
-                .made_from(Some(image))
+                .made_from(Some(image), false)
         };
         assert_eq!(own("tidegate:1"), own("tidegate:2"), "an image of its own is not the operator's");
     }

@@ -6,6 +6,7 @@ use k8s_openapi::api::core::v1::{self, Node};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use kube::ResourceExt;
 use tidegate_api::{labels, quantity};
+use tidegate_core::mig::Instance;
 use tidegate_core::node::{Effect, MAX_DEVICES, Taint};
 
 /// The resource of whole GPUs.
@@ -18,6 +19,8 @@ pub const FREE_STORAGE_LABEL: &str = "ephemeral-storage:free-mib";
 pub const NAME_LABEL: &str = "metadata.name";
 /// What GPU feature discovery says of the memory of a node's GPUs.
 const PRODUCT_MIB: &str = "nvidia.com/gpu.memory";
+/// What the resources of MIG instances begin with: such an instance is a device of a class of its own, `mig-1g.10gb`.
+pub const MIG: &str = "nvidia.com/mig-";
 /// A class when nothing tells it.
 const UNKNOWN_CLASS: &str = "gpu";
 /// The memory of a device of which none is known.
@@ -37,10 +40,25 @@ pub struct NodeFacts {
     pub storage_mib: u64,
     /// Pods that it takes.
     pub pods: u64,
-    /// Whole GPUs; a node has at most [`MAX_DEVICES`] that can be given away.
-    pub gpus: u32,
+    /// Whole GPUs with those that are not well: pods that hold these are there all the same.
+    pub all_gpus: u64,
+    /// What it gives away by count: whole GPUs first, then parts of GPUs. A node has at most [`MAX_DEVICES`] of all kinds.
+    pub devices: Vec<Counted>,
+}
+
+/// Devices of one kind that a node gives away by count.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Counted {
+    pub count: u32,
     pub class: String,
-    pub gpu_mib: u64,
+    pub memory_mib: u64,
+    /// They are parts of GPUs, so many thousandths of one each.
+    pub part: Option<u16>,
+}
+
+/// The class of the parts of GPUs that a resource is.
+pub fn part_class(resource: &str) -> Option<&str> {
+    resource.starts_with(MIG).then(|| resource.trim_start_matches("nvidia.com/"))
 }
 
 impl NodeFacts {
@@ -51,20 +69,45 @@ impl NodeFacts {
         all.insert(NAME_LABEL.to_owned(), name.clone());
         let allocatable = node.status.as_ref().and_then(|status| status.allocatable.as_ref());
         let has = |resource: &str, read: fn(&Quantity) -> u64| allocatable.and_then(|all| all.get(resource)).map_or(0, read);
-        let gpus = u32::try_from(has(GPU, quantity::whole)).unwrap_or(u32::MAX);
+        let capacity = node.status.as_ref().and_then(|status| status.capacity.as_ref()?.get(GPU)).map_or(0, quantity::whole);
         Self {
             taints: taints(node),
             cpu_milli: has("cpu", quantity::milli),
             memory_mib: has("memory", quantity::mib_there),
             storage_mib: has(STORAGE, quantity::mib_there),
             pods: has("pods", quantity::whole),
-            gpus: gpus.min(u32::try_from(MAX_DEVICES).unwrap_or(u32::MAX)),
-            class: labels::gpu_class(&all).unwrap_or_else(|| UNKNOWN_CLASS.to_owned()),
-            gpu_mib: all.get(PRODUCT_MIB).and_then(|mib| mib.parse().ok()).unwrap_or(UNKNOWN_MIB),
+            all_gpus: capacity.max(has(GPU, quantity::whole)),
+            devices: devices(allocatable, &all),
             name,
             labels: all,
         }
     }
+}
+
+fn devices(allocatable: Option<&BTreeMap<String, Quantity>>, labels: &BTreeMap<String, String>) -> Vec<Counted> {
+    let gpu_mib = labels.get(PRODUCT_MIB).and_then(|mib| mib.parse().ok());
+    let whole = |count: u32| {
+        let class = labels::gpu_class(labels).unwrap_or_else(|| UNKNOWN_CLASS.to_owned());
+        Counted { count, class, memory_mib: gpu_mib.unwrap_or(UNKNOWN_MIB), part: None }
+    };
+    let part = |class: &str, count: u32| {
+        let instance = class.strip_prefix(labels::MIG_CLASS).and_then(|profile| Instance::of(profile, gpu_mib));
+        // One that is no profile's counts as a whole GPU.
+        let (memory_mib, part) = instance.map_or((UNKNOWN_MIB, 1000), |instance| (instance.memory_mib, instance.part));
+        Counted { count, class: class.to_owned(), memory_mib, part: Some(part) }
+    };
+    let all = allocatable.into_iter().flatten();
+    let found = all.filter_map(|(resource, quantity)| {
+        let count = u32::try_from(quantity::whole(quantity)).unwrap_or(u32::MAX);
+        if resource == GPU { Some(whole(count)) } else { Some(part(part_class(resource)?, count)) }
+    });
+    let mut devices: Vec<Counted> = found.filter(|devices| devices.count > 0).collect();
+    let mut left = u32::try_from(MAX_DEVICES).unwrap_or(u32::MAX);
+    for counted in &mut devices {
+        counted.count = counted.count.min(left);
+        left -= counted.count;
+    }
+    devices
 }
 
 fn taints(node: &Node) -> Vec<Taint> {
@@ -114,16 +157,37 @@ mod tests {
             json!({}),
             json!({"zone": "a", "nvidia.com/gpu.product": "NVIDIA-H100-80GB-HBM3", "nvidia.com/gpu.memory": "81559"}),
         );
-        assert_eq!((found.cpu_milli, found.memory_mib, found.pods, found.gpus), (3920, 15_360, 110, 8));
-        assert_eq!((found.class.as_str(), found.gpu_mib), ("H100-80GB-HBM3", 81_559));
+        assert_eq!((found.cpu_milli, found.memory_mib, found.pods), (3920, 15_360, 110));
+        let gpus = Counted { count: 8, class: "H100-80GB-HBM3".to_owned(), memory_mib: 81_559, part: None };
+        assert_eq!(found.devices, [gpus]);
         assert_eq!(found.labels[NAME_LABEL], "n1");
     }
 
     #[test]
     fn a_label_of_ours_names_the_class_before_any_other() {
         let found = node(json!({}), json!({"tidegate.dev/gpu-class": "H100", "nvidia.com/gpu.product": "NVIDIA-A"}));
-        assert_eq!(found.class, "H100");
-        assert_eq!(node(json!({}), json!({})).class, UNKNOWN_CLASS);
+        assert_eq!(found.devices[0].class, "H100");
+        assert_eq!(node(json!({}), json!({})).devices[0].class, UNKNOWN_CLASS);
+    }
+
+    #[test]
+    fn instances_of_each_profile_are_devices_of_a_class_of_their_own() {
+        let node = json!({
+            "metadata": {"name": "n1", "labels": {"nvidia.com/gpu.memory": "81559"}},
+            "status": {"allocatable": {
+                "nvidia.com/gpu": "4", "nvidia.com/mig-1g.10gb": "7", "nvidia.com/mig-1g.20gb": "2", "nvidia.com/mig-3g.40gb": "0",
+                "nvidia.com/mig-odd": "80", "nvidia.com/gpu.shared": "9",
+            }},
+        });
+        let found = NodeFacts::of(&serde_json::from_value(node).unwrap()).devices;
+        let found: Vec<_> = found.iter().map(|of| (of.class.as_str(), of.count, of.memory_mib, of.part)).collect();
+        let expected = [
+            ("gpu", 4, 81_559, None),
+            ("mig-1g.10gb", 7, 10_240, Some(125)),
+            ("mig-1g.20gb", 2, 20_480, Some(250)),
+            ("mig-odd", 51, UNKNOWN_MIB, Some(1000)),
+        ];
+        assert_eq!(found, expected, "and no more than the engine can tell apart");
     }
 
     #[test]
@@ -140,6 +204,6 @@ mod tests {
     #[test]
     fn a_node_that_says_nothing_has_nothing() {
         let found = NodeFacts::of(&Node::default());
-        assert_eq!((found.cpu_milli, found.gpus, found.pods), (0, 0, 0));
+        assert_eq!((found.cpu_milli, found.devices.len(), found.pods), (0, 0, 0));
     }
 }

@@ -3,10 +3,10 @@
 use std::fmt;
 use std::sync::Arc;
 
-use k8s_openapi::api::core::v1::{Pod, PodCondition, PodSpec, PodStatus};
+use k8s_openapi::api::core::v1::{ContainerStateWaiting, Pod, PodCondition, PodSpec, PodStatus};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::ResourceExt;
-use tidegate_api::kinds::GROUP;
+use tidegate_api::kinds::{GROUP, cut};
 use tidegate_api::labels;
 use tidegate_core::ask::{Amount, Ask, ClassWish, Term};
 use tidegate_core::labels::{Requirement, Rule};
@@ -14,10 +14,23 @@ use tidegate_core::names::Class;
 use tidegate_core::state::Spread;
 use tidegate_core::time::At;
 
-use super::requests::{self, Requests};
+use super::annotation::{classes, seconds, spread, switch};
+use super::requests;
+pub use super::requests::Requests;
 use super::seat::SeatOf;
 use super::{Gang, HostPort, Needs, node, selection};
 
+/// Why a kubelet does not start a container, where waiting alone does not help: what the pod names is not there, or no name.
+const STUCK: [&str; 6] = [
+    "CreateContainerConfigError",
+    "CreateContainerError",
+    "ErrImageNeverPull",
+    "ErrImagePull",
+    "ImagePullBackOff",
+    "InvalidImageName",
+];
+/// Bytes that are kept of what it says.
+const MAX_STUCK: usize = 256;
 /// Grace of a pod that names none.
 const GRACE_SECONDS: u32 = 30;
 
@@ -68,6 +81,7 @@ impl PodPhase {
 
 /// A pod.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[expect(clippy::struct_excessive_bools, reason = "independent facts, not states")]
 pub struct PodFacts {
     pub key: PodKey,
     pub uid: String,
@@ -79,8 +93,12 @@ pub struct PodFacts {
     pub phase: PodPhase,
     /// It was told to end.
     pub ending: bool,
-    /// Its end was somebody's doing and no failure of its own: an eviction, a node that was drained or lost.
+    /// Its end was somebody's doing and no failure of its own: an eviction, a node that was drained or lost, or `refused`.
     pub disrupted: bool,
+    /// Its kubelet would not have it: what it needs had gone to others when it came.
+    pub refused: bool,
+    /// An object made it, which makes another one when it is gone.
+    pub is_made: bool,
     pub created: At,
     /// When it was bound.
     pub bound: Option<At>,
@@ -111,6 +129,8 @@ pub struct ReplicaOf {
     pub address: Option<String>,
     /// Since when it answers.
     pub ready: Option<At>,
+    /// See [`WorkerOf::stuck`].
+    pub stuck: Option<Box<str>>,
 }
 
 /// Which worker of a `TrainingJob` a pod is.
@@ -123,6 +143,8 @@ pub struct WorkerOf {
     pub group: u16,
     /// Workers of the attempt.
     pub size: u32,
+    /// Why its kubelet cannot start it: a secret that is missing, an image that is not there.
+    pub stuck: Option<Box<str>>,
 }
 
 /// What a pod says that is ours to place.
@@ -163,9 +185,11 @@ impl PodFacts {
             phase: phase(status.and_then(|status| status.phase.as_deref())),
             ending: pod.metadata.deletion_timestamp.is_some(),
             disrupted: status.is_some_and(|status| is_refused(status) || status.conditions.iter().flatten().any(is_disruption)),
+            refused: status.is_some_and(is_refused),
+            is_made: pod.metadata.owner_references.iter().flatten().any(|owner| owner.controller == Some(true)),
             created: At(u64::try_from(created).unwrap_or(0)),
             bound: status.and_then(bound),
-            ours: (spec.scheduler_name.as_deref() == Some(labels::SCHEDULER)).then(|| Ours::of(pod, spec, requests, ports)),
+            ours: (spec.scheduler_name.as_deref() == Some(labels::SCHEDULER)).then(|| Ours::of(pod, spec, &requests, ports)),
             worker: WorkerOf::of(pod),
             replica: ReplicaOf::of(pod).map(Box::new),
             seat: SeatOf::of(pod, spec),
@@ -196,7 +220,7 @@ fn since(status: &PodStatus, kind: &str) -> Option<At> {
     Some(At(u64::try_from(holds.last_transition_time.as_ref()?.0.as_millisecond()).ok()?))
 }
 
-/// Its kubelet would not have it: what it needs had gone to others when it came.
+/// See [`PodFacts::refused`].
 fn is_refused(status: &PodStatus) -> bool {
     let reason = status.reason.as_deref().unwrap_or_default();
     reason.starts_with("OutOf") || matches!(reason, "UnexpectedAdmissionError" | "NodeAffinity" | "NodeShutdown")
@@ -217,6 +241,7 @@ impl WorkerOf {
             attempt: said(labels::ATTEMPT)?.parse().ok()?,
             group: said(labels::GROUP)?.parse().ok()?,
             size: said(labels::WORLD_SIZE)?.parse().ok()?,
+            stuck: stuck(pod),
         })
     }
 }
@@ -234,8 +259,20 @@ impl ReplicaOf {
             made_from: said(pod, labels::MADE_FROM)?.to_owned(),
             address: status.and_then(|status| status.pod_ip.clone()).filter(|address| !address.is_empty()),
             ready: status.and_then(|status| since(status, "Ready")),
+            stuck: stuck(pod),
         })
     }
+}
+
+/// What a kubelet says of a container that it cannot start.
+fn stuck(pod: &Pod) -> Option<Box<str>> {
+    let status = pod.status.as_ref()?;
+    let all = status.init_container_statuses.iter().chain(&status.container_statuses).flatten();
+    let mut waiting = all.filter_map(|one| one.state.as_ref()?.waiting.as_ref());
+    let is_stuck = |waiting: &&ContainerStateWaiting| waiting.reason.as_deref().is_some_and(|reason| STUCK.contains(&reason));
+    let ContainerStateWaiting { reason, message } = waiting.find(is_stuck)?;
+    let (reason, message) = (reason.as_deref().unwrap_or_default(), message.as_deref().unwrap_or_default());
+    Some(format!("{reason}: {}", cut(message, MAX_STUCK)).into())
 }
 
 /// The object of ours that made a pod, if it is of that kind.
@@ -258,7 +295,7 @@ fn phase(word: Option<&str>) -> PodPhase {
 }
 
 impl Ours {
-    fn of(pod: &Pod, spec: &PodSpec, requests: Requests, ports: &[HostPort]) -> Self {
+    fn of(pod: &Pod, spec: &PodSpec, requests: &Requests, ports: &[HostPort]) -> Self {
         let annotation = |name: &str| pod.metadata.annotations.as_ref().and_then(|all| all.get(name)).map(String::as_str);
         let label = |name: &str| pod.metadata.labels.as_ref().and_then(|all| all.get(name)).cloned();
         let controller = pod.metadata.owner_references.iter().flatten().find(|owner| owner.controller == Some(true));
@@ -269,23 +306,34 @@ impl Ours {
             problems.push(format!("names no queue: add the label {}", labels::QUEUE));
         }
         problems.extend(unsupported(spec));
+        problems.extend(requests.problem());
+        if annotation(labels::GPU_CLASSES).is_some() && !requests.parts.is_empty() {
+            problems.push(format!(
+                "has the annotation {} beside MIG instances: choose their nodes by a node selector",
+                labels::GPU_CLASSES
+            ));
+        }
         let gang = Gang::of(pod, spec);
         problems.extend(gang.as_ref().err().cloned());
         let preemptible = switch(labels::PREEMPTIBLE, annotation(labels::PREEMPTIBLE));
         let expected = seconds(labels::EXPECTED_SECONDS, annotation(labels::EXPECTED_SECONDS));
         problems.extend(preemptible.as_ref().err().cloned());
         problems.extend(expected.as_ref().err().cloned());
+        let classes = classes(annotation(labels::GPU_CLASSES));
+        let spread = spread(annotation(labels::REQUIRED_TOPOLOGY), annotation(labels::PREFERRED_TOPOLOGY));
+        problems.extend(classes.as_ref().err().cloned());
+        problems.extend(spread.as_ref().err().cloned());
         Self {
             queue,
             priority: spec.priority.unwrap_or(0),
             gated: spec.scheduling_gates.as_ref().is_some_and(|gates| !gates.is_empty()),
             gang: gang.unwrap_or(None),
-            ask: Arc::new(ask(spec, requests, ports, annotation(labels::GPU_CLASSES).unwrap_or_default())),
+            ask: Arc::new(ask(spec, requests, ports, classes.unwrap_or_default())),
             owner: pod.namespace().unwrap_or_default(),
             recipe: kind_of(&maker).to_owned(),
             preemptible: preemptible.unwrap_or(true),
             expected_ms: expected.unwrap_or(None),
-            spread: spread(annotation(labels::REQUIRED_TOPOLOGY), annotation(labels::PREFERRED_TOPOLOGY)),
+            spread: spread.unwrap_or(None),
             grace_seconds: spec
                 .termination_grace_period_seconds
                 .and_then(|seconds| u32::try_from(seconds).ok())
@@ -295,15 +343,15 @@ impl Ours {
     }
 }
 
-fn ask(spec: &PodSpec, requests: Requests, ports: &[HostPort], classes: &str) -> Ask {
+fn ask(spec: &PodSpec, requests: &Requests, ports: &[HostPort], classes: Vec<ClassWish>) -> Ask {
     let mut affinity = selection::affinity(spec);
     for term in HostPort::term(ports).into_iter().chain(storage(requests)) {
         affinity.required = selection::both(&affinity.required, &[term]);
     }
-    let classes = classes.split(',').map(str::trim).filter(|class| !class.is_empty());
+    let (devices, part) = requests.devices();
     Ask {
-        amount: if requests.gpus == 0 { Amount::None } else { Amount::Whole(requests.gpus) },
-        classes: classes.map(|class| ClassWish::from(Class::from(class))).collect(),
+        amount: if devices == 0 { Amount::None } else { Amount::Whole(devices) },
+        classes: part.map_or(classes, |class| vec![ClassWish::from(Class::from(class))]),
         cpu_milli: requests.cpu_milli,
         memory_mib: requests.memory_mib,
         selector: selection::selector(spec),
@@ -314,29 +362,9 @@ fn ask(spec: &PodSpec, requests: Requests, ports: &[HostPort], classes: &str) ->
 }
 
 /// Nodes with so much of their disk free.
-fn storage(requests: Requests) -> Option<Term> {
+fn storage(requests: &Requests) -> Option<Term> {
     let below = i64::try_from(requests.storage_mib.checked_sub(1)?).unwrap_or(i64::MAX);
     Some(Term(vec![Requirement { key: node::FREE_STORAGE_LABEL.to_owned(), rule: Rule::Gt(below) }]))
-}
-
-fn spread(required: Option<&str>, preferred: Option<&str>) -> Option<Spread> {
-    let wish = |level: &str, required: bool| Spread { level: level.to_owned(), required };
-    required.map(|level| wish(level, true)).or_else(|| preferred.map(|level| wish(level, false)))
-}
-
-fn switch(name: &str, text: Option<&str>) -> Result<bool, String> {
-    match text {
-        None | Some("true") => Ok(true),
-        Some("false") => Ok(false),
-        Some(other) => Err(format!("annotation {name} is `{other}`: give true or false")),
-    }
-}
-
-fn seconds(name: &str, text: Option<&str>) -> Result<Option<u64>, String> {
-    let Some(text) = text else { return Ok(None) };
-    let seconds: Option<u32> = text.trim().parse().ok().filter(|seconds| *seconds > 0);
-    let seconds = seconds.ok_or_else(|| format!("annotation {name} is `{text}`: give whole seconds, at least 1"))?;
-    Ok(Some(u64::from(seconds) * 1000))
 }
 
 /// What kind of run a maker's pods are: its name without a number at its end.
@@ -354,7 +382,7 @@ pub(super) fn unsupported(spec: &PodSpec) -> Vec<String> {
     let far = far.is_some_and(|far| far.required_during_scheduling_ignored_during_execution.is_some());
     let mut constraints = spec.topology_spread_constraints.iter().flatten();
     let containers = || spec.containers.iter().chain(spec.init_containers.iter().flatten());
-    let known = |name: &str| matches!(name, "cpu" | "memory" | node::STORAGE | node::GPU);
+    let known = |name: &str| matches!(name, "cpu" | "memory" | node::STORAGE | node::GPU) || node::part_class(name).is_some();
     let resources = containers().filter_map(|container| container.resources.as_ref());
     let mut other =
         resources.flat_map(|resources| resources.requests.iter().chain(&resources.limits)).flatten().map(|(name, _)| name);
@@ -400,6 +428,20 @@ mod tests {
         assert_eq!((ours.ask.amount, ours.ask.cpu_milli), (Amount::Whole(2), 1000));
         assert_eq!((ours.queue.as_str(), ours.owner.as_str(), ours.recipe.as_str()), ("vision", "team", "night"));
         assert_eq!((pod.phase, pod.created.0 % 10_000, ours.problem), (PodPhase::Pending, 1_000, None));
+    }
+
+    #[test]
+    fn instances_are_devices_of_their_class_and_a_class_beside_them_is_told() {
+        let limits =
+            |pod: &mut Value| pod["spec"]["containers"][0]["resources"] = json!({"limits": {"nvidia.com/mig-2g.20gb": "2"}});
+        let ours = facts(limits).ours.unwrap();
+        assert_eq!((ours.ask.amount, ours.problem.clone()), (Amount::Whole(2), None));
+        assert_eq!(ours.ask.classes, [ClassWish::from(Class::from("mig-2g.20gb"))]);
+        let told = problem(|pod| {
+            limits(pod);
+            pod["metadata"]["annotations"][labels::GPU_CLASSES] = json!("H100");
+        });
+        assert!(told.contains("by a node selector"), "{told}");
     }
 
     #[test]

@@ -12,9 +12,18 @@ use super::pod::{PodKey, unsupported};
 use super::volume::ClaimUse;
 use super::{requests, selection};
 
+/// Bytes of a user's part of a pod as JSON. It is kept for each group of a job; what Kubernetes' own examples need is below 1 % of it.
+const MOST_BYTES: usize = 256 * 1024;
+
 /// A pod of ours with what was written under `field`; its first container, which is added if there is none, has at least the name.
 pub(super) fn base(field: &str, written: Option<&Map<String, Value>>, container: &str) -> Result<PodSpec, String> {
     let written = written.cloned().unwrap_or_default();
+    let bytes = serde_json::to_vec(&written).map_or(0, |text| text.len());
+    if bytes > MOST_BYTES {
+        return Err(format!(
+            "{field}: is {bytes} bytes long; write at most {MOST_BYTES}, and put what is large into a ConfigMap"
+        ));
+    }
     let mut pod: PodSpec = serde_json::from_value(Value::Object(written)).map_err(|e| format!("{field}: {e}"))?;
     for (name, set) in [
         ("nodeName", pod.node_name.is_some()),
@@ -30,6 +39,11 @@ pub(super) fn base(field: &str, written: Option<&Map<String, Value>>, container:
     }
     if let Some(problem) = unsupported(&pod).into_iter().next() {
         return Err(format!("{field}: {problem}"));
+    }
+    if let Some(class) = requests::of(&pod).parts.into_keys().next() {
+        return Err(format!(
+            "{field}: asks for nvidia.com/{class}; such pods are given whole GPUs by now: say in gpu.count how many"
+        ));
     }
     if pod.resource_claims.as_ref().is_some_and(|claims| !claims.is_empty()) {
         return Err(format!("{field}.resourceClaims: such pods are given no claims yet; say in gpu.count how many GPUs"));

@@ -152,6 +152,11 @@ impl Index {
         facts.filter(move |facts| facts.adoption.name == kind).map(|facts| &facts.key)
     }
 
+    /// The engine's name of the object whose seat a pod takes.
+    pub(super) fn job_of_seat(&self, object: &str) -> Option<JobName> {
+        self.adopted.get(object).map(|entry| entry.job(object))
+    }
+
     /// A pod that takes a seat was seen.
     pub(super) fn seat_seen(&mut self, pod: &PodKey, object: &str) -> Vec<Event> {
         let name: Arc<str> = Arc::from(object);

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use k8s_openapi::api::core::v1::{Pod, Service};
 use serde::Serialize;
 use serde_json::Value;
+use tidegate_api::kinds::{MAX_MESSAGE, cut};
 use tidegate_core::names::JobName;
 use tidegate_core::plan::{Action, ActionId, ActionKind, Placed};
 use tidegate_core::time::At;
@@ -210,7 +211,8 @@ impl Index {
         };
         let given = match self.devices_to_give(&of, &chosen) {
             Ok(given) => given,
-            Err(why) => return self.refused(&of, id, why),
+            Err(Refusal::Late) => return dropped,
+            Err(Refusal::Lasting(why)) => return self.refused(&of, id, why),
         };
         let waits = !volumes.is_empty() || !given.is_empty();
         let bind = chosen.iter().filter(|_| !waits);
@@ -222,7 +224,7 @@ impl Index {
             let comes = self.pods.get(pod).map(|entry| self.nodes.comes(&entry.facts, &worker.node.0));
             events.extend(comes.unwrap_or_default());
             if given.values().any(|given| given.pod == *pod) {
-                self.devices.promise(pod, worker.devices.clone());
+                events.extend(self.promise(pod, worker.devices.clone()));
             }
         }
         let Some(unit) = self.units.get_mut(&of) else { return dropped };
@@ -425,12 +427,13 @@ impl Index {
         for key in members {
             let Some(entry) = self.pods.get_mut(&key) else { continue };
             let Some(ours) = entry.facts.ours.as_ref().filter(|ours| !ours.gated) else { continue };
-            let waits = || match self.nodes.lacks(&entry.facts) {
+            let lacks = self.nodes.lacks(&entry.facts).or_else(|| self.devices.lacks(&entry.facts));
+            let waits = || match lacks {
                 None => waits.clone(),
                 Some((lacks, true)) => lacks,
                 Some((lacks, false)) => format!("{waits}; {lacks}"),
             };
-            let message = ours.problem.clone().unwrap_or_else(waits);
+            let message = cut(&ours.problem.clone().unwrap_or_else(waits), MAX_MESSAGE).to_owned();
             let is_news = entry.told.as_ref().is_none_or(|told| told.is_news(&message, self.round));
             if message.is_empty() || entry.facts.node.is_some() || !is_news {
                 continue;

@@ -15,20 +15,23 @@ use std::collections::BTreeMap;
 use tidegate_core::Event;
 use tidegate_core::ask::{Amount, Ask, ClassWish, Term};
 use tidegate_core::labels::{Requirement, Rule};
+use tidegate_core::names::DeviceId;
 use tidegate_core::plan::Placed;
 
-use super::devices::{Changed, Given, Step, Wanted};
+use super::devices::{Changed, Given, Lack, Step, Wanted};
+use super::nodes::Refusal;
 use super::unit::{self, UnitId};
 use super::{Failure, Index, Write};
 use crate::facts::selection::both;
 use crate::facts::{PodFacts, PodKey};
 pub(super) use held::ClaimJobs;
 
-const TWO_WAYS: &str = "asks for nvidia.com/gpu beside a ResourceClaim: GPUs are given in one way, so take one of both out";
+const TWO_WAYS: &str =
+    "asks for nvidia.com/gpu, or MIG instances, beside a ResourceClaim: GPUs are given in one way, so take one of both out";
 
 /// Adds what claims ask for to what a pod asks for.
-fn want(ask: &mut Ask, Wanted { count, classes, mark }: Wanted) -> Result<(), String> {
-    ask.amount = Amount::Whole(count);
+fn want(ask: &mut Ask, Wanted { amount, classes, mark }: Wanted) -> Result<(), String> {
+    ask.amount = amount;
     let wished = std::mem::take(&mut ask.classes);
     let all = classes.into_iter().map(ClassWish::from);
     ask.classes = all.filter(|wish| wished.is_empty() || wished.contains(wish)).collect();
@@ -49,19 +52,39 @@ impl Index {
         let mut ask = Ask { named: true, ..Ask::clone(&ours.ask) };
         let mut problems: Vec<String> = ours.problem.take().into_iter().collect();
         let marks = if node.is_some() {
-            let held = self.devices.count_of(used);
-            ask.amount = if held == 0 { Amount::None } else { Amount::Whole(held) };
+            ask.amount = self.devices.amount_of(used).unwrap_or(Amount::None);
             self.devices.leave(key)
         } else {
             let (wanted, marks) = self.devices.wanted(key, uid, used);
             problems.extend(wanted.and_then(|wanted| want(&mut ask, wanted)).err());
             problems.extend(self.devices.hindrance(uid, used));
-            problems.extend((requests.gpus > 0).then(|| TWO_WAYS.to_owned()));
+            problems.extend((requests.devices().0 > 0).then(|| TWO_WAYS.to_owned()));
             marks
         };
         ours.ask = ask.into();
         ours.problem = (!problems.is_empty()).then(|| problems.join("; "));
-        self.mark(marks)
+        let mut events = self.mark(marks);
+        events.extend(self.look_due());
+        events
+    }
+
+    /// Partitions that others ask for now are told to the engine, and those whose counters are taken are taken from it.
+    fn look_due(&mut self) -> Vec<Event> {
+        let due = self.devices.look_due();
+        self.told_of(due)
+    }
+
+    /// The same when a start is promised devices.
+    pub(super) fn promise(&mut self, pod: &PodKey, devices: Vec<DeviceId>) -> Vec<Event> {
+        let changed = self.devices.promise(pod, devices);
+        self.told_of(changed)
+    }
+
+    /// What the engine hears; which devices there are for whom does not change by what is held.
+    fn told_of(&mut self, changed: Changed) -> Vec<Event> {
+        let mut events = changed.events;
+        events.extend(self.mark(changed.marks));
+        events
     }
 
     /// A pod claims nothing, or no more.
@@ -83,6 +106,7 @@ impl Index {
     /// What follows from news of devices, for pods that wait for them and for claims that hold them.
     pub(super) fn devices_changed(&mut self, changed: Changed) -> Vec<Event> {
         let mut events = self.follow(changed);
+        events.extend(self.look_due());
         events.extend(self.look_at_claims());
         for id in self.held.clone() {
             events.extend(self.look_at_held(&id));
@@ -98,7 +122,23 @@ impl Index {
     }
 
     /// What the claims of these pods are to be given; or why they cannot start.
-    pub(super) fn devices_to_give(&self, of: &UnitId, chosen: &[(&PodFacts, Placed)]) -> Result<BTreeMap<String, Given>, String> {
+    pub(super) fn devices_to_give(
+        &self,
+        of: &UnitId,
+        chosen: &[(&PodFacts, Placed)],
+    ) -> Result<BTreeMap<String, Given>, Refusal> {
+        let named = chosen.iter().filter(|(pod, _)| pod.needs.as_ref().is_some_and(|needs| !needs.devices.is_empty()));
+        match self.devices.lacks_counters(named.flat_map(|(_, worker)| &worker.devices)) {
+            None => self.claims_to_give(of, chosen).map_err(Refusal::Lasting),
+            // The engine was told of that.
+            Some(Lack::Taken) => Err(Refusal::Late),
+            Some(Lack::Excludes(device)) => Err(Refusal::Lasting(format!(
+                "the devices that were chosen exclude each other: device {device} is made of what others of them have"
+            ))),
+        }
+    }
+
+    fn claims_to_give(&self, of: &UnitId, chosen: &[(&PodFacts, Placed)]) -> Result<BTreeMap<String, Given>, String> {
         let mut all = BTreeMap::<String, Given>::new();
         for (pod, worker) in chosen {
             for (claim, given) in self.devices.given(pod, worker)? {
@@ -128,7 +168,8 @@ impl Index {
                 break;
             };
             // Who has had them before gives them back first.
-            if given.devices.iter().any(|(_, device)| self.devices.is_held_beside(device, key)) {
+            let is_left = |device: &DeviceId| self.devices.is_left_for(key, device, given.share.as_ref());
+            if given.devices.iter().any(|(_, device)| !is_left(device)) {
                 continue;
             }
             given.step = Step::Asked;

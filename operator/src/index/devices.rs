@@ -4,8 +4,11 @@
 //! * A device of the newest complete generation of its pool is a named device of the engine, on its node. One that is not published any
 //!   more is lost, but not while a claim holds it: drivers that are made anew publish nothing for a while, and what runs goes on.
 //! * What a held device is (class, memory) does not change before it is free: what was counted is given back as it was counted.
+//! * Of a device that several claims may have each holds a share; the sum of what they consume is never more than there is.
+//! * Of devices that are made of the same GPU the engine knows those whose counters are free ([`counters`]).
 //! * Whoever is allocated a device in a claim holds it, whoever wrote that ([`super::claims`]).
 
+mod counters;
 mod give;
 mod publish;
 mod select;
@@ -14,13 +17,16 @@ mod shapes;
 use std::collections::{BTreeMap, BTreeSet};
 
 use tidegate_core::Event;
+use tidegate_core::ask::Amount;
 use tidegate_core::names::DeviceId;
 
 use crate::facts::device::{PoolKey, SliceFacts};
 use crate::facts::device_claim::{DeviceClaimFacts, DeviceClassFacts, DeviceUse};
+use crate::facts::share::Amounts;
 use crate::facts::{DeviceKind, DeviceObject, PodFacts, PodKey};
+pub(super) use counters::Lack;
 pub(super) use give::{Given, Step, Wanted};
-use publish::Node;
+use publish::{Node, Told};
 use shapes::{Marked, Shape, ShapeKey};
 
 /// What follows from news.
@@ -38,6 +44,14 @@ impl Changed {
         self.pods.extend(pods);
         self
     }
+}
+
+/// What a claim holds on a node, in the engine's words.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Held {
+    pub node: String,
+    pub devices: Vec<DeviceId>,
+    pub shares: Vec<(DeviceId, Amount)>,
 }
 
 /// See the module.
@@ -65,6 +79,8 @@ pub(super) struct Devices {
     /// Claims whose holder may be another now, and pods that may have ended.
     unsure: BTreeSet<String>,
     touched: BTreeSet<PodKey>,
+    /// Partitions are asked for that were not: nodes that have such are to be looked at.
+    due: bool,
 }
 
 impl Devices {
@@ -194,38 +210,69 @@ impl Devices {
 
     /// Devices that the claims of a pod hold, if all of them are allocated.
     pub fn all_of(&self, pod: &PodFacts) -> Option<Vec<DeviceId>> {
-        let used =
-            pod.needs.iter().flat_map(|needs| &needs.devices).filter_map(|used| used.key.as_ref()).collect::<BTreeSet<_>>();
-        let all: Option<Vec<_>> = used.into_iter().map(|key| Some(self.holds(self.claims.get(key)?)?.1)).collect();
-        all.map(|all| all.concat()).filter(|all| !all.is_empty())
+        let held = self.held_by(pod.needs.as_ref().map_or(&[][..], |needs| &needs.devices))?;
+        let devices =
+            held.into_iter().flat_map(|held| held.devices.into_iter().chain(held.shares.into_iter().map(|(device, _)| device)));
+        Some(devices.collect::<Vec<_>>()).filter(|all| !all.is_empty())
     }
 
-    /// How many devices the claims of a pod hold.
-    pub fn count_of(&self, used: &[DeviceUse]) -> u32 {
+    /// What the claims of a pod hold together, as far as it is of one kind: devices, or one share. The engine knows no other pods: what else such
+    /// claims hold (others have allocated it) they hold themselves.
+    pub fn amount_of(&self, used: &[DeviceUse]) -> Option<Amount> {
         let keys: BTreeSet<&String> = used.iter().filter_map(|used| used.key.as_ref()).collect();
-        let devices = keys.into_iter().filter_map(|key| Some(self.holds(self.claims.get(key)?)?.1.len()));
-        u32::try_from(devices.sum::<usize>()).unwrap_or(u32::MAX)
+        let held: Vec<Held> = keys.into_iter().filter_map(|key| self.holds(self.claims.get(key)?)).collect();
+        let devices: usize = held.iter().map(|held| held.devices.len()).sum();
+        match held.iter().flat_map(|held| &held.shares).collect::<Vec<_>>().as_slice() {
+            [] if devices == 0 => Some(Amount::None),
+            [] => Some(Amount::Whole(u32::try_from(devices).unwrap_or(u32::MAX))),
+            [(_, amount)] if devices == 0 => Some(*amount),
+            _ => None,
+        }
     }
 
-    /// Where a claim's devices are, and which of them the engine is told of: those that are parts, or that several have, it does not know.
-    pub fn holds(&self, claim: &DeviceClaimFacts) -> Option<(String, Vec<DeviceId>)> {
+    fn held_by(&self, used: &[DeviceUse]) -> Option<Vec<Held>> {
+        let keys: BTreeSet<&String> = used.iter().filter_map(|used| used.key.as_ref()).collect();
+        keys.into_iter().map(|key| self.holds(self.claims.get(key)?)).collect()
+    }
+
+    /// What a claim holds, and where, as far as the engine is told of it: devices that are parts it does not know.
+    pub fn holds(&self, claim: &DeviceClaimFacts) -> Option<Held> {
         let allocation = claim.allocation.as_ref()?;
-        let node = allocation.node.clone().or_else(|| self.node_of(allocation.devices.first()?))?;
-        let told = self.nodes.get(&node).map(|node| &node.told);
-        let known = |device: &&DeviceId| told.is_some_and(|told| told.contains_key(*device));
+        let node = allocation.node.clone().or_else(|| self.node_of(allocation.all().next()?))?;
+        let told = &self.nodes.get(&node)?.told;
+        let known = |device: &&DeviceId| told.contains_key(*device);
         let devices: Vec<DeviceId> = allocation.devices.iter().filter(known).cloned().collect();
-        (!devices.is_empty()).then_some((node, devices))
+        let amount = |told: &Told, consumed: &Amounts| {
+            // Of one that nobody publishes it is not known how much a share is.
+            told.shared.as_ref().map_or(Amount::MemoryMib(1), |shared| shared.amount(consumed))
+        };
+        let shares = allocation.shares.iter();
+        let shares: Vec<_> = shares.filter_map(|(id, consumed)| Some((id.clone(), amount(told.get(id)?, consumed)))).collect();
+        (!devices.is_empty() || !shares.is_empty()).then_some(Held { node, devices, shares })
     }
 
-    /// Whether some other claim holds a device.
-    pub fn is_held_beside(&self, device: &DeviceId, claim: &str) -> bool {
-        self.held.get(device).is_some_and(|claims| claims.iter().any(|other| other != claim))
+    /// Whether other claims leave a claim what it is given of a device: all of it, or a share.
+    pub fn is_left_for(&self, claim: &str, device: &DeviceId, share: Option<&Amounts>) -> bool {
+        let others = self.held.get(device).into_iter().flatten().filter(|other| *other != claim);
+        let others: Vec<_> = others.filter_map(|other| self.claims.get(other)?.allocation.as_ref()).collect();
+        let Some(share) = share else { return others.is_empty() };
+        let told = self.places.get(device).and_then(|node| self.nodes.get(node)?.told.get(device));
+        let shared = told.and_then(|told| told.shared.as_ref());
+        let consumed: Option<Vec<_>> = others.into_iter().map(|allocation| allocation.consumes(device)).collect();
+        shared
+            .zip(consumed)
+            .is_some_and(|(shared, consumed)| shared.has_room(&consumed.into_iter().flatten().collect::<Vec<_>>(), share))
     }
 
     /// A start of ours is given these.
-    pub fn promise(&mut self, pod: &PodKey, devices: Vec<DeviceId>) {
+    pub fn promise(&mut self, pod: &PodKey, devices: Vec<DeviceId>) -> Changed {
         self.kept.extend(devices.iter().cloned());
+        let divided = |device: &DeviceId| {
+            self.places.get(device).filter(|node| self.nodes.get(*node).is_some_and(|node| node.is_divided)).cloned()
+        };
+        let nodes = devices.iter().filter_map(divided).collect();
         self.promised.insert(pod.clone(), devices);
+        self.look(nodes, false)
     }
 
     /// What a start was given is given back, or held by its claims alone.
@@ -233,7 +280,10 @@ impl Devices {
         let Some(devices) = self.promised.remove(pod) else { return Changed::default() };
         let nodes = devices.iter().filter_map(|device| self.places.get(device).cloned()).collect();
         for device in &devices {
-            self.kept.remove(device);
+            // Others may be given shares of it.
+            if !self.promised.values().flatten().any(|other| other == device) {
+                self.kept.remove(device);
+            }
         }
         self.look(nodes, false)
     }
@@ -297,12 +347,11 @@ impl Devices {
         self.unsure.insert(key.to_owned());
         let Some(claim) = self.claims.remove(key) else { return BTreeSet::new() };
         let Some(allocation) = claim.allocation else { return BTreeSet::new() };
-        let node = allocation.node.or_else(|| self.node_of(allocation.devices.first()?));
+        let node = allocation.node.clone().or_else(|| self.node_of(allocation.all().next()?));
         if let Some(node) = node.and_then(|node| self.nodes.get_mut(&node)) {
             node.claims.remove(key);
         }
-        let devices = allocation.devices;
-        for device in &devices {
+        for device in allocation.all() {
             if let Some(claims) = self.held.get_mut(device) {
                 claims.remove(key);
                 if claims.is_empty() {
@@ -310,17 +359,17 @@ impl Devices {
                 }
             }
         }
-        devices.iter().filter_map(|device| self.places.get(device).cloned()).collect()
+        allocation.all().filter_map(|device| self.places.get(device).cloned()).collect()
     }
 
     fn put_claim(&mut self, claim: DeviceClaimFacts) -> BTreeSet<String> {
         let mut nodes = BTreeSet::new();
         if let Some(allocation) = &claim.allocation {
-            for device in &allocation.devices {
+            for device in allocation.all() {
                 self.held.entry(device.clone()).or_default().insert(claim.key.clone());
             }
-            let node = allocation.node.clone().or_else(|| self.node_of(allocation.devices.first()?));
-            if let Some(node) = node.filter(|_| !allocation.devices.is_empty()) {
+            let node = allocation.node.clone().or_else(|| self.node_of(allocation.all().next()?));
+            if let Some(node) = node.filter(|_| allocation.all().next().is_some()) {
                 self.nodes.entry(node.clone()).or_default().claims.insert(claim.key.clone());
                 nodes.insert(node);
             }

@@ -21,7 +21,7 @@ impl Index {
             if known.is_none_or(|known| known.resource_version != pod.resource_version) {
                 unsettled.extend(pod.node.as_deref().or(pod.nominated.as_deref()));
             } else if let Some(node) = node(pod).filter(|_| !pod.phase.is_over()) {
-                *held.entry(node).or_default() += u64::from(pod.requests.gpus);
+                *held.entry(node).or_default() += u64::from(pod.requests.devices().0);
             }
         }
         let (claimed, unsure) = self.claimed();

@@ -41,6 +41,8 @@ pub struct Serving {
     pub image: Option<String>,
     /// Under what URL they reach the operator's `tidegate.control.v1`.
     pub control_url: Option<String>,
+    /// They are asked for a token there, and given one.
+    pub control_auth: bool,
 }
 
 /// One model.
@@ -215,7 +217,7 @@ impl Index {
             return Vec::new();
         }
         let (Some(wanted), Some(Ok(mut spec))) = (wanted, spec) else { return Vec::new() };
-        let made_from = wanted.made_from(self.serving.image.as_deref());
+        let made_from = wanted.made_from(self.serving.image.as_deref(), self.serving.control_auth);
         if self.models.get(key).and_then(|model| model.made_from.as_ref()).is_none_or(|(known, _)| *known != made_from) {
             let generation = self.generation(key, &made_from);
             if let Some(model) = self.models.get_mut(key) {
@@ -331,7 +333,7 @@ impl Index {
         for (id, replica) in &mut model.replicas {
             let Some(entry) = self.pods.get(&replica.pod) else {
                 if replica.state == State::Seen {
-                    over.push((id.clone(), false));
+                    over.push((id.clone(), false, false));
                 }
                 continue;
             };
@@ -340,21 +342,23 @@ impl Index {
             replica.ending |= pod.ending;
             events.extend(replica.action.take().map(|id| Event::Outcome { id, outcome: Outcome::Done }));
             if pod.phase.is_over() {
-                over.push((id.clone(), !replica.ending && !pod.disrupted));
+                over.push((id.clone(), !replica.ending && !pod.disrupted, pod.refused));
             } else if let Some(since) = pod.replica.as_ref().and_then(|of| of.ready).filter(|_| !replica.ready) {
                 replica.ready = true;
                 events.push(Event::ReplicaReady { id: id.clone(), load_ms: since.since(pod.created).max(1) });
             }
         }
-        for (id, failed) in over {
-            self.replica_over(&mut model, id, failed, events);
+        for (id, failed, refused) in over {
+            self.replica_over(&mut model, &id, failed);
+            // One that had no room where it came has not failed, but the next one waits as if.
+            events.push(Event::ReplicaExited { id, failed: failed || refused });
         }
         self.models.insert(key.clone(), model);
     }
 
     /// A replica has ended: the pod of one that failed is kept until the next one fails.
-    fn replica_over(&mut self, model: &mut Model, id: ReplicaId, failed: bool, events: &mut Vec<Event>) {
-        let Some(replica) = model.replicas.remove(&id) else { return };
+    fn replica_over(&mut self, model: &mut Model, id: &ReplicaId, failed: bool) {
+        let Some(replica) = model.replicas.remove(id) else { return };
         let left = if failed { model.failed.replace(replica.pod.clone()) } else { Some(replica.pod.clone()) };
         let left = left.and_then(|pod| Some((self.pods.get(&pod)?.facts.uid.clone(), pod)));
         self.writes.extend(left.map(|(uid, pod)| Write::EndPod { pod, uid: Some(uid), now: true }));
@@ -362,7 +366,6 @@ impl Index {
             let text = format!("replica {id} failed; the log of pod {} says why", replica.pod.name());
             self.writes.push(note(facts, true, "ReplicaFailed", "Serving", text));
         }
-        events.push(Event::ReplicaExited { id, failed });
     }
 
     /// Pods of a model that the engine does not know (it is gone, or makes no sense) hold what they hold all the same.

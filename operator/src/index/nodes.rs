@@ -4,10 +4,12 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use tidegate_api::labels;
 use tidegate_core::ask::Term;
-use tidegate_core::names::{Class, DeviceId, NodeName};
-use tidegate_core::node::{Device, NodeSpec};
+use tidegate_core::names::NodeName;
+use tidegate_core::node::NodeSpec;
 use tidegate_core::{Engine, Event};
 
+use super::amounts::Amounts;
+use super::slots::Slots;
 use crate::facts::node::FREE_STORAGE_LABEL;
 use crate::facts::seat::HOSTNAME;
 use crate::facts::{HostPort, NodeFacts, PodFacts, PodKey};
@@ -23,14 +25,13 @@ struct Node {
     pods: u64,
     storage_mib: u64,
     ports: BTreeMap<HostPort, u32>,
+    /// What pods that are bound there and have not ended ask for in all, whoever bound them.
+    asked: Amounts,
     /// Labels of the engine alone: see [`super::devices`].
     marks: BTreeSet<String>,
     /// What the engine was told.
     told: Option<NodeSpec>,
-    /// Slots for GPUs that were ever told, and those of them that are lost.
-    slots: u32,
-    lost: BTreeSet<u32>,
-    class: (String, u64),
+    slots: Slots,
 }
 
 /// See the module.
@@ -41,6 +42,8 @@ pub(super) struct Nodes {
     coming: BTreeMap<PodKey, Counted>,
     /// Host ports that pods of ours ask for, and how many pods do: of these the engine is told where they are taken.
     wanted: BTreeMap<HostPort, u32>,
+    /// Nodes of which more is asked than they have.
+    full: BTreeSet<String>,
 }
 
 /// Why pods cannot be on a node.
@@ -52,24 +55,52 @@ pub(super) enum Refusal {
     Lasting(String),
 }
 
-/// The engine's name of a slot for a GPU.
-fn slot(node: &str, index: u32) -> DeviceId {
-    DeviceId(format!("{node}/{index}"))
-}
-
 impl Nodes {
     pub fn set(&mut self, facts: NodeFacts, engine: &Engine) -> Vec<Event> {
         let name = facts.name.clone();
         let node = self.all.entry(name.clone()).or_default();
         node.facts = Some(facts);
         let mut events = node.spec_events(&name, &self.wanted);
-        events.extend(node.gpu_events(&name, engine));
+        if let Some(facts) = &node.facts {
+            events.extend(node.slots.set(&name, &facts.devices, engine));
+        }
+        self.note_full(&name);
         events
+    }
+
+    /// Of these nodes more is asked than they have, and how much more.
+    pub fn overcommitted(&self) -> impl Iterator<Item = (String, Amounts)> {
+        self.full.iter().filter_map(|name| Some((name.clone(), self.all.get(name)?.over())))
+    }
+
+    fn note_full(&mut self, name: &str) {
+        if self.all.get(name).is_some_and(|node| !node.over().is_none()) {
+            self.full.insert(name.to_owned());
+        } else {
+            self.full.remove(name);
+        }
+    }
+
+    /// Adds up what pods that are bound ask for.
+    fn add_up(&mut self, was: Option<&PodFacts>, is: Option<&PodFacts>) {
+        let (before, after) = (was.and_then(bound), is.and_then(bound));
+        if before == after {
+            return;
+        }
+        if let Some((name, amounts)) = before {
+            self.all.entry(name.to_owned()).and_modify(|node| node.asked = node.asked.less(amounts));
+        }
+        if let Some((name, amounts)) = after {
+            let node = self.all.entry(name.to_owned()).or_default();
+            node.asked = node.asked.plus(amounts);
+        }
+        before.into_iter().chain(after).for_each(|(name, _)| self.note_full(name));
     }
 
     pub fn gone(&mut self, name: &str) -> Vec<Event> {
         let Some(node) = self.all.get_mut(name) else { return Vec::new() };
         (node.facts, node.told) = (None, None);
+        self.full.remove(name);
         vec![Event::NodeLost(NodeName::from(name))]
     }
 
@@ -181,6 +212,7 @@ impl Nodes {
 
     /// A pod was that and is this.
     pub fn count(&mut self, was: Option<&PodFacts>, is: Option<&PodFacts>) -> Vec<Event> {
+        self.add_up(was, is);
         let mut names = self.want(was, is);
         if let Some(pod) = was.or(is).filter(|_| is.is_none_or(|is| is.node.is_some() || is.phase.is_over())) {
             names.extend(self.leave(&pod.key));
@@ -218,6 +250,12 @@ impl Nodes {
         let holds = |node: &Node| changed.iter().any(|port| node.is_taken(port));
         self.all.iter().filter(|(_, node)| holds(node)).map(|(name, _)| name.clone()).collect()
     }
+}
+
+/// Where a pod is bound, and what it asks for there.
+fn bound(pod: &PodFacts) -> Option<(&str, Amounts)> {
+    let node = pod.node.as_deref().filter(|_| pod.holds())?;
+    Some((node, Amounts::of_pod(&pod.requests)))
 }
 
 /// Host ports of a pod.
@@ -263,7 +301,8 @@ fn counted(pod: &PodFacts) -> Option<Counted> {
     }
     let node = pod.node.clone().or_else(|| pod.nominated.clone())?;
     // With GPUs it is a job of the engine, which has all of it.
-    let (cpu_milli, memory_mib) = if pod.requests.gpus > 0 { (0, 0) } else { (pod.requests.cpu_milli, pod.requests.memory_mib) };
+    let (cpu_milli, memory_mib) =
+        if pod.requests.devices().0 > 0 { (0, 0) } else { (pod.requests.cpu_milli, pod.requests.memory_mib) };
     Some(Counted { cpu_milli, memory_mib, ..Counted::beside(pod, node) })
 }
 
@@ -284,6 +323,11 @@ impl Node {
 
     fn is_taken(&self, port: &HostPort) -> bool {
         self.ports.keys().any(|taken| taken.collides(port))
+    }
+
+    /// How much more is asked than there is.
+    fn over(&self) -> Amounts {
+        self.facts.as_ref().map_or_else(Amounts::default, |facts| self.asked.beyond(Amounts::of_node(facts)))
     }
 
     fn free_storage(&self, facts: &NodeFacts) -> u64 {
@@ -308,43 +352,5 @@ impl Node {
         }
         self.told = Some(spec.clone());
         vec![Event::NodeSet { name: NodeName::from(name), spec }]
-    }
-
-    /// As many slots as there are GPUs. Of those that are too many the free ones go first: which device is gone is not known.
-    fn gpu_events(&mut self, name: &str, engine: &Engine) -> Vec<Event> {
-        let Some(facts) = &self.facts else { return Vec::new() };
-        let class = (facts.class.clone(), facts.gpu_mib);
-        let anew = self.class != class;
-        self.class = class;
-        let usable = self.slots - u32::try_from(self.lost.len()).unwrap_or(u32::MAX);
-        let mut seen = BTreeSet::new();
-        let mut events = Vec::new();
-        if usable > facts.gpus {
-            let free = |slot: &u32| {
-                let ix = engine.state().nodes.ix(&NodeName::from(name));
-                let node = ix.and_then(|ix| engine.books().cluster.node(ix));
-                node.is_some_and(|node| node.is_free(*slot as usize))
-            };
-            let mut there: Vec<u32> = (0..self.slots).filter(|slot| !self.lost.contains(slot)).collect();
-            there.sort_by_key(|slot| (!free(slot), std::cmp::Reverse(*slot)));
-            for index in there.into_iter().take((usable - facts.gpus) as usize) {
-                self.lost.insert(index);
-                events.push(Event::DeviceLost(slot(name, index)));
-            }
-        }
-        for _ in usable..facts.gpus {
-            let index = self.lost.pop_first().unwrap_or(self.slots);
-            self.slots = self.slots.max(index + 1);
-            seen.insert(index);
-        }
-        if anew {
-            seen.extend((0..self.slots).filter(|slot| !self.lost.contains(slot)));
-        }
-        let (class, mib) = (Class(self.class.0.clone()), self.class.1);
-        events.extend(
-            seen.into_iter()
-                .map(|index| Event::DeviceSeen(Device::new(slot(name, index), NodeName::from(name), class.clone(), mib))),
-        );
-        events
     }
 }

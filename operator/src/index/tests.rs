@@ -8,6 +8,7 @@ use super::*;
 mod devices;
 mod groups;
 mod local;
+mod parts;
 mod volumes;
 
 /// An engine with its cluster, where writes are carried out at once, or not.
@@ -52,10 +53,17 @@ impl Rig {
     }
 
     pub fn node(&mut self, name: &str, gpus: u32) {
-        let node = json!({
-            "metadata": {"name": name},
-            "status": {"allocatable": {"cpu": "16", "memory": "64Gi", "pods": "110", "nvidia.com/gpu": gpus.to_string()}},
+        self.node_with(name, &[("nvidia.com/gpu", gpus)]);
+    }
+
+    fn node_with(&mut self, name: &str, devices: &[(&str, u32)]) {
+        let mut node = json!({
+            "metadata": {"name": name, "labels": {"nvidia.com/gpu.memory": "81559"}},
+            "status": {"allocatable": {"cpu": "16", "memory": "64Gi", "pods": "110"}},
         });
+        for (resource, count) in devices {
+            node["status"]["allocatable"][resource] = json!(count.to_string());
+        }
         let facts = NodeFacts::of(&serde_json::from_value(node).unwrap());
         let events = self.index.node(Change::Is(facts), &self.engine);
         self.tell(events);
@@ -69,7 +77,7 @@ impl Rig {
     }
 
     /// A pod as its maker wrote it.
-    fn see(&mut self, name: &str, change: impl FnOnce(&mut Value)) {
+    pub fn see(&mut self, name: &str, change: impl FnOnce(&mut Value)) {
         self.versions += 1;
         let mut pod = json!({
             "metadata": {
@@ -156,7 +164,7 @@ impl Rig {
     }
 
     /// Carries out every binding; which pods are where now.
-    fn bind_all(&mut self, change: impl Fn(&mut Value)) -> Vec<(String, String)> {
+    pub fn bind_all(&mut self, change: impl Fn(&mut Value)) -> Vec<(String, String)> {
         let mut bound = Vec::new();
         for write in self.turn() {
             let Write::Bind { pod, node, .. } = &write else { panic!("{write:?}") };
@@ -182,7 +190,7 @@ fn queue(name: &'static str) -> impl Fn(&mut Value) {
     move |pod| pod["metadata"]["labels"]["tidegate.dev/queue"] = json!(name)
 }
 
-fn gang(size: u32) -> impl Fn(&mut Value) {
+pub(in crate::index) fn gang(size: u32) -> impl Fn(&mut Value) {
     move |pod| {
         pod["metadata"]["labels"]["tidegate.dev/gang"] = json!("g");
         pod["metadata"]["annotations"]["tidegate.dev/gang-size"] = json!(size.to_string());
@@ -197,7 +205,7 @@ fn of_job(size: u32) -> impl Fn(&mut Value) {
     }
 }
 
-fn foreign(pod: &mut Value) {
+pub(in crate::index) fn foreign(pod: &mut Value) {
     pod["spec"]["schedulerName"] = json!("default-scheduler");
 }
 

@@ -91,6 +91,8 @@ enum End {
     Failed,
     /// Somebody ended it, or it was never there.
     Gone,
+    /// Its kubelet would not have it.
+    Refused,
 }
 
 impl Run {
@@ -107,10 +109,13 @@ impl Run {
         self.is(|state| matches!(state, State::Over(_)))
     }
 
-    /// A worker that failed before it was told to end fails the attempt; one that somebody else ended is nobody's failure.
+    /// A worker that failed before it was told to end fails the attempt; one that somebody else ended, or that had no room where
+    /// it came, is nobody's failure.
     fn exit(&self) -> JobExit {
         if self.any(State::Over(End::Failed)) {
             JobExit::Failed
+        } else if self.any(State::Over(End::Refused)) {
+            JobExit::Refused
         } else if self.stopping || self.any(State::Over(End::Gone)) {
             JobExit::Stopped
         } else {
@@ -120,7 +125,7 @@ impl Run {
 }
 
 /// The engine's name of a training job.
-fn name(key: &PodKey) -> JobName {
+pub(super) fn name(key: &PodKey) -> JobName {
     JobName(format!("{PREFIX}{key}"))
 }
 
@@ -305,7 +310,7 @@ impl Index {
                     worker.state = state(facts);
                 }
             }
-            run.stopping |= run.any(State::Over(End::Failed)) || run.any(State::Over(End::Gone));
+            run.stopping |= [End::Failed, End::Gone, End::Refused].into_iter().any(|end| run.any(State::Over(end)));
             let running = |pod: &PodKey| self.pods.get(pod).is_some_and(|entry| entry.facts.phase == PodPhase::Running);
             if !run.started && !run.stopping && run.action.is_none() && run.workers.keys().all(running) {
                 run.started = true;
@@ -486,6 +491,7 @@ fn state(pod: &PodFacts) -> State {
     match pod.phase {
         PodPhase::Pending | PodPhase::Running => State::Seen,
         PodPhase::Succeeded => State::Over(End::Well),
+        PodPhase::Failed if pod.refused => State::Over(End::Refused),
         PodPhase::Failed if pod.disrupted || pod.ending => State::Over(End::Gone),
         PodPhase::Failed => State::Over(End::Failed),
     }

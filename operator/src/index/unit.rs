@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::Arc;
 
-use tidegate_core::ask::Ask;
-use tidegate_core::names::{JobName, Namespace, QueueName};
+use tidegate_core::ask::{Ask, ClassWish};
+use tidegate_core::names::{Class, JobName, Namespace, QueueName};
 use tidegate_core::plan::{ActionId, Placed};
 use tidegate_core::state::{Group, JobSpec};
 use tidegate_core::time::At;
@@ -38,7 +38,7 @@ impl UnitId {
     /// Whose unit a pod is; `None` for workers of training jobs, replicas of models and pods that take seats, for others' pods without
     /// GPUs, and for those that nobody has placed yet.
     pub fn of(pod: &PodFacts) -> Option<Self> {
-        let counts = pod.ours.is_some() || pod.requests.gpus > 0;
+        let counts = pod.ours.is_some() || pod.requests.devices().0 > 0;
         Self::plain(pod).filter(|_| counts && !pod.is_of_another())
     }
 
@@ -174,14 +174,16 @@ pub(super) fn asks<'a>(pods: impl Iterator<Item = &'a PodFacts>) -> Vec<Arc<Ask>
 
 /// What a pod asks for; of others', what they hold.
 pub(super) fn ask(pod: &PodFacts) -> Arc<Ask> {
-    match &pod.ours {
-        Some(ours) => ours.ask.clone(),
-        None => Arc::new(Ask {
-            cpu_milli: pod.requests.cpu_milli,
-            memory_mib: pod.requests.memory_mib,
-            ..Ask::whole(pod.requests.gpus)
-        }),
+    if let Some(ours) = &pod.ours {
+        return ours.ask.clone();
     }
+    let (devices, part) = pod.requests.devices();
+    Arc::new(Ask {
+        cpu_milli: pod.requests.cpu_milli,
+        memory_mib: pod.requests.memory_mib,
+        classes: part.map(|class| ClassWish::from(Class::from(class))).into_iter().collect(),
+        ..Ask::whole(devices)
+    })
 }
 
 /// How many of a unit must start together.

@@ -11,7 +11,7 @@ use tokio::sync::oneshot;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
-use super::{Planned, World, now};
+use super::{Planned, World};
 use crate::args::Mode;
 use crate::ledger::Journal;
 
@@ -46,7 +46,7 @@ impl World {
     /// Goes on with what was learned before, and writes down what is.
     #[must_use]
     pub fn with_history(mut self, journal: Journal, coming: oneshot::Receiver<Option<Past>>) -> Self {
-        self.memory = Memory { journal: Some(journal), coming: Some(coming), written: now() };
+        self.memory = Memory { journal: Some(journal), coming: Some(coming), written: self.now() };
         self
     }
 
@@ -67,8 +67,8 @@ impl World {
 
     pub(super) fn remember(&mut self, past: Option<Past>) {
         let Some(past) = past else { return };
-        tracing::info!(age_ms = now().since(past.at), "goes on with what was learned before");
-        self.engine.remember(now(), past);
+        tracing::info!(age_ms = self.now().since(past.at), "goes on with what was learned before");
+        self.engine.remember(self.now(), past);
     }
 
     /// Now and then what the engine has learned goes to the ledger.
@@ -87,7 +87,7 @@ impl World {
         if self.memory.coming.is_none() {
             journal.past(self.engine.past());
         }
-        self.memory.written = now();
+        self.memory.written = self.now();
     }
 
     /// A line for the ledger.
@@ -119,6 +119,7 @@ impl World {
                 JobExit::Succeeded => ("succeeded", "all of its pods are done"),
                 JobExit::Stopped => ("stopped", "it was told to end"),
                 JobExit::Failed => ("failed", "a pod of it failed or went away"),
+                JobExit::Refused => ("refused", "a kubelet would not have a pod of it, as others had its room"),
             };
             let reason = format!("{how}, after {} s on {gpus} GPUs", at.since(since) / 1_000);
             let subject = format!("job/{name}");

@@ -6,7 +6,7 @@ use tidegate_api::view::Span;
 use tidegate_core::Engine;
 use tidegate_core::time::At;
 
-use super::{Planned, World, now};
+use super::{Planned, World};
 
 /// Everything at one moment.
 #[derive(Debug)]
@@ -24,7 +24,7 @@ pub struct Scene {
 impl World {
     pub(super) fn scene(&self) -> Scene {
         Scene {
-            at: now(),
+            at: self.now(),
             since: self.since,
             engine: self.engine.clone(),
             shown: self.shown.iter().cloned().collect(),

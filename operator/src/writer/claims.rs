@@ -27,7 +27,12 @@ impl Given<'_> {
     fn is_in(&self, claim: &ResourceClaim) -> bool {
         let status = claim.status.as_ref();
         let wanted: Option<AllocationResult> = serde_json::from_value(self.allocation.clone()).ok();
-        let devices = |allocation: Option<&AllocationResult>| allocation.and_then(|allocation| allocation.devices.clone());
+        let devices = |allocation: Option<&AllocationResult>| {
+            let mut devices = allocation?.devices.clone()?;
+            // The API server writes quantities in another form.
+            devices.results.iter_mut().flatten().for_each(|result| result.consumed_capacity = None);
+            Some(devices)
+        };
         let reserved = status.and_then(|status| status.reserved_for.as_deref()).unwrap_or_default();
         devices(status.and_then(|status| status.allocation.as_ref())).is_some_and(|there| Some(there) == devices(wanted.as_ref()))
             && reserved.iter().any(|consumer| consumer.uid == self.pod_uid)

@@ -10,10 +10,10 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use futures_util::{Stream, StreamExt, TryStreamExt, stream};
-use k8s_openapi::api::core::v1::{Node, Pod};
+use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::api::events::v1::Event;
 use k8s_openapi::api::scheduling::v1beta1::PodGroup;
-use kube::api::{Api, ListParams, Patch, PatchParams, PostParams};
+use kube::api::{Api, ListParams, PostParams};
 use kube::runtime::WatchStreamExt;
 use kube::runtime::watcher::{Config, Event as Seen, watcher};
 use serde::Serialize;
@@ -22,14 +22,11 @@ use tokio::time::{sleep, timeout};
 
 use super::figures::round;
 use super::machine::{Machine, cpu_since};
+use crate::control_plane::kwok::{AT_ONCE, GPUS, usual};
 use crate::control_plane::{ControlPlane, POD_GROUPS, TEAM};
 
-/// GPUs of a node.
-const GPUS: u32 = 8;
 /// Pods of a gang.
 const GANG: u32 = 8;
-/// Requests at once while objects are made.
-const AT_ONCE: usize = 32;
 /// For everything to run; whoever needs longer has not done it.
 const PATIENCE: Duration = Duration::from_mins(8);
 /// Between two looks at whether events are still written.
@@ -102,8 +99,8 @@ pub async fn run(args: Args) -> Result<String> {
 
 async fn measure(scheduler: &'static str, load: &'static str, nodes: u32, pods: u32, gangs: u32) -> Result<Case> {
     let mut plane = ControlPlane::start_with(&POD_GROUPS).await?;
-    plane.kwok()?;
-    make_nodes(&plane, nodes).await?;
+    plane.kwok("")?;
+    plane.kwok_nodes(nodes, &usual(), |_| Vec::new()).await?;
     plane.queue("a", nodes * GPUS).await?;
     make_pods(&plane, scheduler, pods, gangs).await?;
     sleep(QUIET).await;
@@ -188,40 +185,6 @@ async fn settled(plane: &ControlPlane, began: Instant) -> Result<(u64, f64)> {
         }
         (last, at) = (now, began.elapsed().as_secs_f64());
     }
-}
-
-/// Nodes that KWOK keeps alive.
-async fn make_nodes(plane: &ControlPlane, count: u32) -> Result<()> {
-    let nodes: Api<Node> = Api::all(plane.client.clone());
-    let amounts = json!({"cpu": "128", "memory": "1Ti", "pods": "110", "nvidia.com/gpu": GPUS.to_string()});
-    let make = |number: u32| {
-        let (nodes, amounts) = (nodes.clone(), amounts.clone());
-        async move {
-            let name = format!("node-{number}");
-            let node: Node = serde_json::from_value(json!({
-                "metadata": {
-                    "name": name, "annotations": {"kwok.x-k8s.io/node": "fake"},
-                    "labels": {"kubernetes.io/hostname": name, "type": "kwok"},
-                },
-                "status": {"capacity": amounts, "allocatable": amounts},
-            }))?;
-            nodes.create(&PostParams::default(), &node).await?;
-            // As the node controller does once it is ready.
-            let ready = json!({"spec": {"taints": null}});
-            nodes.patch(&name, &PatchParams::default(), &Patch::Merge(ready)).await?;
-            anyhow::Ok(())
-        }
-    };
-    stream::iter(0..count).map(make).buffer_unordered(AT_ONCE).try_collect::<Vec<()>>().await?;
-    let is_ready = |node: &Node| {
-        let conditions = node.status.as_ref().and_then(|status| status.conditions.as_ref());
-        conditions.is_some_and(|all| all.iter().any(|one| one.type_ == "Ready" && one.status == "True"))
-    };
-    let look = || async {
-        let all = nodes.list(&ListParams::default()).await?;
-        Ok((all.items.iter().filter(|node| is_ready(node)).count() == count as usize).then_some(()))
-    };
-    crate::harness::until("all nodes to be ready", PATIENCE, look).await
 }
 
 async fn make_pods(plane: &ControlPlane, scheduler: &str, count: u32, gangs: u32) -> Result<()> {

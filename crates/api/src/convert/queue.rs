@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use tidegate_core::mig::Instance;
 use tidegate_core::names::QueueName;
 use tidegate_core::state::{Discipline, Queue, Quota, Resource};
 
@@ -47,8 +48,17 @@ fn quota(quota: &kinds::ResourceQuota) -> (Resource, Quota) {
     (resource, quota)
 }
 
-/// A device counts as one of its class and as one of any: who owns four H100 owns four devices.
+/// A device counts as one of its class and as one of any: who owns four H100 owns four devices, and who owns four MIG instances owns the
+/// parts of a device that these are.
 fn sum_of_classes(quotas: &BTreeMap<Resource, Quota>) -> Option<i64> {
-    let classes = quotas.iter().filter(|(resource, _)| matches!(resource, Resource::Class(_)));
-    classes.map(|(_, quota)| quota.nominal).reduce(i64::saturating_add)
+    let classes = quotas.iter().filter_map(|(resource, quota)| {
+        let Resource::Class(class) = resource else { return None };
+        let part = class
+            .0
+            .strip_prefix(crate::labels::MIG_CLASS)
+            .and_then(|profile| Instance::of(profile, None))
+            .map_or(1000, |of| of.part);
+        Some(quota.nominal.saturating_mul(i64::from(part)) / 1000)
+    });
+    classes.reduce(i64::saturating_add)
 }

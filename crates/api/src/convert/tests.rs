@@ -66,6 +66,9 @@ fn who_owns_devices_of_classes_owns_as_many_of_any_class() {
     assert_eq!(said.quotas[&Resource::Gpu], own(1_000), "what is written down goes");
     let short = queue_of(&format!("{{nominal: 6, quotas: [{classes}]}}"));
     assert_eq!(short.quotas[&Resource::Gpu], own(6_000));
+    let instances = "{resource: gpu/mig-1g.10gb, nominal: 4}, {resource: gpu/mig-3g.40gb, nominal: 1}";
+    let parts = queue_of(&format!("{{quotas: [{instances}]}}"));
+    assert_eq!(parts.quotas[&Resource::Gpu], own(1_000), "MIG instances are parts of one");
 }
 
 #[test]

@@ -32,6 +32,11 @@ pub struct Condition {
 /// The schema's bound on a sentence.
 pub const MAX_MESSAGE: usize = 1024;
 
+/// The beginning of a text of at most so many bytes, which ends with a whole character.
+pub fn cut(text: &str, most: usize) -> &str {
+    &text[..text.floor_char_boundary(most)]
+}
+
 impl Condition {
     /// A condition that is `now` so; since when, if it was so in `was`, is kept.
     pub fn new(kind: &str, holds: bool, reason: &str, message: &str, generation: i64, was: &[Self], now: &str) -> Self {
@@ -41,9 +46,24 @@ impl Condition {
             kind: kind.to_owned(),
             status: status.to_owned(),
             reason: reason.to_owned(),
-            message: message.chars().take(MAX_MESSAGE).collect(),
+            message: cut(message, MAX_MESSAGE).to_owned(),
             observed_generation: generation,
             last_transition_time: known.map_or_else(|| now.to_owned(), |known| known.last_transition_time.clone()),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_message_is_not_cut_in_the_middle_of_a_character() {
+        for character in ["a", "é", "漢", "😀"] {
+            let condition = Condition::new("Accepted", false, "Invalid", &format!("-{}", character.repeat(2_000)), 1, &[], "now");
+            assert!(condition.message.len() <= MAX_MESSAGE && condition.message.len() > MAX_MESSAGE - 5);
+            assert!(condition.message.trim_start_matches('-').chars().all(|c| character.starts_with(c)));
+        }
+        assert_eq!(cut("short", 1_000), "short");
     }
 }

@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 pub struct NamespaceSelector {
     /// Labels that a namespace must have, each with this value.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[x_kube(validation = Rule::new("self.all(key, key.size() <= 317)").message("has a key that no label can have; use at most 317 characters"))]
     #[schemars(extend("maxProperties" = 32, "additionalProperties" = { "type": "string", "maxLength": 63 }))]
     pub match_labels: BTreeMap<String, String>,
     /// More that its labels must satisfy.

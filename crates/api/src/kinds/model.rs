@@ -19,6 +19,7 @@ use crate::model_info::ModelInfo;
     category = "tidegate",
     status = "ModelStatus"
 )]
+#[kube(validation = Rule::new("self.metadata.name.size() <= 63 && !self.metadata.name.contains('.')").message("metadata.name is not a DNS label; use 1 to 63 of a-z, 0-9 and -, beginning and ending with a letter or digit"))]
 #[kube(printcolumn = r#"{"name":"Ready","type":"integer","jsonPath":".status.ready"}"#)]
 #[kube(printcolumn = r#"{"name":"Wanted","type":"integer","jsonPath":".status.wanted"}"#)]
 #[kube(printcolumn = r#"{"name":"GPUs","type":"integer","jsonPath":".status.gpus"}"#)]
@@ -30,6 +31,7 @@ use crate::model_info::ModelInfo;
 #[x_kube(validation = Rule::new("!has(self.memory) || self.maxSharers > 1").message("gives memory, which counts only for a model that shares its device; set maxSharers above 1, or remove memory"))]
 pub struct ModelSpec {
     /// The queue whose quota its replicas use.
+    #[schemars(length(max = 63))]
     #[x_kube(validation = Rule::new("self != ''").message("must name a Queue"))]
     pub queue: String,
     /// Higher goes first among models, and may take devices from lower of the same queue.
@@ -139,6 +141,7 @@ pub struct ModelMemory {
 #[serde(rename_all = "camelCase")]
 pub struct Source {
     /// Path of an ONNX file: on one box relative to the manifest, on Kubernetes in the replica's container.
+    #[schemars(length(max = 4096))]
     #[x_kube(validation = Rule::new("self != ''").message("must be the path of an ONNX file"))]
     pub onnx: String,
 }
@@ -148,6 +151,7 @@ pub struct Source {
 #[serde(rename_all = "camelCase")]
 pub struct Embedding {
     /// Path of a `tokenizer.json`: on one box relative to the manifest, on Kubernetes in the router's container.
+    #[schemars(length(max = 4096))]
     #[x_kube(validation = Rule::new("self != ''").message("must be the path of a tokenizer.json"))]
     pub tokenizer: String,
     /// Longer texts are cut to this many tokens.

@@ -14,6 +14,8 @@ use super::condition::Condition;
 /// its siblings first, then through its parent to the rest of the pool.
 #[derive(CustomResource, KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq)]
 #[kube(group = "tidegate.dev", version = "v1alpha1", kind = "Queue", cel, category = "tidegate", status = "QueueStatus")]
+#[kube(validation = Rule::new("self.metadata.name.size() <= 63 && !self.metadata.name.contains('.')").message("metadata.name is not a DNS label; use 1 to 63 of a-z, 0-9 and -, beginning and ending with a letter or digit"))]
+#[kube(validation = Rule::new("!has(self.spec.parent) || self.spec.parent != self.metadata.name").message("spec.parent names the queue itself; name another Queue, or leave it out"))]
 #[kube(printcolumn = r#"{"name":"Parent","type":"string","jsonPath":".spec.parent"}"#)]
 #[kube(printcolumn = r#"{"name":"GPUs used","type":"string","jsonPath":".status.gpusUsed"}"#)]
 #[kube(printcolumn = r#"{"name":"GPUs owned","type":"string","jsonPath":".status.gpusOwned"}"#)]
@@ -25,6 +27,7 @@ use super::condition::Condition;
 pub struct QueueSpec {
     /// The queue above it. Absent: right below the pool.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 63))]
     #[x_kube(validation = Rule::new("self != ''").message("must name a Queue; or leave it out"))]
     pub parent: Option<String>,
     /// Devices of any class that are this queue's own: short for `quotas: [{resource: gpu, nominal: N}]`. Absent: none.

@@ -140,8 +140,11 @@ fn rules(schema: &Value) -> String {
     walk("", schema, false, &mut |path, schema, _| {
         for rule in schema.get("x-kubernetes-validations").and_then(Value::as_array).into_iter().flatten() {
             let text = |field: &str| rule.get(field).and_then(Value::as_str).unwrap_or_default();
-            let path = path.trim_start_matches('.');
-            rows.push(format!("| `{path}` | `{}` | {} |\n", cell(text("rule")), cell(text("message"))));
+            let path = match path.trim_start_matches('.') {
+                "" => "the object".to_owned(),
+                path => format!("`{path}`"),
+            };
+            rows.push(format!("| {path} | `{}` | {} |\n", cell(text("rule")), cell(text("message"))));
         }
     });
     if rows.is_empty() {
@@ -149,8 +152,9 @@ fn rules(schema: &Value) -> String {
     }
     let rows = rows.concat();
     format!(
-        "## Rules\n\nWho breaks one is refused, by an API server and by `tidegate up` alike, with the message.\n\n\
-         | field | holds (CEL; `self` is the field) | message |\n|---|---|---|\n{rows}"
+        "## Rules\n\nWho breaks one is refused, by an API server and by `tidegate up` alike, with the message; what may not change \
+         (`oldSelf`) only an API server looks at.\n\n\
+         | field | holds (CEL; `self` is the field, `oldSelf` what it was) | message |\n|---|---|---|\n{rows}"
     )
 }
 

@@ -20,6 +20,13 @@ use super::{GpuAsk, NodeAffinity};
     category = "tidegate",
     status = "TrainingJobStatus"
 )]
+#[kube(validation = Rule::new("self.metadata.name.size() <= 63 && !self.metadata.name.contains('.')").message("metadata.name is not a DNS label; use 1 to 63 of a-z, 0-9 and -, beginning and ending with a letter or digit"))]
+// What runs is counted by these fields, by a leader too that finds its pods: another ask would be another number of GPUs than they hold, other
+// groups other pods than the annotations of these mean, and another folder holds no checkpoint.
+#[kube(validation = Rule::new("!has(oldSelf.status) || !has(oldSelf.status.attempts) || oldSelf.status.attempts == 0 || self.spec.template == oldSelf.spec.template").message("spec.template has changed, and the job has started; change it back, or delete the job and apply it anew"))]
+#[kube(validation = Rule::new("!has(oldSelf.status) || !has(oldSelf.status.attempts) || oldSelf.status.attempts == 0 || (self.spec.gpu == oldSelf.spec.gpu && self.spec.cpuMilli == oldSelf.spec.cpuMilli && self.spec.memoryMib == oldSelf.spec.memoryMib)").message("what spec.gpu, spec.cpuMilli and spec.memoryMib ask for has changed, and the job has started; change it back, or delete the job and apply it anew"))]
+#[kube(validation = Rule::new("!has(oldSelf.status) || !has(oldSelf.status.attempts) || oldSelf.status.attempts == 0 || (has(self.spec.groups) == has(oldSelf.spec.groups) && (!has(self.spec.groups) || (self.spec.groups.map(g, g.name) == oldSelf.spec.groups.map(g, g.name) && self.spec.groups.all(g, oldSelf.spec.groups.exists(was, was.name == g.name && has(was.gpu) == has(g.gpu) && (!has(g.gpu) || was.gpu == g.gpu) && has(was.cpuMilli) == has(g.cpuMilli) && (!has(g.cpuMilli) || was.cpuMilli == g.cpuMilli) && has(was.memoryMib) == has(g.memoryMib) && (!has(g.memoryMib) || was.memoryMib == g.memoryMib))))))").message("spec.groups has other names, or another order or ask of them, and the job has started; change only min, max and where they run, or delete the job and apply it anew"))]
+#[kube(validation = Rule::new("!has(oldSelf.status) || !has(oldSelf.status.attempts) || oldSelf.status.attempts == 0 || !has(oldSelf.spec.checkpoint.directory) || (has(self.spec.checkpoint.directory) && self.spec.checkpoint.directory == oldSelf.spec.checkpoint.directory)").message("spec.checkpoint.directory has changed, where the checkpoints of a job that has started are; change it back, or delete the job and apply it anew"))]
 #[kube(printcolumn = r#"{"name":"Phase","type":"string","jsonPath":".status.phase"}"#)]
 #[kube(printcolumn = r#"{"name":"Workers","type":"integer","jsonPath":".status.workers"}"#)]
 #[kube(printcolumn = r#"{"name":"GPUs","type":"integer","jsonPath":".status.gpus"}"#)]
@@ -30,6 +37,7 @@ use super::{GpuAsk, NodeAffinity};
 #[x_kube(validation = Rule::new("!has(self.workers) || !has(self.groups) || self.groups.size() == 0").message("says how many workers twice, in workers and in groups; keep one of the two"))]
 pub struct TrainingJobSpec {
     /// The queue whose quota it uses.
+    #[schemars(length(max = 63))]
     #[x_kube(validation = Rule::new("self != ''").message("must name a Queue"))]
     pub queue: String,
     /// Higher goes first, and may take devices from lower of the same queue.
@@ -115,7 +123,7 @@ pub struct TrainingJobSpec {
 #[serde(rename_all = "camelCase")]
 pub struct WorkerTemplate {
     /// Program and arguments. A relative program with a `/` is relative to `workingDir`.
-    #[schemars(length(min = 1, max = 1024))]
+    #[schemars(length(min = 1, max = 1024), inner(length(max = 131_072)))]
     #[x_kube(validation = Rule::new("size(self) >= 1 && self[0] != ''").message("must hold a program to run"))]
     pub command: Vec<String>,
     /// Environment beside the contract's. Names that the contract sets are refused.
@@ -125,6 +133,7 @@ pub struct WorkerTemplate {
     pub env: Vec<EnvVar>,
     /// Where the command starts. On one box relative to the manifest; absent: the manifest's folder.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 4096))]
     pub working_dir: Option<String>,
     /// On Kubernetes: the image that the command runs in. One box runs it as it is.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -144,13 +153,16 @@ pub(super) fn any_object(_: &mut schemars::SchemaGenerator) -> schemars::Schema 
 }
 
 /// One environment variable.
-#[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, PartialEq, Eq)]
+#[derive(Serialize, Deserialize, KubeSchema, Clone, Debug, PartialEq, Eq)]
 #[serde(rename_all = "camelCase")]
 pub struct EnvVar {
     /// Its name.
+    #[schemars(length(min = 1, max = 256))]
+    #[x_kube(validation = Rule::new("self.matches('^[ -<>-~]+$')").message("cannot be the name of a variable; use letters, digits and _"))]
     pub name: String,
     /// Its value.
     #[serde(default)]
+    #[schemars(length(max = 131_072))]
     pub value: String,
 }
 

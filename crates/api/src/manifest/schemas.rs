@@ -13,7 +13,7 @@ use crate::kinds;
 pub struct Schema {
     /// Of `spec`.
     pub spec: Value,
-    /// CEL rules of the whole object.
+    /// CEL rules of all fields.
     pub rules: CompiledSchema,
 }
 
@@ -22,9 +22,11 @@ static SCHEMAS: LazyLock<BTreeMap<String, Schema>> = LazyLock::new(|| {
     let schemas = kinds::definitions().into_iter().filter_map(|definition| {
         let name = definition.metadata.name.clone()?;
         let definition = serde_json::to_value(definition).ok()?;
-        let schema = definition.pointer("/spec/versions/0/schema/openAPIV3Schema")?;
+        let mut schema = definition.pointer("/spec/versions/0/schema/openAPIV3Schema")?.clone();
+        // Those of the object as a whole are about its name, which a reader of files checks by itself, and about what was before.
+        schema.as_object_mut()?.remove("x-kubernetes-validations");
         let spec = schema.pointer("/properties/spec")?.clone();
-        Some((name, Schema { spec, rules: compile_schema(schema) }))
+        Some((name, Schema { spec, rules: compile_schema(&schema) }))
     });
     schemas.collect()
 });

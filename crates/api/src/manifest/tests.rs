@@ -330,3 +330,22 @@ fn nothing_is_without_a_name_and_no_work_without_a_queue() {
     assert_refused("TrainingJob", "queue: '', template: {command: [a]}", &["spec.queue", "must name a Queue"]);
     assert_refused("Model", &MODEL.replace("queue: q", "queue: ''"), &["spec.queue", "must name a Queue"]);
 }
+
+#[test]
+fn every_text_has_a_bound_and_a_variable_a_name() {
+    let long = |length: usize| "x".repeat(length);
+    let template = |more: &str| format!("queue: q, template: {{command: [a], {more}}}");
+    assert_refused("Queue", &format!("parent: {}", long(64)), &["spec.parent", "at most 63"]);
+    assert_refused(
+        "TrainingJob",
+        &template(&format!("workingDir: {}", long(4097))),
+        &["spec.template.workingDir", "at most 4096"],
+    );
+    let key = format!("namespaceSelector: {{matchLabels: {{{}: a}}}}", long(318));
+    assert_refused("Queue", &key, &["spec.namespaceSelector.matchLabels", "use at most 317 characters"]);
+    for name in ["a=b", "naïf", "'a\tb'"] {
+        let spec = template(&format!("env: [{{name: {name}}}]"));
+        assert_refused("TrainingJob", &spec, &["spec.template.env[0].name", "use letters, digits and _"]);
+    }
+    assert_fine("TrainingJob", &template("env: [{name: A_1, value: 'é=漢'}]"));
+}

@@ -37,6 +37,8 @@ pub struct DeviceFree {
     pub island: u8,
     pub mig: bool,
     pub named: bool,
+    /// See [`crate::node::Device::part`].
+    pub part: Option<u16>,
     /// Takes new work.
     pub usable: bool,
     /// Not firmly claimed.
@@ -94,7 +96,7 @@ impl NodeFree {
                 known.mib = device.memory_mib.saturating_sub(used);
                 (known.memory_mib, known.class, known.class_ix) = (device.memory_mib, device.class.clone(), class_ix);
                 (known.island, known.mig, known.usable) = (device.island, device.mig, usable);
-                known.named = device.named;
+                (known.named, known.part) = (device.named, device.part);
             } else {
                 self.devices.push(DeviceFree {
                     class: device.class.clone(),
@@ -103,6 +105,7 @@ impl NodeFree {
                     island: device.island,
                     mig: device.mig,
                     named: device.named,
+                    part: device.part,
                     usable,
                     milli: 1000,
                     mib: device.memory_mib,
@@ -209,7 +212,7 @@ impl NodeFree {
         }
         let suits = |device: &DeviceFree| {
             device.usable
-                && ask.class_suits(&device.class)
+                && ask.class_suits(&device.class, device.part.is_some())
                 && ask.named == device.named
                 && match ask.amount {
                     Amount::MemoryMib(mib) | Amount::Slice { mib, .. } => mib <= device.memory_mib,

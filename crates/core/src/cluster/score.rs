@@ -20,7 +20,7 @@ pub fn shape(ask: &Ask, classes: &[Class]) -> Shape {
         Amount::MemoryMib(mib) => fraction((mib * 1000).div_ceil(USUAL_DEVICE_MIB)),
         Amount::Mig(profile) => fraction(u64::from(profile.milli())),
     };
-    let suits = classes.iter().take(64).enumerate().filter(|(_, class)| ask.class_suits(class));
+    let suits = classes.iter().take(64).enumerate().filter(|(_, class)| ask.class_suits(class, false));
     let set = if ask.classes.is_empty() { ANY_CLASS } else { suits.map(|(at, _)| 1 << at).sum() };
     Shape { cpu_milli: i64::try_from(ask.cpu_milli).unwrap_or(i64::MAX).min(MOST_CPU_MILLI), gpus, classes: set }
 }

@@ -50,6 +50,7 @@ impl Facts<'_> {
             Event::PolicySet(policy) => self.policy_set(policy),
             Event::NodeSet { name, spec } => self.node_set(name, spec),
             Event::NodeLost(name) => self.with_node(&name, |node| node.gone = true),
+            Event::NodeOvercommitted { name, over } => drop(self.state.overcommitted.insert(name, over)),
             Event::DeviceSeen(device) => self.device_seen(device),
             Event::DeviceLost(id) => self.device_health(&id, |_| Health::Lost),
             Event::DeviceDrained { id, drained } => self.device_health(&id, |was| match (was, drained) {
@@ -77,6 +78,7 @@ impl Facts<'_> {
                 if let Phase::Running(run) = &mut job.phase {
                     run.observed = true;
                 }
+                job.refusals = 0;
             }),
             Event::JobProgress { name, attempt, step, checkpoint, done_ppm } => {
                 self.job_progress(&name, attempt, step, checkpoint, done_ppm);
@@ -155,7 +157,8 @@ impl Facts<'_> {
         }
     }
 
-    /// A device of a node that is full is refused: a node has at most [`MAX_DEVICES`].
+    /// A device of a node that is full takes the place of one that is lost and that nobody holds; without any it is refused: a node has
+    /// at most [`MAX_DEVICES`].
     fn device_seen(&mut self, device: Device) {
         let now = self.state.now;
         let ix = match self.state.nodes.ix(&device.node) {
@@ -167,16 +170,41 @@ impl Facts<'_> {
             self.desk.books.cluster.set_classes(&self.state.classes);
         }
         self.left(&device.id, ix);
+        let empty = self.empty_place(ix);
         let Some(node) = self.state.nodes.at_mut(ix) else { return };
+        let (kind, id) = ((device.class.clone(), device.part), device.id.clone());
+        let mut counts_otherwise = false;
         if let Some(known) = node.devices.iter_mut().find(|known| known.id == device.id) {
             let health = if known.health == Health::Lost { Health::Ok } else { known.health };
+            counts_otherwise = (&known.class, known.part) != (&kind.0, kind.1);
             *known = Device { health, free_since: known.free_since, ..device };
         } else if node.devices.len() < MAX_DEVICES {
             let place = u32::try_from(node.devices.len()).unwrap_or(u32::MAX);
-            self.state.places.insert(device.id.clone(), (ix, place));
+            self.state.places.insert(id.clone(), (ix, place));
             node.devices.push(Device { free_since: Some(now), ..device });
+        } else if let Some((place, lost)) = empty.and_then(|place| Some((place, node.devices.get_mut(place as usize)?))) {
+            self.state.places.remove(&lost.id);
+            self.state.places.insert(id.clone(), (ix, place));
+            *lost = Device { free_since: Some(now), ..device };
         }
         self.node_changed(ix);
+        let place = self.state.places.get(&id).map_or(usize::MAX, |(_, place)| *place as usize);
+        let is_held = self.desk.books.cluster.node(ix).is_some_and(|node| node.devices.get(place).is_some_and(|d| d.firm > 0));
+        if counts_otherwise && is_held {
+            // What holds it counts as what it is now.
+            self.queues_changed();
+        }
+    }
+
+    /// The place of a lost device of a node that is full, which nobody holds and which is reserved for nobody.
+    fn empty_place(&self, ix: u32) -> Option<u32> {
+        let node = self.state.nodes.at(ix).filter(|node| node.devices.len() >= MAX_DEVICES)?;
+        let free = self.desk.books.cluster.node(ix)?;
+        let reserved = self.state.reservations.values().flat_map(|reservation| &reservation.seats);
+        let reserved = reserved.filter(|seat| seat.node == ix).fold(0, |mask, seat| mask | seat.mask);
+        let is_empty = |at: usize, device: &Device| device.health == Health::Lost && free.is_free(at) && reserved >> at & 1 == 0;
+        let found = node.devices.iter().enumerate().find(|(at, device)| is_empty(*at, device));
+        found.and_then(|(at, _)| u32::try_from(at).ok())
     }
 
     /// A device that is seen on one node is lost on the one where it was.
@@ -331,9 +359,7 @@ impl Facts<'_> {
         let Some(ix) = self.state.jobs.ix(name) else { return };
         let Some(job) = self.state.jobs.at(ix) else { return };
         let Some(run) = job.run().filter(|run| run.attempt == attempt).cloned() else { return };
-        let failed = exit == JobExit::Failed;
-        let keeps = exit == JobExit::Stopped || (exit != JobExit::Succeeded && !failed);
-        let keeps = keeps && job.next_spec.is_none();
+        let keeps = exit == JobExit::Stopped && job.next_spec.is_none();
         let keep = run.stop.as_ref().map(|stop| stop.keep.clone()).filter(|_| keeps).unwrap_or_default();
         let milli: u64 = run.seats.iter().map(|seat| job.seat_milli(self.state, seat)).sum();
         let served = job.served_ms(now);
@@ -504,6 +530,7 @@ fn bank(job: &mut Job, now: crate::time::At) {
 fn end_attempt(job: &mut Job, now: crate::time::At, exit: JobExit, keep: Vec<Seat>, served: u64) {
     let failed = exit == JobExit::Failed;
     job.failures += u32::from(failed);
+    job.refusals += u32::from(exit == JobExit::Refused);
     job.served_ms = served;
     // What the next attempt has not got in a checkpoint, it does again.
     job.progress.step = if exit == JobExit::Succeeded { job.progress.step } else { job.progress.checkpoint_step };
@@ -512,7 +539,12 @@ fn end_attempt(job: &mut Job, now: crate::time::At, exit: JobExit, keep: Vec<Sea
     } else if job.failures > job.spec.backoff_limit {
         Phase::Finished(End::Failed { at: now })
     } else {
-        let not_before = failed.then(|| now.plus(backoff_ms(job.failures)));
+        let pause = match exit {
+            JobExit::Failed => Some(backoff_ms(job.failures)),
+            JobExit::Refused => Some(backoff_ms(job.refusals)),
+            JobExit::Succeeded | JobExit::Stopped => None,
+        };
+        let not_before = pause.map(|pause| now.plus(pause));
         Phase::Waiting { since: now, not_before, keep }
     };
 }

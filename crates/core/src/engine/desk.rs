@@ -11,6 +11,7 @@ use std::sync::Arc;
 use crate::books::{Books, CPU, GPU, MEMORY};
 use crate::claim::Claim;
 use crate::claims;
+use crate::fragment::WHOLE;
 use crate::names::{JobName, QueueName};
 use crate::quota::{NodeIx, ResourceIx};
 use crate::state::{JobSpec, Phase, Resource, Seat, State};
@@ -125,6 +126,8 @@ pub(super) struct Desk {
     pub growable: BTreeSet<u32>,
     /// People asked for something, or a job's limits changed.
     pub wished: BTreeSet<u32>,
+    /// Running jobs that have fewer devices than they use.
+    pub lacking: BTreeSet<u32>,
     /// Nodes with devices that take no work.
     pub out: BTreeSet<u32>,
     /// Replicas by model.
@@ -213,6 +216,9 @@ impl Desk {
                 if large {
                     self.wished.insert(ix);
                 }
+                if Self::asks(&job.spec, &run.seats).any(|(ask, seat)| seat.lacks_devices(ask)) {
+                    self.lacking.insert(ix);
+                }
             }
             Phase::Finished(_) => {}
         }
@@ -270,6 +276,7 @@ impl Desk {
         }
         self.growable.remove(&ix);
         self.wished.remove(&ix);
+        self.lacking.remove(&ix);
     }
 
     /// Lists a replica with its model and queue; call it after each change of a replica.
@@ -471,13 +478,10 @@ impl Desk {
         *self.capacity.get_or_insert_with(|| {
             let present = nodes.iter().filter(|node| node.present);
             present.fold([0_i64; 3], |[gpu, cpu, memory], node| {
-                let devices = node.devices.iter().filter(|device| device.usable).count();
+                let usable = node.devices.iter().filter(|device| device.usable);
+                let gpus: i64 = usable.map(|device| i64::from(device.part.unwrap_or(WHOLE))).sum();
                 let add = |sum: i64, amount: u64| sum.saturating_add(i64::try_from(amount).unwrap_or(i64::MAX));
-                [
-                    gpu + i64::try_from(devices).unwrap_or(0) * 1000,
-                    add(cpu, node.spec.cpu_milli),
-                    add(memory, node.spec.memory_mib),
-                ]
+                [gpu + gpus, add(cpu, node.spec.cpu_milli), add(memory, node.spec.memory_mib)]
             })
         })
     }

@@ -397,7 +397,8 @@ impl Round<'_> {
     fn unit_of_surplus(&self, want: &Want, ix: u32) -> Option<Unit> {
         let replica = self.state.replicas.at(ix).filter(|replica| replica.stop.is_none())?;
         let mut devices = self.state.devices_of(&replica.seat);
-        let suits = devices.any(|device| want.spec.groups.iter().any(|group| group.ask.class_suits(&device.class)));
+        let suits = devices
+            .any(|device| want.spec.groups.iter().any(|group| group.ask.class_suits(&device.class, device.part.is_some())));
         let priority = self.state.models.get(&replica.model)?.spec.priority;
         let rank = (SURPLUS, 0, priority, Reverse(replica.since), Reverse(ix as usize));
         let own = want.by == Claimant::Model(replica.model.clone());

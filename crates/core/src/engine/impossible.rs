@@ -54,6 +54,31 @@ pub enum Impossible {
     Quota { at: QueueName, resource: Resource, need: i64, most: i64, own_only: bool },
 }
 
+impl Impossible {
+    /// No node has a device of the classes that will do, but of these.
+    pub fn class<'a>(group: &str, ask: &Ask, known: impl Iterator<Item = &'a str>) -> Self {
+        let known: Vec<&str> = known.collect();
+        let known = if known.is_empty() { "none yet".to_owned() } else { known.join(", ") };
+        let wished: Vec<&str> = ask.classes.iter().map(|wish| wish.class.0.as_str()).collect();
+        let wished = if wished.is_empty() { "a device".to_owned() } else { format!("class {}", wished.join(" or ")) };
+        Self::Class { group: group.to_owned(), wished, known }
+    }
+
+    /// A word for programs.
+    pub fn word(&self) -> &'static str {
+        match self {
+            Self::Affinity { .. } => "BadAffinity",
+            Self::Class { .. } => "NoSuchClass",
+            Self::Labels { .. } => "NoSuchNode",
+            Self::Level { .. } => "NoSuchLevel",
+            Self::Amount { .. } | Self::Beside { .. } | Self::Workers { .. } | Self::Spread { .. } | Self::Together { .. } => {
+                "LargerThanCluster"
+            }
+            Self::Quota { .. } => "LargerThanQuota",
+        }
+    }
+}
+
 /// The cluster and the queues without any work.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Outlook {
@@ -223,11 +248,8 @@ impl Look<'_> {
         if ask.amount == Amount::None || self.fits(&least) {
             return Impossible::Amount { group: self.named(at), need: words::need(&Group { min: 1, ..group.clone() }) };
         }
-        let classes: Vec<String> = self.books.cluster.classes().into_iter().map(|class| class.0).collect();
-        let known = if classes.is_empty() { "none yet".to_owned() } else { classes.join(", ") };
-        let wished: Vec<String> = ask.classes.iter().map(|wish| wish.class.0.clone()).collect();
-        let wished = if wished.is_empty() { "a device".to_owned() } else { format!("class {}", wished.join(" or ")) };
-        Impossible::Class { group: self.named(at), wished, known }
+        let classes = self.books.cluster.classes();
+        Impossible::class(&self.named(at), ask, classes.iter().map(|class| class.0.as_str()))
     }
 
     fn fits(&mut self, ask: &Ask) -> bool {

@@ -7,7 +7,7 @@ use crate::ask::{Amount, Ask};
 use crate::claims;
 use crate::demand::Need;
 use crate::event::{Observed, ObservedReplica, ObservedRun};
-use crate::names::{DeviceId, JobName, ModelName, ReplicaId};
+use crate::names::{DeviceId, JobName, ModelName, NodeName, ReplicaId};
 use crate::plan::{ActionId, Placed};
 use crate::state::{Phase, Replica, ReplicaPhase, Run, Seat, Stop};
 
@@ -130,7 +130,31 @@ impl Facts<'_> {
         if named.count_ones() == count && cluster.is_free_for(ask, node, named, worker.slices) {
             return (named, worker.slices);
         }
-        cluster.choose_for_running(ask, node).map_or((0, 0), |choice| (choice.mask, choice.slices))
+        let some = || (cluster.free_for_running(ask, node), 0);
+        cluster.choose_for_running(ask, node).map_or_else(some, |choice| (choice.mask, choice.slices))
+    }
+
+    /// A job that has fewer devices than it uses, since others held them when it was seen, gets those that are free by now.
+    pub fn seat_again(&mut self, ix: u32) {
+        let Some(job) = self.state.jobs.at(ix) else { return };
+        let Some(run) = job.run().filter(|run| run.stop.is_none()) else { return };
+        let (spec, mut seats) = (job.spec.clone(), run.seats.clone());
+        let queue = self.desk.books.tree.node(&spec.queue);
+        for seat in &mut seats {
+            let Some(group) = spec.groups.get(usize::from(seat.group)) else { continue };
+            let some_are_free = self.desk.books.cluster.free_for_running(&group.ask, seat.node) != 0;
+            if !seat.lacks_devices(&group.ask) || !some_are_free {
+                continue;
+            }
+            self.desk.books.free(queue, &group.ask, seat);
+            let place = Placed { group: seat.group, node: NodeName::default(), devices: Vec::new(), slices: 0 };
+            (seat.mask, seat.slices) = self.devices(&group.ask, seat.node, &place);
+            self.desk.books.take(queue, &group.ask, seat);
+        }
+        if let Some(Phase::Running(run)) = self.state.jobs.at_mut(ix).map(|job| &mut job.phase) {
+            run.seats = seats;
+        }
+        self.desk.list(self.state, ix);
     }
 
     fn named(&self, node: u32, devices: &[DeviceId]) -> u64 {

@@ -42,6 +42,7 @@ pub(super) fn run(state: &mut State, desk: &mut Desk) -> Vec<Action> {
     fairness::refresh(&mut round);
     round.settle_wishes();
     round.leave_devices();
+    round.leave_overcommitted();
     round.give_up_hung();
     for pass in 0..MAX_PASSES {
         let before = (round.actions.len(), round.dropped);
@@ -62,7 +63,12 @@ pub(super) fn run(state: &mut State, desk: &mut Desk) -> Vec<Action> {
         }
         round.close_reservations();
         // A new promise may change why others are refused, too.
-        if (round.actions.len(), round.dropped) == before && round.state.reservations == promised {
+        if (round.actions.len(), round.dropped) != before || round.state.reservations != promised {
+            continue;
+        }
+        // Who waits for what only the order of a responsive queue gives away does not wait for the cap. Whether anybody does is said
+        // by a pass without that order, as it will be until the next.
+        if !std::mem::take(&mut round.desk.ranked) {
             break;
         }
     }

@@ -129,9 +129,7 @@ impl Round<'_> {
             .and_then(|at| self.state.nodes.at(node)?.devices.get(at))
             .map_or_else(|| DeviceId::from("cpu"), |device| device.id.clone());
         let rest: Vec<Seat> = kept.iter().filter(|seat| !touches(seat)).copied().collect();
-        let enough = (0_u16..)
-            .zip(&job.spec.groups)
-            .all(|(number, group)| rest.iter().filter(|seat| seat.group == number).count() >= group.min as usize);
+        let enough = job.spec.is_gang(&rest);
         let reason = Reason::DeviceOut { device };
         if enough {
             self.stop_job(ix, rest, reason);

@@ -119,11 +119,12 @@ impl<'a> Waiting<'a> {
         }
         if let Some(at) = not_before.filter(|at| *at > self.state().now) {
             let (failures, limit) = (job.failures, job.spec.backoff_limit);
-            return Some(format!(
-                "attempt {} failed ({failures} in a row, limit {limit}); the next starts in {} s",
-                job.attempts,
-                at.since(self.state().now).div_ceil(1000)
-            ));
+            let how = match job.refusals {
+                0 => format!("failed ({failures} in a row, limit {limit})"),
+                times => format!("was not taken in by a node, whose room had gone to others ({times} in a row)"),
+            };
+            let seconds = at.since(self.state().now).div_ceil(1000);
+            return Some(format!("attempt {} {how}; the next starts in {seconds} s", job.attempts));
         }
         (!keep.is_empty()).then(|| format!("it restarts on the {} worker(s) that it kept", keep.len()))
     }

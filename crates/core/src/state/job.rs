@@ -95,6 +95,13 @@ pub struct Seat {
     pub slices: u8,
 }
 
+impl Seat {
+    /// It uses more devices than are known to be its own: others held them when it was seen.
+    pub fn lacks_devices(&self, ask: &Ask) -> bool {
+        self.mask.count_ones() < ask.devices()
+    }
+}
+
 impl JobSpec {
     /// One group of `min` to `max` workers that may be stopped for others.
     pub fn workers(queue: impl Into<QueueName>, min: u32, max: u32, ask: Ask) -> Self {
@@ -120,6 +127,12 @@ impl JobSpec {
     /// Workers of all groups: the fewest and the most.
     pub fn size(&self) -> (u32, u32) {
         self.groups.iter().fold((0, 0), |(min, max), group| (min.saturating_add(group.min), max.saturating_add(group.max)))
+    }
+
+    /// Whether these seats are enough of every group.
+    pub fn is_gang(&self, seats: &[Seat]) -> bool {
+        let of_group = |number: u16| seats.iter().filter(|seat| seat.group == number).count();
+        (0_u16..).zip(&self.groups).all(|(number, group)| of_group(number) >= group.min as usize)
     }
 
     /// Of these seats, as many of each group as it may have, the first ones.
@@ -189,6 +202,9 @@ pub struct Job {
     pub attempts: u32,
     /// Failures since the last new checkpoint.
     pub failures: u32,
+    /// Attempts in a row of which a node would not take a worker in.
+    #[serde(default)]
+    pub refusals: u32,
     pub progress: Progress,
     /// When it was last stopped for others, newest last, within the last hour.
     pub disruptions: Vec<At>,
@@ -273,6 +289,7 @@ impl Job {
             turn: at.0,
             attempts: 0,
             failures: 0,
+            refusals: 0,
             progress: Progress::default(),
             disruptions: Vec::new(),
             waited_ms: 0,

@@ -140,6 +140,10 @@ pub enum Op {
         job: usize,
         succeeded: bool,
     },
+    /// A node would not take one of its workers in.
+    Refuse(usize),
+    /// Others have taken so much of its node that what it has there must go.
+    Overcommit(usize),
     Pause {
         job: usize,
         paused: bool,
@@ -357,6 +361,8 @@ pub fn op() -> impl Strategy<Value = Op> {
         2 => (at(), 1_u32..4, 0_u32..3).prop_map(|(job, min, extra)| Op::Resize { job, min, extra }),
         3 => at().prop_map(Op::Progress),
         5 => (at(), often(0.7)).prop_map(|(job, succeeded)| Op::Exit { job, succeeded }),
+        1 => at().prop_map(Op::Refuse),
+        1 => at().prop_map(Op::Overcommit),
         1 => (at(), any::<bool>()).prop_map(|(job, paused)| Op::Pause { job, paused }),
         1 => at().prop_map(Op::Cancel),
         1 => at().prop_map(Op::Remove),

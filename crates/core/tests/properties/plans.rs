@@ -200,7 +200,7 @@ fn victim(before: &State, now: At, action: &Action, name: &JobName) {
     }
 }
 
-/// Work that may not be stopped keeps its seats, unless people or broken devices take them.
+/// Work that may not be stopped keeps its seats, unless people, broken devices or a node that was given too much take them.
 fn nobody_unstoppable_loses(before: &State, after: &State, plan: &Plan) {
     for (name, job) in before.jobs.iter().filter(|(_, job)| !job.spec.preemptible && !job.is_unwanted()) {
         let Some(now) = after.jobs.get(name) else { continue };
@@ -213,6 +213,8 @@ fn nobody_unstoppable_loses(before: &State, after: &State, plan: &Plan) {
         let excused = plan.actions.iter().any(|action| {
             matches!(&action.kind, ActionKind::StopJob { job, .. } if job == name) && !is_for_others(&action.reason)
         });
+        // Of a stop that was ordered before for something else, what is kept changes without a word.
+        let told = before.overcommitted.values().any(|over| over.jobs.contains(name));
         let waited = matches!(job.phase, Phase::Waiting { .. });
         let ending = job.run().is_some_and(|run| run.stop.is_some());
         let broken = firm(job).iter().any(|seat| {
@@ -222,7 +224,7 @@ fn nobody_unstoppable_loses(before: &State, after: &State, plan: &Plan) {
         // Of some group, whatever it has of the others.
         let larger = job.spec.within_limits(firm(job)).len() < firm(job).len();
         assert!(
-            lost == 0 || excused || waited || (ending && (broken || larger)),
+            lost == 0 || excused || told || waited || (ending && (broken || larger)),
             "{name} may not be stopped and lost {lost} seats: {:?}",
             plan.actions
         );

@@ -4,6 +4,7 @@ use tidegate_core::demand::{Demand, ServiceTime};
 use tidegate_core::event::{Event, JobExit, Outcome};
 use tidegate_core::names::{DeviceId, JobName, NodeName, ReplicaId};
 use tidegate_core::plan::{Action, ActionKind};
+use tidegate_core::state::{Overcommit, Scarce};
 
 use super::checks::promised;
 use super::genes::{JobGene, NodeGene, Op};
@@ -89,6 +90,18 @@ impl World {
                 if let Some((name, run)) = self.running(*job) {
                     let exit = if *succeeded { JobExit::Succeeded } else { JobExit::Failed };
                     self.exit(&name, run.number, exit);
+                }
+            }
+            Op::Refuse(index) => {
+                if let Some((name, run)) = self.running(*index) {
+                    self.exit(&name, run.number, JobExit::Refused);
+                }
+            }
+            Op::Overcommit(index) => {
+                let place = self.running(*index).and_then(|(name, run)| Some((name, run.workers.first()?.node.clone())));
+                if let Some((job, name)) = place {
+                    let over = Overcommit { scarce: Scarce::Cpu, jobs: vec![job], replicas: Vec::new() };
+                    self.tell(Event::NodeOvercommitted { name, over });
                 }
             }
             Op::Pause { job, paused } => self.wish(*job, |name| Event::JobPaused { name, paused: *paused }),

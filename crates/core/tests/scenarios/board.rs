@@ -6,7 +6,7 @@ use tidegate_core::labels::Selector;
 use tidegate_core::names::{Class, DeviceId, JobName, Namespace, NodeName, QueueName};
 use tidegate_core::plan::{Action, ActionId, ActionKind, Placed, Plan, Reason};
 use tidegate_core::policy::Policy;
-use tidegate_core::state::{Device, Discipline, NodeSpec, Phase, Queue, Quota, Resource, Run, Seat, Taint};
+use tidegate_core::state::{Device, Discipline, NodeSpec, Overcommit, Phase, Queue, Quota, Resource, Run, Scarce, Seat, Taint};
 use tidegate_core::time::At;
 use tidegate_core::{Engine, State};
 
@@ -211,6 +211,16 @@ impl Board {
                 ["namespace", ..] => self.namespace(&line.iter().skip(1).cloned().collect()),
                 ["node", ..] => self.node(&line.iter().skip(1).cloned().collect()),
                 ["queue", ..] => self.queue(&line.iter().skip(1).cloned().collect()),
+                [node, "is", "overcommitted:", jobs @ ..] => {
+                    let jobs = jobs.iter().map(|job| JobName::from(*job)).collect();
+                    let over = Overcommit { scarce: Scarce::Gpus, jobs, replicas: Vec::new() };
+                    self.tell(Event::NodeOvercommitted { name: NodeName::from(*node), over });
+                }
+                [name, "is", "refused"] => {
+                    let name = JobName::from(*name);
+                    let attempt = self.engine.state().jobs[&name].attempts;
+                    self.tell(Event::JobExited { name, attempt, exit: JobExit::Refused });
+                }
                 [node, "is", "lost"] => self.tell(Event::NodeLost(NodeName::from(*node))),
                 [name, "comes:", ..] => {
                     let rest = line.iter().skip(2).cloned();

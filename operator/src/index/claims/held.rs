@@ -2,13 +2,14 @@
 
 use std::collections::BTreeMap;
 
-use tidegate_core::ask::Ask;
+use tidegate_core::ask::{Amount, Ask};
 use tidegate_core::event::{Observed, ObservedRun};
-use tidegate_core::names::{DeviceId, JobName, Namespace, NodeName};
+use tidegate_core::names::{JobName, Namespace, NodeName};
 use tidegate_core::plan::Placed;
 use tidegate_core::state::{Group, JobSpec};
 use tidegate_core::{Event, JobExit};
 
+use super::super::devices::Held;
 use super::super::unit::{self, UnitId};
 use super::super::{Failure, Index, Write};
 use crate::facts::device_claim::DeviceClaimFacts;
@@ -27,8 +28,7 @@ pub(in crate::index) struct ClaimJobs {
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct ClaimJob {
     name: JobName,
-    node: String,
-    devices: Vec<DeviceId>,
+    held: Held,
 }
 
 impl ClaimJobs {
@@ -62,17 +62,24 @@ impl Index {
             self.claim_jobs.freeing.remove(key);
             return self.end_claim_job(key);
         };
-        let events = match (self.devices.holds(&claim), self.holder(&claim)) {
+        let holder = self.holder(&claim).filter(|(_, pod)| self.is_of_one_kind(pod));
+        let events = match (self.devices.holds(&claim), holder) {
             (Some(_), Some((unit, pod))) => {
                 let mut events = self.end_claim_job(key);
                 events.extend(self.name_devices(&unit, &pod));
                 events
             }
-            (Some((node, devices)), None) => self.tell_claim_job(&claim, node, devices),
+            (Some(held), None) => self.tell_claim_job(&claim, held),
             (None, _) => self.end_claim_job(key),
         };
         self.free(&claim);
         events
+    }
+
+    /// Whether the engine can know what a pod's claims hold as the pod's.
+    fn is_of_one_kind(&self, pod: &PodKey) -> bool {
+        let needs = self.pods.get(pod).and_then(|entry| entry.facts.needs.as_ref());
+        needs.is_none_or(|needs| self.devices.amount_of(&needs.devices).is_some())
     }
 
     /// Whether a pod runs, or is being started by us.
@@ -106,21 +113,19 @@ impl Index {
         self.observed(id)
     }
 
-    fn tell_claim_job(&mut self, claim: &DeviceClaimFacts, node: String, devices: Vec<DeviceId>) -> Vec<Event> {
-        let told = self.claim_jobs.told.get(&claim.key);
-        if told.is_some_and(|told| (&told.node, &told.devices) == (&node, &devices)) {
+    fn tell_claim_job(&mut self, claim: &DeviceClaimFacts, held: Held) -> Vec<Event> {
+        if self.claim_jobs.told.get(&claim.key).is_some_and(|told| told.held == held) {
             return Vec::new();
         }
         let mut events = self.end_claim_job(&claim.key);
         self.claim_jobs.ever += 1;
         let name = JobName(format!("claim/{}#{}", claim.key, self.claim_jobs.ever));
-        let count = u32::try_from(devices.len()).unwrap_or(u32::MAX);
-        let placed = Placed { group: 0, node: NodeName::from(node.as_str()), devices: devices.clone(), slices: 0 };
-        let run = ObservedRun { since: claim.created, workers: vec![placed], started: true };
+        let (groups, workers) = as_workers(&held);
+        let run = ObservedRun { since: claim.created, workers, started: true };
         let observed = Observed { submitted: claim.created, attempts: 1, failures: 0, run: Some(run) };
-        events.push(Event::JobSet { name: name.clone(), spec: spec(&claim.key, count) });
+        events.push(Event::JobSet { name: name.clone(), spec: spec(&claim.key, groups) });
         events.push(Event::JobObserved { name: name.clone(), observed });
-        self.claim_jobs.told.insert(claim.key.clone(), ClaimJob { name, node, devices });
+        self.claim_jobs.told.insert(claim.key.clone(), ClaimJob { name, held });
         events
     }
 
@@ -172,8 +177,8 @@ impl Index {
     /// GPUs of nodes that allocated claims hold, and nodes of which it is not known yet which these are.
     pub(in crate::index) fn claimed(&self) -> (BTreeMap<String, u64>, Vec<&str>) {
         let mut held = BTreeMap::<String, u64>::new();
-        for (node, devices) in self.devices.claims().filter_map(|claim| self.devices.holds(claim)) {
-            *held.entry(node).or_default() += devices.len() as u64;
+        for of in self.devices.claims().filter_map(|claim| self.devices.holds(claim)) {
+            *held.entry(of.node).or_default() += (of.devices.len() + of.shares.len()) as u64;
         }
         let by_name =
             |facts: &&PodFacts| facts.ours.is_some() && facts.needs.as_ref().is_some_and(|needs| !needs.devices.is_empty());
@@ -183,13 +188,26 @@ impl Index {
     }
 }
 
+/// Devices as one worker, and each share as one.
+fn as_workers(held: &Held) -> (Vec<Group>, Vec<Placed>) {
+    let whole = Amount::Whole(u32::try_from(held.devices.len()).unwrap_or(u32::MAX));
+    let whole = (!held.devices.is_empty()).then(|| (whole, held.devices.clone()));
+    let shares = held.shares.iter().map(|(device, amount)| (*amount, vec![device.clone()]));
+    let all = (0_u16..).zip(whole.into_iter().chain(shares));
+    let worker = |(group, (amount, devices))| {
+        let ask = Ask { named: true, amount, ..Ask::default() };
+        let placed = Placed { group, node: NodeName::from(held.node.as_str()), devices, slices: 0 };
+        (Group { name: String::new(), min: 1, max: 1, ask, spread: None }, placed)
+    };
+    all.map(worker).unzip()
+}
+
 /// What a claim holds, as a job that nobody's quota pays for.
-fn spec(key: &str, count: u32) -> JobSpec {
-    let ask = Ask { named: true, ..Ask::whole(count) };
+fn spec(key: &str, groups: Vec<Group>) -> JobSpec {
     JobSpec {
         namespace: Namespace::from(key.split_once('/').map_or("", |(namespace, _)| namespace)),
         priority: i32::MAX,
-        groups: vec![Group { name: String::new(), min: 1, max: 1, ask, spread: None }],
+        groups,
         preemptible: false,
         backoff_limit: u32::MAX,
         ..JobSpec::workers(unit::NOBODYS, 1, 1, Ask::default())

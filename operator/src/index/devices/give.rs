@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use serde_json::{Map, Value, json};
+use tidegate_core::ask::Amount;
 use tidegate_core::names::{Class, DeviceId};
 use tidegate_core::plan::Placed;
 
@@ -11,6 +12,7 @@ use super::shapes::{Marked, Shape, ShapeKey};
 use crate::facts::device::{PoolKey, parts};
 use crate::facts::device_claim::{DeviceClaimFacts, DeviceUse, Request};
 use crate::facts::node::NAME_LABEL;
+use crate::facts::share::{self, Amounts};
 use crate::facts::{PodFacts, PodKey};
 
 /// Shapes that are kept though nobody asks for them: each is a mark on nodes, and finding it anew a question to every device.
@@ -19,7 +21,7 @@ const MOST_IDLE: usize = 32;
 /// What a pod's claims ask for, in the engine's words.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(in crate::index) struct Wanted {
-    pub count: u32,
+    pub amount: Amount,
     pub classes: Vec<Class>,
     /// The label of nodes that will do.
     pub mark: String,
@@ -32,6 +34,8 @@ pub(in crate::index) struct Given {
     pub node: String,
     /// Each with the request that it is for.
     pub devices: Vec<(String, DeviceId)>,
+    /// What it consumes of its one device, if it is given a share.
+    pub share: Option<Amounts>,
     pub step: Step,
 }
 
@@ -53,13 +57,15 @@ impl Devices {
             Err(why) => return (Err(why), self.leave(pod)),
         };
         let marks = self.enter(pod, &key);
-        let wanted = self.shapes.get(&key).map(|shape| (shape.answer(), shape.mark()));
-        let wanted = match wanted {
-            Some((Ok(classes), mark)) => Ok(Wanted { count, classes: classes.into_iter().map(Class).collect(), mark }),
-            Some((Err(why), _)) => Err(why),
-            None => Err("asks for nothing".to_owned()),
+        let wanted = |shape: &Shape| {
+            let classes = shape.answer()?.into_iter().map(Class).collect();
+            if count != 1 && !key.share.is_empty() {
+                let several = "asks for several shares of devices: a pod is given one, so let it ask for one";
+                return Err(several.to_owned());
+            }
+            Ok(Wanted { amount: shape.share().unwrap_or(Amount::Whole(count)), classes, mark: shape.mark() })
         };
-        (wanted, marks)
+        (self.shapes.get(&key).map_or_else(|| Err("asks for nothing".to_owned()), wanted), marks)
     }
 
     /// The one shape that all of a pod's requests have, and for how many devices they ask together.
@@ -73,7 +79,7 @@ impl Devices {
             for request in claim.requests.as_ref().map_err(told)? {
                 let own = ShapeKey::of(request);
                 if shape.get_or_insert_with(|| own.clone()) != &own {
-                    let several = "uses ResourceClaims whose requests differ in DeviceClass, selectors or tolerations: a pod is given devices of one \
+                    let several = "uses ResourceClaims whose requests differ in DeviceClass, selectors, tolerations or capacity: a pod is given devices of one \
                                    kind yet, so let all its requests ask for the same";
                     return Err(several.to_owned());
                 }
@@ -142,6 +148,9 @@ impl Devices {
             for request in claim.requests.iter().flatten() {
                 devices.extend(left.by_ref().take(request.count as usize).map(|device| (request.name.clone(), device.clone())));
             }
+            let one = claim.requests.iter().flatten().find(|request| !request.share.is_empty()).zip(devices.first());
+            let consumed = one.map(|(request, (_, device))| self.consumed(node, device, request).ok_or(device)).transpose();
+            let consumed = consumed.map_err(|device| format!("device {device} on node {node} gives no such share any more"))?;
             let wanted: u32 = claim.requests.iter().flatten().map(|request| request.count).sum();
             if devices.len() != wanted as usize {
                 return Err(format!(
@@ -149,7 +158,10 @@ impl Devices {
                     claim.key
                 ));
             }
-            all.push((claim.key.clone(), Given { pod: pod.key.clone(), node: node.clone(), devices, step: Step::Waits }));
+            all.push((
+                claim.key.clone(),
+                Given { pod: pod.key.clone(), node: node.clone(), devices, share: consumed, step: Step::Waits },
+            ));
         }
         Ok(all)
     }
@@ -159,7 +171,13 @@ impl Devices {
         let requests = || claim.requests.iter().flatten();
         let result = |(name, device): &(String, DeviceId)| {
             let request = requests().find(|request| request.name == *name);
-            self.result(request, name, device)
+            let mut result = self.result(request, name, device)?;
+            if let Some(share) = &given.share {
+                result["consumedCapacity"] = json!(share::quantities(share));
+                // It has to be another one than that of other claims.
+                result["shareID"] = json!(claim.uid);
+            }
+            Some(result)
         };
         let results: Vec<Value> = given.devices.iter().filter_map(result).collect();
         let classes: BTreeSet<&String> = requests().map(|request| &request.class).collect();
@@ -190,6 +208,11 @@ impl Devices {
         Some(result)
     }
 
+    /// What a request for a share consumes of a device.
+    fn consumed(&self, node: &str, device: &DeviceId, request: &Request) -> Option<Amounts> {
+        self.nodes.get(node)?.told.get(device)?.shared.as_ref()?.consumed(&request.share)
+    }
+
     /// A pod asks for a shape, and for no other.
     fn enter(&mut self, pod: &PodKey, key: &ShapeKey) -> Vec<Marked> {
         if self.shape_of.get(pod) == Some(key) {
@@ -203,6 +226,7 @@ impl Devices {
             self.shapes.insert(key.clone(), Shape::new(key.clone(), self.numbers));
         }
         if let Some(shape) = self.shapes.get_mut(key) {
+            self.due |= shape.users.is_empty();
             shape.users.insert(pod.clone());
         }
         if fresh {

@@ -61,7 +61,7 @@ impl Bench {
             ("driver", Value::from(driver)),
             ("attributes", attributes.value()),
             ("capacity", capacity.value()),
-            ("allowMultipleAllocations", Value::Bool(false)),
+            ("allowMultipleAllocations", Value::Bool(device.several)),
         ];
         Ok(fields.into_iter().map(|(name, value)| (name.to_owned(), value)).collect::<HashMap<_, _>>().into())
     }

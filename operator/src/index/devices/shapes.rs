@@ -7,13 +7,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 
-use tidegate_core::ask::Toleration;
+use tidegate_core::ask::{Amount, Toleration};
 use tidegate_core::names::DeviceId;
 
 use super::select::{Bench, Selector};
 use crate::facts::PodKey;
 use crate::facts::device::DeviceFacts;
 use crate::facts::device_claim::{DeviceClassFacts, Request};
+use crate::facts::share::{self, Amounts};
 
 /// What alike requests share.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -21,11 +22,17 @@ pub(super) struct ShapeKey {
     pub class: String,
     pub selectors: Vec<String>,
     pub tolerations: Vec<Toleration>,
+    pub share: Amounts,
 }
 
 impl ShapeKey {
     pub fn of(request: &Request) -> Self {
-        Self { class: request.class.clone(), selectors: request.selectors.clone(), tolerations: request.tolerations.clone() }
+        Self {
+            class: request.class.clone(),
+            selectors: request.selectors.clone(),
+            tolerations: request.tolerations.clone(),
+            share: request.share.clone(),
+        }
     }
 }
 
@@ -42,6 +49,8 @@ pub(super) struct Offer<'a> {
 struct Found {
     offered: u32,
     suits: BTreeSet<DeviceId>,
+    /// What a share is to the engine at most.
+    share: Option<Amount>,
     /// By class: how many suit, and how many there are.
     classes: BTreeMap<String, (u32, u32)>,
     /// Those that would suit and are given to nobody, or not to this shape, by the reason.
@@ -99,10 +108,27 @@ impl Shape {
         self.marked.contains(node) && self.nodes.get(node).is_some_and(|found| found.suits.contains(device))
     }
 
+    /// Devices that suit, with their nodes.
+    pub fn suiting(&self) -> impl Iterator<Item = (&String, &DeviceId)> {
+        let marked = self.nodes.iter().filter(|(node, _)| self.marked.contains(*node));
+        marked.flat_map(|(node, found)| found.suits.iter().map(move |device| (node, device)))
+    }
+
+    /// Whether somebody asks for it, and the device suits.
+    pub fn wants(&self, node: &str, device: &DeviceId) -> bool {
+        !self.users.is_empty() && self.suits(node, device)
+    }
+
     /// Classes that will do, or why nothing will.
     pub fn answer(&self) -> Result<Vec<String>, String> {
         self.selectors.as_ref().map_err(Clone::clone)?;
         if self.marked.is_empty() { Err(self.nothing()) } else { Ok(self.listed.iter().cloned().collect()) }
+    }
+
+    /// What a share is to the engine, where it is most: devices of different sizes and policies may suit.
+    pub fn share(&self) -> Option<Amount> {
+        let marked = self.nodes.iter().filter(|(node, _)| self.marked.contains(*node));
+        marked.filter_map(|(_, found)| found.share).reduce(share::larger)
     }
 
     /// Looks at a node again; marks that change.
@@ -154,19 +180,37 @@ impl Shape {
             });
             let tolerates =
                 facts.taints.iter().all(|taint| self.key.tolerations.iter().any(|toleration| toleration.covers(taint)));
-            if let Some(why) = facts.barred.or((!tolerates).then_some("have a taint that the request does not tolerate")) {
+            let taken = self.taken(facts);
+            let kept = (!tolerates).then_some("have a taint that the request does not tolerate");
+            if let Some(why) = facts.barred.or(kept).or(taken.as_ref().err().copied()) {
                 *found.barred.entry(why.to_owned()).or_default() += u32::from(holds);
             }
             if facts.barred.is_none() {
                 let (suit, all) = found.classes.entry(class.clone()).or_default();
                 *all += 1;
-                if holds && tolerates {
+                if let (true, true, Ok(share)) = (holds, tolerates, taken) {
                     *suit += 1;
                     found.suits.insert(id.clone());
+                    found.share = found.share.into_iter().chain(share).reduce(share::larger);
                 }
             }
         }
         found
+    }
+
+    /// What share is taken of a device, if it is a share; or why none can be.
+    fn taken(&self, facts: &DeviceFacts) -> Result<Option<Amount>, &'static str> {
+        match (&facts.shared, self.key.share.is_empty()) {
+            (None, true) => Ok(None),
+            (None, false) => Err("are not given in shares (`capacity`)"),
+            (Some(_), true) => Err("are given in shares alone: ask for one by `capacity`"),
+            (Some(shared), false) => {
+                let consumed = shared
+                    .consumed(&self.key.share)
+                    .ok_or("give no such share: it is more than there is, or than their policy allows")?;
+                Ok(Some(shared.amount(&consumed)))
+            }
+        }
     }
 
     /// Why no device suits.

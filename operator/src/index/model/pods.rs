@@ -2,7 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::core::v1::{
+    Pod, PodSpec, ProjectedVolumeSource, ServiceAccountTokenProjection, Volume, VolumeMount, VolumeProjection,
+};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 use tidegate_api::kinds::{GROUP, VERSION};
 use tidegate_api::labels;
@@ -12,8 +14,16 @@ use tidegate_core::time::At;
 
 use super::super::{Maker, Write};
 use super::Serving;
+use crate::auth::CONTROL_AUDIENCE;
 use crate::facts::model::{ADMIN_PORT, PORT, WantedModel};
 use crate::facts::{ModelFacts, PodFacts, PodKey};
+
+/// Where a replica finds its token, and the volume that holds it.
+const TOKEN_FOLDER: &str = "/var/run/secrets/tidegate.dev";
+const TOKEN_FILE: &str = "token";
+const TOKEN_VOLUME: &str = "tidegate-control-token";
+/// Its kubelet writes another one when four fifths of that are over.
+const TOKEN_SECONDS: i64 = 3_600;
 
 /// What the engine ordered.
 pub(super) struct Order<'a> {
@@ -37,6 +47,9 @@ pub(super) fn made(facts: &ModelFacts, wanted: &WantedModel, serving: &Serving, 
         container.command = Some(vec!["tidegate".to_owned()]);
         container.args = Some(arguments(facts, wanted, serving, order));
     }
+    if serving.control_auth {
+        add_token(&mut spec);
+    }
     let pod = Pod { metadata: metadata(facts, key.name(), order), spec: Some(spec), ..Pod::default() };
     let seen = PodFacts::of(&pod);
     (seen, Write::MakePod { pod: key, of: Maker::Model(facts.key.clone()), manifest: Box::new(pod) })
@@ -50,6 +63,9 @@ fn arguments(facts: &ModelFacts, wanted: &WantedModel, serving: &Serving, order:
     say("--onnx", spec.source.onnx.clone());
     say("--replica-id", order.replica.0.clone());
     say("--control", serving.control_url.clone().unwrap_or_default());
+    if serving.control_auth {
+        say("--control-token-file", format!("{TOKEN_FOLDER}/{TOKEN_FILE}"));
+    }
     say("--listen", format!("0.0.0.0:{PORT}"));
     say("--admin-listen", format!("0.0.0.0:{ADMIN_PORT}"));
     say("--max-batch-rows", spec.batching.max_rows.to_string());
@@ -58,6 +74,32 @@ fn arguments(facts: &ModelFacts, wanted: &WantedModel, serving: &Serving, order:
         say("--pace-per-row-us", pace.per_row_micros.to_string());
     }
     words
+}
+
+/// A token of the pod's service account that is of use at the control port alone.
+fn add_token(spec: &mut PodSpec) {
+    // Kubernetes wants to know whose it is before it has filled in the usual one.
+    spec.service_account_name.get_or_insert_with(|| "default".to_owned());
+    let token = ServiceAccountTokenProjection {
+        audience: Some(CONTROL_AUDIENCE.to_owned()),
+        expiration_seconds: Some(TOKEN_SECONDS),
+        path: TOKEN_FILE.to_owned(),
+        user: None,
+    };
+    let source = VolumeProjection { service_account_token: Some(token), ..VolumeProjection::default() };
+    spec.volumes.get_or_insert_default().push(Volume {
+        name: TOKEN_VOLUME.to_owned(),
+        projected: Some(ProjectedVolumeSource { sources: Some(vec![source]), ..ProjectedVolumeSource::default() }),
+        ..Volume::default()
+    });
+    if let Some(container) = spec.containers.first_mut() {
+        container.volume_mounts.get_or_insert_default().push(VolumeMount {
+            name: TOKEN_VOLUME.to_owned(),
+            mount_path: TOKEN_FOLDER.to_owned(),
+            read_only: Some(true),
+            ..VolumeMount::default()
+        });
+    }
 }
 
 fn metadata(facts: &ModelFacts, name: &str, order: &Order<'_>) -> ObjectMeta {

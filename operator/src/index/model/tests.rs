@@ -35,8 +35,11 @@ impl Cluster {
     fn rig() -> Rig {
         let mut rig = Rig::with(&[("n1", 2), ("n2", 2)], &[("a", 4)]);
         rig.index.begun = false;
-        rig.index.serving =
-            Serving { image: Some("tidegate:1".to_owned()), control_url: Some("http://operator:8090".to_owned()) };
+        rig.index.serving = Serving {
+            image: Some("tidegate:1".to_owned()),
+            control_url: Some("http://operator:8090".to_owned()),
+            control_auth: false,
+        };
         rig
     }
 
@@ -317,6 +320,17 @@ fn a_replica_that_fails_is_replaced_and_its_pod_kept_for_its_log() {
     assert!(cluster.rig.notes.contains(&("digits".to_owned(), "ReplicaFailed")));
     let live = cluster.pods.iter().filter(|pod| pod["status"]["phase"] == "Pending").count();
     assert_eq!(live, 1);
+}
+
+#[test]
+fn a_replica_that_its_kubelet_would_not_have_has_not_failed() {
+    let mut cluster = Cluster::new().asleep();
+    cluster.demand(200);
+    cluster.say(|pod| pod["status"] = json!({"phase": "Failed", "reason": "OutOfcpu"}));
+    cluster.settle();
+    let phases: Vec<&str> = cluster.pods.iter().map(|pod| pod["status"]["phase"].as_str().unwrap()).collect();
+    assert_eq!(phases, ["Pending"], "it has no log to be kept for");
+    assert!(!cluster.rig.notes.contains(&("digits".to_owned(), "ReplicaFailed")));
 }
 
 #[test]

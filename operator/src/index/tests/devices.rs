@@ -4,6 +4,9 @@ use super::*;
 use crate::facts::device::SliceFacts;
 use crate::facts::device_claim::{DeviceClaimFacts, DeviceClassFacts};
 
+mod partitions;
+mod shares;
+
 const DRIVER: &str = "gpu.nvidia.com";
 
 /// The one slice of a node's pool, with so many H100.
@@ -408,18 +411,18 @@ fn who_waits_for_a_claim_is_told_what_is_missing() {
 }
 
 #[test]
-fn a_device_with_a_taint_is_given_to_those_that_put_up_with_it_and_parts_to_nobody() {
+fn a_device_with_a_taint_is_given_to_those_that_put_up_with_it_and_what_is_no_gpu_to_nobody() {
     let mut rig = rig(&[("n1", 2)]);
     rig.device(slice("n1", 2, |slice| {
         slice["spec"]["devices"][0]["taints"] = json!([{"key": "sick", "effect": "NoSchedule"}]);
-        slice["spec"]["devices"][1]["consumesCounters"] = json!([{"counterSet": "c", "counters": {"m": {"value": "1"}}}]);
+        slice["spec"]["devices"][1]["attributes"]["type"]["string"] = json!("vfio");
     }));
     rig.claim("c", |_| {});
     rig.see("p", uses("c"));
     assert!(rig.turn().is_empty());
     let told = rig.told();
     assert!(told[0].contains("1 would, but those that have a taint that the request does not tolerate are left out"), "{told:?}");
-    assert!(told[0].contains("1 would, but those that consume shared counters"), "{told:?}");
+    assert!(told[0].contains("1 would, but those that are no whole GPU"), "{told:?}");
     rig.claim("d", |claim| {
         claim["spec"]["devices"]["requests"][0]["exactly"]["tolerations"] = json!([{"key": "sick", "operator": "Exists"}]);
     });

@@ -1,8 +1,9 @@
 //! What people read of a training job: `kubectl get trainingjobs`.
 
-use tidegate_api::kinds::{Condition, MAX_MESSAGE, TrainingJobStatus, TrainingPhase};
+use tidegate_api::kinds::{Condition, MAX_MESSAGE, TrainingJobStatus, TrainingPhase, cut};
+use tidegate_core::Engine;
+use tidegate_core::explain::{self, Barred};
 use tidegate_core::state::{End, Job, Phase};
-use tidegate_core::{Engine, explain};
 
 use super::super::{Index, Note, Ours, Write};
 use super::{Training, name};
@@ -17,12 +18,13 @@ impl Index {
         let mut writes = Vec::new();
         for _ in 0..AT_ONCE.min(self.status_due.len()) {
             let Some(key) = self.status_due.pop_first() else { break };
+            let stuck = self.stuck(&key);
             let Some(training) = self.trainings.get_mut(&key) else { continue };
             let Some(facts) = &training.facts else { continue };
             if training.writing {
                 continue;
             }
-            let status = status(training, facts, engine, now);
+            let status = status(training, facts, engine, stuck, now);
             if status == facts.status {
                 continue;
             }
@@ -40,6 +42,14 @@ impl Index {
             }
         }
         writes
+    }
+
+    /// Why an attempt does not start though its pods are there.
+    fn stuck(&self, key: &PodKey) -> Option<Barred> {
+        let run = self.trainings.get(key)?.run.as_ref().filter(|run| !run.started && !run.stopping)?;
+        let said = |pod: &PodKey| Some((pod.name().to_owned(), self.worker_facts(pod)?.1.stuck.clone()?));
+        let (pod, why) = run.workers.keys().find_map(said)?;
+        Some(Barred { word: "CannotStart", why: format!("pod {pod} cannot be started: {why}") })
     }
 
     /// A status was written, or was not: what has changed since is looked at again.
@@ -76,12 +86,14 @@ fn told_of(status: &TrainingJobStatus) -> String {
     if message.is_empty() { format!("attempt {attempts}: {workers} workers on {gpus} GPUs") } else { message.clone() }
 }
 
-fn status(training: &Training, facts: &TrainingFacts, engine: &Engine, now: &str) -> TrainingJobStatus {
+fn status(training: &Training, facts: &TrainingFacts, engine: &Engine, stuck: Option<Barred>, now: &str) -> TrainingJobStatus {
     let job = engine.state().jobs.get(&name(&facts.key)).filter(|_| training.told.is_some());
     let was = &facts.status;
     let refused = facts.wanted.as_ref().err().or(training.lacks.as_ref());
+    let barred = || stuck.or_else(|| explain::barred_job(engine, &name(&facts.key)).filter(|_| job.is_some()));
+    let barred = if refused.is_some() { None } else { barred() };
     let (phase, message) = match (job, refused) {
-        (Some(job), _) => stands(training, facts, job, engine),
+        (Some(job), _) => stands(training, facts, job, engine, barred.as_ref()),
         (None, Some(problem)) => (TrainingPhase::Refused, problem.clone()),
         (None, None) => (was.phase, was.message.clone()),
     };
@@ -98,7 +110,7 @@ fn status(training: &Training, facts: &TrainingFacts, engine: &Engine, now: &str
         failures: job.map_or(was.failures, |job| job.failures),
         step: training.steps.0.or(was.step),
         checkpoint_step: training.steps.1.or(was.checkpoint_step),
-        message: message.chars().take(MAX_MESSAGE).collect(),
+        message: cut(&message, MAX_MESSAGE).to_owned(),
         observed_generation: facts.generation,
         conditions: Vec::new(),
     };
@@ -115,9 +127,10 @@ fn status(training: &Training, facts: &TrainingFacts, engine: &Engine, now: &str
     let of = |kind: &str, holds: bool, reason: &str, message: &str| {
         Condition::new(kind, holds, reason, message, facts.generation, &was.conditions, now)
     };
-    let accepted = match refused {
-        Some(problem) => of("Accepted", false, "Invalid", problem),
-        None => of("Accepted", true, "Valid", ""),
+    let accepted = match (refused, &barred) {
+        (Some(problem), _) => of("Accepted", false, "Invalid", problem),
+        (None, Some(barred)) => of("Accepted", false, barred.word, &barred.why),
+        (None, None) => of("Accepted", true, "Valid", ""),
     };
     let complete = match phase {
         TrainingPhase::Succeeded => of("Complete", true, "Succeeded", ""),
@@ -129,7 +142,14 @@ fn status(training: &Training, facts: &TrainingFacts, engine: &Engine, now: &str
 }
 
 /// Where a job stands that the engine knows, and why.
-fn stands(training: &Training, facts: &TrainingFacts, job: &Job, engine: &Engine) -> (TrainingPhase, String) {
+fn stands(
+    training: &Training,
+    facts: &TrainingFacts,
+    job: &Job,
+    engine: &Engine,
+    barred: Option<&Barred>,
+) -> (TrainingPhase, String) {
+    let barred = || barred.map(|barred| barred.why.clone());
     match (&job.phase, &training.run) {
         (Phase::Finished(End::Succeeded { .. }), _) => (TrainingPhase::Succeeded, String::new()),
         (Phase::Finished(_), _) => {
@@ -140,7 +160,7 @@ fn stands(training: &Training, facts: &TrainingFacts, job: &Job, engine: &Engine
             (TrainingPhase::Stopping, why.or_else(|| run.problems.first().cloned()).unwrap_or_default())
         }
         (_, Some(run)) if run.started => (TrainingPhase::Running, String::new()),
-        (_, Some(_)) => (TrainingPhase::Starting, String::new()),
-        (_, None) => (TrainingPhase::Waiting, explain::waiting(engine, &name(&facts.key))),
+        (_, Some(_)) => (TrainingPhase::Starting, barred().unwrap_or_default()),
+        (_, None) => (TrainingPhase::Waiting, barred().unwrap_or_else(|| explain::waiting(engine, &name(&facts.key)))),
     }
 }

@@ -207,6 +207,29 @@ fn a_pod_that_somebody_else_ends_is_nobodys_failure() {
 }
 
 #[test]
+fn a_worker_that_its_kubelet_would_not_have_is_nobodys_failure_and_made_again_later_each_time() {
+    let mut cluster = Cluster::new();
+    cluster.submit();
+    cluster.begin();
+    cluster.settle();
+    let mut pauses = Vec::new();
+    for attempt in 1..=3 {
+        cluster.pods[0]["status"] = json!({"phase": "Failed", "reason": "OutOfcpu"});
+        cluster.rig.see_pod(cluster.pods[0].clone());
+        let refused = cluster.rig.now;
+        let mut told = String::new();
+        while cluster.status().attempts == attempt {
+            cluster.settle();
+            told = if cluster.phase() == TrainingPhase::Waiting { cluster.status().message } else { told };
+        }
+        assert!(told.is_empty() || told.contains("was not taken in by a node"), "{told}");
+        pauses.push(cluster.rig.now.since(refused));
+    }
+    assert!(pauses.is_sorted() && pauses[2] >= 4_000, "{pauses:?}");
+    assert_eq!(cluster.status().failures, 0);
+}
+
+#[test]
 fn a_restart_disturbs_nothing_that_runs() {
     let mut cluster = Cluster::new().started();
     cluster.restart();

@@ -1,4 +1,4 @@
-//! Who asks, by `TokenReview`, and whether they may, by `SubjectAccessReview`: `get` or `post` on the short path, as a
+//! Who asks or connects, by `TokenReview`, and whether they may, by `SubjectAccessReview`: `get` or `post` on a path, as a
 //! `nonResourceURL` of a role.
 
 use std::collections::BTreeMap;
@@ -20,8 +20,13 @@ const LET_IN: Duration = Duration::from_secs(10);
 /// Of whom that is remembered at most.
 const REMEMBERED: usize = 256;
 
+/// For whom the tokens of routers and replicas are made: who overhears one on the control port can do nothing with it at the API server.
+pub const CONTROL_AUDIENCE: &str = "tidegate-control";
+
 /// Lets in whom Kubernetes lets.
 pub struct Gate {
+    /// For whom tokens must be made; absent: for the API server.
+    audience: Option<&'static str>,
     tokens: Api<TokenReview>,
     rights: Api<SubjectAccessReview>,
     let_in: Mutex<BTreeMap<Entry, Instant>>,
@@ -41,6 +46,17 @@ pub enum Refusal {
     Unavailable(String),
 }
 
+impl Refusal {
+    /// Bounded word for metrics.
+    pub fn word(&self) -> &'static str {
+        match self {
+            Self::Unknown => "unknown",
+            Self::Forbidden { .. } => "forbidden",
+            Self::Unavailable(_) => "unavailable",
+        }
+    }
+}
+
 impl IntoResponse for Refusal {
     fn into_response(self) -> Response {
         let status = match &self {
@@ -53,18 +69,23 @@ impl IntoResponse for Refusal {
 }
 
 impl Gate {
-    pub fn new(client: Client) -> Self {
-        Self { tokens: Api::all(client.clone()), rights: Api::all(client), let_in: Mutex::default() }
+    pub fn new(client: Client, audience: Option<&'static str>) -> Self {
+        Self { audience, tokens: Api::all(client.clone()), rights: Api::all(client), let_in: Mutex::default() }
     }
 
-    /// Whether the sender of these headers may do that.
+    /// Whether the sender of these headers may ask that.
     pub async fn check(&self, headers: &HeaderMap, method: &Method, path: &str) -> Result<(), Refusal> {
+        let (verb, right) = right(method, path);
+        self.admit(headers, verb, right).await
+    }
+
+    /// Whether the sender of these headers has that right.
+    pub async fn admit(&self, headers: &HeaderMap, verb: &'static str, right: &str) -> Result<(), Refusal> {
         let token = headers
             .get(header::AUTHORIZATION)
             .and_then(|value| value.to_str().ok())
             .and_then(|value| value.strip_prefix("Bearer "));
         let token = token.map(str::trim).filter(|token| !token.is_empty()).ok_or(Refusal::Unknown)?;
-        let (verb, right) = right(method, path);
         let entry = (token.to_owned(), verb, right.to_owned());
         if self.let_in.lock().get(&entry).is_some_and(|until| *until > Instant::now()) {
             return Ok(());
@@ -88,12 +109,12 @@ impl Gate {
 
     async fn review(&self, token: &str, verb: &'static str, path: &str) -> Result<(), Refusal> {
         let failed = |error: kube::Error| Refusal::Unavailable(error.to_string());
-        let asked = TokenReview {
-            spec: TokenReviewSpec { token: token.to_owned(), ..TokenReviewSpec::default() },
-            ..TokenReview::default()
-        };
+        let audiences = self.audience.map(|audience| vec![audience.to_owned()]);
+        let asked = TokenReview { spec: TokenReviewSpec { token: token.to_owned(), audiences }, ..TokenReview::default() };
         let status = self.tokens.create(&PostParams::default(), &asked).await.map_err(failed)?.status.unwrap_or_default();
-        let user = status.user.filter(|_| status.authenticated == Some(true)).ok_or(Refusal::Unknown)?;
+        // An API server that knows nothing of audiences would take any token.
+        let meant = self.audience.is_none_or(|audience| status.audiences.iter().flatten().any(|known| known == audience));
+        let user = status.user.filter(|_| status.authenticated == Some(true) && meant).ok_or(Refusal::Unknown)?;
         let name = user.username.clone().unwrap_or_default();
         let asked = SubjectAccessReview { spec: subject(user, verb, path), ..SubjectAccessReview::default() };
         let answer = self.rights.create(&PostParams::default(), &asked).await.map_err(failed)?;
