@@ -14,7 +14,7 @@ use crate::time::At;
 use super::desk::{Block, Share, Turn};
 use super::displace::{Denied, Want};
 use super::gang::Refusal;
-use super::round::Round;
+use super::round::{Round, firm};
 use super::rules::Precedence;
 use super::{elastic, predict, round};
 
@@ -74,6 +74,7 @@ pub(super) fn decide(round: &mut Round) {
     let mut known = BTreeSet::new();
     chosen = chosen.into_iter().rev().filter(|one| known.insert(one.ix)).collect();
     chosen.reverse();
+    put_back_overtakers(round, &mut chosen);
     elastic::share_out(round, &chosen);
     for one in chosen {
         round.start(one);
@@ -103,12 +104,42 @@ fn resume(round: &mut Round) -> Vec<Chosen> {
         if is_gang && keep.iter().all(|seat| round.is_usable(seat)) {
             chosen.push(Chosen { ix, resumed: true, before: None, lent_by: None });
         } else {
-            round.dropped += keep.len();
-            round::shift(round.state, round.desk, ix, &[]);
-            round.keep(ix, Vec::new());
+            drop_kept(round, ix);
         }
     }
     chosen
+}
+
+/// Somebody of a strict queue was let in and displaced in this very pass: nobody behind it goes first. They wait for the next pass.
+fn put_back_overtakers(round: &mut Round, chosen: &mut Vec<Chosen>) {
+    let place = |round: &Round, ix: u32| {
+        let job = round.state.jobs.at(ix)?;
+        let strict = round.state.queues.get(&job.spec.queue)?.discipline == Discipline::StrictFifo;
+        strict.then(|| (job.spec.queue.clone(), (Reverse(job.spec.priority), job.turn, ix)))
+    };
+    let mut firsts: BTreeMap<QueueName, Turn> = BTreeMap::new();
+    let displaced = chosen.iter().filter(|one| round.state.jobs.at(one.ix).is_some_and(|job| firm(job).is_empty()));
+    for (queue, turn) in displaced.filter_map(|one| place(round, one.ix)) {
+        firsts.entry(queue).and_modify(|first| *first = turn.min(*first)).or_insert(turn);
+    }
+    if firsts.is_empty() {
+        return;
+    }
+    chosen.retain(|one| {
+        let behind = |(queue, turn): (QueueName, Turn)| firsts.get(&queue).is_some_and(|first| *first < turn);
+        let overtakes = !one.resumed && place(round, one.ix).is_some_and(behind);
+        if overtakes {
+            drop_kept(round, one.ix);
+        }
+        !overtakes
+    });
+}
+
+/// A job gives back what it holds between two attempts.
+fn drop_kept(round: &mut Round, ix: u32) {
+    round.dropped += round.state.jobs.at(ix).map_or(0, |job| firm(job).len());
+    round::shift(round.state, round.desk, ix, &[]);
+    round.keep(ix, Vec::new());
 }
 
 fn standing(round: &mut Round, queue: u32, turn: Turn, kind: u32) -> Standing {

@@ -7,7 +7,7 @@
 use crate::state::Seat;
 
 use super::gang::Gang;
-use super::round::{Round, shift};
+use super::round::{Round, shift, shift_from};
 
 impl Round<'_> {
     /// `rest` and seats for the missing workers, held in the books; on refusal the books are as before.
@@ -22,9 +22,15 @@ impl Round<'_> {
         self.open_reservations();
         let mark = self.desk.books.mark();
         shift(self.state, self.desk, ix, rest);
+        let left = self.desk.books.mark();
         let whole = self.complete(gang, rest);
-        if whole.is_none() {
-            self.desk.books.rollback(mark);
+        match &whole {
+            // A new seat may be one that the job was about to give up: then it keeps that one.
+            Some(whole) => {
+                self.desk.books.rollback(left);
+                shift_from(self.state, self.desk, ix, rest, whole);
+            }
+            None => self.desk.books.rollback(mark),
         }
         self.close_reservations();
         whole
