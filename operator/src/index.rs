@@ -174,6 +174,11 @@ impl Index {
         }
     }
 
+    /// What nodes have ceased to offer goes once it is free; to be told before each decision, which would give it away.
+    pub fn lose_free_devices(&mut self, engine: &Engine) -> Vec<Event> {
+        self.nodes.lose_free_devices(engine)
+    }
+
     /// A pod, or that it is gone.
     pub fn pod(&mut self, change: Change<PodFacts, PodKey>) -> Vec<Event> {
         match change {

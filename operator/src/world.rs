@@ -332,6 +332,8 @@ impl World {
             return self.observe();
         }
         for _ in 0..ROUNDS {
+            let lost = self.index.lose_free_devices(&self.engine);
+            self.tell(lost);
             let plan = self.engine.decide(self.now());
             let any = !plan.actions.is_empty();
             for action in plan.actions {
@@ -396,6 +398,8 @@ impl World {
             return;
         }
         self.observed = at;
+        let lost = self.index.lose_free_devices(&self.engine);
+        self.tell(lost);
         let mut trial = self.engine.clone();
         let plan = trial.decide(self.now());
         let fresh: Vec<Action> = plan.actions.into_iter().filter(|action| !self.is_shown(action)).collect();

@@ -47,7 +47,7 @@ pub const NOBODY: &str = "nobody-token";
 /// Of operators, who may do what `examples/kubernetes/rbac.yaml` says.
 const OPERATOR: &str = "operator-token";
 /// What a person waits for, on a machine that is busy with other tests.
-pub const SOON: Duration = Duration::from_mins(1);
+pub const SOON: Duration = Duration::from_mins(3);
 /// By which the API server serves `PodGroup`s: without them it has none.
 pub const POD_GROUPS: [&str; 2] = ["--feature-gates=GenericWorkload=true", "--runtime-config=scheduling.k8s.io/v1beta1=true"];
 /// Our image on a real node.

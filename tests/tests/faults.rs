@@ -133,7 +133,7 @@ async fn an_operator_whose_watches_have_expired_lists_afresh() {
     }
     plane.until_bound(8).await.unwrap();
     plane.pod("never", "q", |_| {}).await.unwrap();
-    until_told(&plane, "never", "no more gpu").await;
+    until_told(&plane, "never", "0 of 8 are free").await;
     plane.check_belief(PORT).await.unwrap();
 
     plane.signal("operator", Signal::SIGSTOP).unwrap();

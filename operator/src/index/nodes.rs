@@ -44,6 +44,8 @@ pub(super) struct Nodes {
     wanted: BTreeMap<HostPort, u32>,
     /// Nodes of which more is asked than they have.
     full: BTreeSet<String>,
+    /// Nodes on which more devices are held than they offer.
+    over: BTreeSet<String>,
 }
 
 /// Why pods cannot be on a node.
@@ -61,10 +63,29 @@ impl Nodes {
         let node = self.all.entry(name.clone()).or_default();
         node.facts = Some(facts);
         let mut events = node.spec_events(&name, &self.wanted);
-        if let Some(facts) = &node.facts {
-            events.extend(node.slots.set(&name, &facts.devices, engine));
-        }
+        events.extend(self.offer(&name, engine));
         self.note_full(&name);
+        events
+    }
+
+    /// Devices that nodes do not offer any more, and that are free by now, are lost.
+    pub fn lose_free_devices(&mut self, engine: &Engine) -> Vec<Event> {
+        let over: Vec<String> = self.over.iter().cloned().collect();
+        over.iter().flat_map(|name| self.offer(name, engine)).collect()
+    }
+
+    fn offer(&mut self, name: &str, engine: &Engine) -> Vec<Event> {
+        let Some(node) = self.all.get_mut(name) else { return Vec::new() };
+        let Some(facts) = &node.facts else {
+            self.over.remove(name);
+            return Vec::new();
+        };
+        let events = node.slots.set(name, &facts.devices, engine);
+        if node.slots.is_over() {
+            self.over.insert(name.to_owned());
+        } else {
+            self.over.remove(name);
+        }
         events
     }
 

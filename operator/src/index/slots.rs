@@ -1,7 +1,7 @@
 //! Devices that a node gives away by count: a device is a slot of its node, and which one it is, the kubelet decides.
 //!
-//! * Of a kind there are as many slots as the node says. Of those that are too many the free ones go first: which device is gone is not
-//!   known. What is held and lost is, to the engine, a device that broke.
+//! * Of a kind there are as many slots as the node says. Of those that are too many the free ones go: which device is gone is not
+//!   known. One that is held goes when it is free: who holds it may be well, and a device plug-in that is made anew offers nothing for a while.
 //! * A node whose layout changes (MIG instances of another profile) keeps its slots: one that is lost and free becomes one of another kind.
 
 use tidegate_core::cluster::NodeFree;
@@ -13,7 +13,11 @@ use crate::facts::node::Counted;
 
 /// The slots of a node that were ever told; a slot keeps its number.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Slots(Vec<Slot>);
+pub(super) struct Slots {
+    all: Vec<Slot>,
+    /// Some that are held are too many.
+    over: bool,
+}
 
 #[derive(Clone, Debug)]
 struct Slot {
@@ -55,6 +59,11 @@ fn slot(node: &str, index: usize) -> DeviceId {
 }
 
 impl Slots {
+    /// Whether some go once they are free.
+    pub fn is_over(&self) -> bool {
+        self.over
+    }
+
     /// The node gives away these.
     pub fn set(&mut self, node: &str, devices: &[Counted], engine: &Engine) -> Vec<Event> {
         let ix = engine.state().nodes.ix(&NodeName::from(node));
@@ -76,17 +85,20 @@ impl Slots {
     /// Takes away what is too much of each kind.
     fn lose(&mut self, node: &str, devices: &[Counted], is_free: &impl Fn(usize) -> bool) -> Vec<Event> {
         let mut left: Vec<(Kind, u32)> = devices.iter().map(|counted| (Kind::of(counted), counted.count)).collect();
-        let there = self.0.iter().enumerate().filter(|(_, slot)| !slot.lost);
+        let there = self.all.iter().enumerate().filter(|(_, slot)| !slot.lost);
         let mut order: Vec<usize> = there.map(|(index, _)| index).collect();
         order.sort_by_key(|index| (is_free(*index), *index));
         let mut events = Vec::new();
+        self.over = false;
         for index in order {
-            let Some(of) = self.0.get_mut(index) else { continue };
+            let Some(of) = self.all.get_mut(index) else { continue };
             if let Some((_, count)) = left.iter_mut().find(|(kind, count)| *count > 0 && kind.is_like(&of.kind)) {
                 *count -= 1;
-            } else {
+            } else if is_free(index) {
                 of.lost = true;
                 events.push(Event::DeviceLost(slot(node, index)));
+            } else {
+                self.over = true;
             }
         }
         events
@@ -97,7 +109,7 @@ impl Slots {
         let kind = Kind::of(counted);
         let mut events = Vec::new();
         let mut there = 0;
-        for (index, slot) in self.0.iter_mut().enumerate().filter(|(_, slot)| !slot.lost && slot.kind.is_like(&kind)) {
+        for (index, slot) in self.all.iter_mut().enumerate().filter(|(_, slot)| !slot.lost && slot.kind.is_like(&kind)) {
             there += 1;
             if slot.kind != kind {
                 slot.kind = kind.clone();
@@ -108,9 +120,9 @@ impl Slots {
             let Some(index) = self.vacancy(&kind, is_free) else { break };
             events.push(kind.seen(node, index));
             let slot = Slot { kind: kind.clone(), lost: false };
-            match self.0.get_mut(index) {
+            match self.all.get_mut(index) {
                 Some(known) => *known = slot,
-                None => self.0.push(slot),
+                None => self.all.push(slot),
             }
         }
         events
@@ -118,9 +130,9 @@ impl Slots {
 
     /// A slot that comes back, one that becomes one of the kind, or a new one.
     fn vacancy(&self, kind: &Kind, is_free: &impl Fn(usize) -> bool) -> Option<usize> {
-        let lost = || self.0.iter().enumerate().filter(|(_, slot)| slot.lost);
+        let lost = || self.all.iter().enumerate().filter(|(_, slot)| slot.lost);
         let back = lost().find(|(_, slot)| slot.kind.is_like(kind));
         let found = back.or_else(|| lost().find(|(index, _)| is_free(*index))).map(|(index, _)| index);
-        found.or_else(|| (self.0.len() < MAX_DEVICES).then_some(self.0.len()))
+        found.or_else(|| (self.all.len() < MAX_DEVICES).then_some(self.all.len()))
     }
 }

@@ -120,6 +120,8 @@ impl Rig {
     pub fn turn(&mut self) -> Vec<Write> {
         self.now = self.now.plus(1_000);
         for _ in 0..8 {
+            let lost = self.index.lose_free_devices(&self.engine);
+            self.tell(lost);
             let plan = self.engine.decide(self.now);
             let any = !plan.actions.is_empty();
             self.waiting.extend(plan.actions);

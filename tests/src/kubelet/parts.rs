@@ -13,7 +13,7 @@ use super::namespaces::Namespaces;
 use crate::harness::until;
 
 /// Each part, on a machine that is busy with other tests.
-pub const READY_WITHIN: Duration = Duration::from_mins(1);
+pub const READY_WITHIN: Duration = Duration::from_mins(3);
 /// How much of each log a failed test shows.
 const LOG_LINES: usize = 40;
 

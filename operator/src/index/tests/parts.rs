@@ -103,7 +103,7 @@ fn who_asks_for_several_kinds_waits_and_is_told_and_holds_nobody_up() {
 }
 
 #[test]
-fn a_nodes_layout_may_change_and_what_is_held_and_gone_is_asked_to_end() {
+fn a_nodes_layout_may_change_and_what_is_held_goes_when_it_is_free() {
     let mut rig = Rig::with(&[], &[("a", 8)]);
     rig.node_with("n1", &[(SMALL, 56)]);
     rig.see("p", asks(SMALL, 1));
@@ -114,11 +114,48 @@ fn a_nodes_layout_may_change_and_what_is_held_and_gone_is_asked_to_end() {
     assert_eq!(rig.bind_all(asks(LARGE, 14)).len(), 1, "slots of small ones are slots of large ones now");
     assert!(rig.engine.state().nodes.values().all(|node| node.devices.len() <= 64));
     rig.node_with("n1", &[(LARGE, 14)]);
-    let writes = rig.turn();
-    assert!(matches!(writes.as_slice(), [Write::Evict { pod, .. }] if pod.name() == "p"), "{writes:?}");
+    assert!(rig.turn().is_empty(), "who holds one keeps it: nobody knows which is gone");
+    rig.see("r", asks(SMALL, 1));
     rig.gone("p");
+    assert!(rig.turn().is_empty(), "there is no small one any more");
+    rig.gone("r");
     rig.node_with("n1", &[(SMALL, 7), (LARGE, 14)]);
     rig.see("q", asks(SMALL, 7));
     assert_eq!(rig.bind_all(asks(SMALL, 7)).len(), 1);
+    assert_eq!(rig.drift(), Vec::<String>::new());
+}
+
+#[test]
+fn a_device_plug_in_that_is_made_anew_ends_nobody_and_what_breaks_is_given_to_nobody() {
+    let mut rig = Rig::with(&[("n1", 4)], &[("a", 8)]);
+    for name in ["p", "q", "r", "s"] {
+        rig.see(name, |_| {});
+    }
+    assert_eq!(rig.bind_all(|_| {}).len(), 4);
+    rig.node("n1", 0);
+    assert!(rig.turn().is_empty(), "nothing is offered for a moment");
+    assert_eq!(rig.drift(), Vec::<String>::new());
+    rig.node("n1", 3);
+    rig.see("next", |_| {});
+    rig.see("last", |_| {});
+    rig.gone("p");
+    assert!(rig.turn().is_empty(), "three are held, and three are offered");
+    rig.gone("q");
+    assert_eq!(rig.bind_all(|_| {}).len(), 1);
+    rig.node("n1", 4);
+    assert_eq!(rig.bind_all(|_| {}).len(), 1, "it is offered again");
+    assert_eq!(rig.drift(), Vec::<String>::new());
+}
+
+#[test]
+fn what_runs_where_nothing_is_offered_for_a_moment_counts_once_it_is() {
+    let mut rig = Rig::with(&[("n1", 0)], &[("a", 8)]);
+    for name in ["p", "q", "r"] {
+        rig.see(name, on("n1"));
+    }
+    rig.node("n1", 4);
+    rig.see("next", |_| {});
+    rig.see("last", |_| {});
+    assert_eq!(rig.bind_all(|_| {}).len(), 1, "one of the four is free");
     assert_eq!(rig.drift(), Vec::<String>::new());
 }
