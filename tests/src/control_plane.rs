@@ -184,7 +184,16 @@ impl ControlPlane {
 
     /// Starts containerd and a kubelet, which is a node of the cluster, with these GPUs and our image ([`IMAGE`]).
     pub async fn real_node(&mut self, gpus: &[String]) -> Result<()> {
-        let kubelet = self.kubelet.insert(Kubelet::create()?);
+        self.node_of(Kubelet::create()?, gpus).await
+    }
+
+    /// The same; pods that are not on the node's network have an address of their own.
+    pub async fn real_node_with_pod_network(&mut self, gpus: &[String]) -> Result<()> {
+        self.node_of(Kubelet::with_pod_network()?, gpus).await
+    }
+
+    async fn node_of(&mut self, kubelet: Kubelet, gpus: &[String]) -> Result<()> {
+        let kubelet = self.kubelet.insert(kubelet);
         let server = self.parts.at("admin-kubeconfig");
         fs::write(&server, kubeconfig(ADMIN))?;
         let started = kubelet.start(&mut self.parts, gpus, Some(&server)).await;

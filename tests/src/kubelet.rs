@@ -30,6 +30,7 @@ use serde::Deserialize;
 use crate::harness::until;
 use crate::outside::installed;
 use cgroups::Cgroups;
+pub use configuration::IMAGE as BUSYBOX;
 pub use container::Container;
 use parts::{Parts, READY_WITHIN};
 
@@ -52,6 +53,8 @@ pub struct Node {
 pub struct Kubelet {
     cgroups: Cgroups,
     programs: PathBuf,
+    /// Where the plug-ins are by which pods have a network of their own. Absent: all are on the node's.
+    network: Option<PathBuf>,
 }
 
 /// What containerd knows of a container, by the labels that the kubelet gave it.
@@ -152,7 +155,12 @@ impl Node {
 impl Kubelet {
     /// Nothing runs yet.
     pub fn create() -> Result<Self> {
-        Ok(Self { cgroups: Cgroups::create()?, programs: installed("TIDEGATE_TEST_CONTROLPLANE")? })
+        Ok(Self { cgroups: Cgroups::create()?, programs: installed("TIDEGATE_TEST_CONTROLPLANE")?, network: None })
+    }
+
+    /// The same, and pods that are not on the node's network have an address of their own.
+    pub fn with_pod_network() -> Result<Self> {
+        Ok(Self { network: Some(installed("TIDEGATE_TEST_CNI")?), ..Self::create()? })
     }
 
     /// Starts all of it; with a file by which the kubelet reaches an API server, as one of its nodes.
@@ -175,8 +183,12 @@ impl Kubelet {
         let file = parts.at("containerd.toml");
         let networks = parts.at("networks");
         fs::create_dir(&networks)?;
-        fs::write(networks.join("none.conflist"), configuration::NETWORK)?;
-        fs::write(&file, configuration::containerd(&networks))?;
+        let network = match &self.network {
+            Some(_) => configuration::network(&parts.at("addresses")),
+            None => configuration::NETWORK.to_owned(),
+        };
+        fs::write(networks.join("pods.conflist"), network)?;
+        fs::write(&file, configuration::containerd(&networks, self.network.as_deref()))?;
         let mut command = parts.command(&self.programs.join("containerd"));
         // It looks for its shim and for runc on the path.
         let path = std::env::var("PATH").unwrap_or_default();

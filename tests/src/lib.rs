@@ -5,6 +5,7 @@ pub mod beside;
 pub mod browser;
 pub mod control_plane;
 pub mod harness;
+pub mod installation;
 pub mod kubelet;
 pub mod manifests;
 pub mod onnx;

@@ -9,8 +9,11 @@
 //! SIGINT ──> exit 0, nothing left
 //! figures ──> table, promises: what must hold                                   figures, table, promises
 //! ```
+//!
+//! `cluster` plays the same day on a real cluster, and makes the same figures of what that tells.
 
 pub mod chaos;
+pub mod cluster;
 pub mod example;
 pub mod figures;
 pub mod promises;

@@ -3,25 +3,20 @@
 #![expect(clippy::unwrap_used, reason = "tests")]
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use kube::api::{Api, PostParams};
-use nvml_fake::{Script, install};
 use serde_json::{Value, json};
 use tempfile::TempDir;
-use tidegate_api::kinds::{GpuHealth, GpuNode, Model, ModelStatus, Pool, TrainingJob, TrainingJobStatus, TrainingPhase};
-use tidegate_tests::control_plane::{ControlPlane, IMAGE, TEAM};
+use tidegate_api::kinds::{Model, ModelStatus, Pool, TrainingJob, TrainingJobStatus, TrainingPhase};
+use tidegate_tests::control_plane::{ControlPlane, TEAM};
 use tidegate_tests::harness::until;
-use tidegate_tests::kubelet::Node;
+use tidegate_tests::installation::{Driver, ROUTER, SOON, agent, open_folder, operator, pod_spec, router};
+use tidegate_tests::kubelet::BUSYBOX;
 use tidegate_tests::onnx;
 
-/// A container's start and a training job's restart, on a machine that is busy with other tests.
-const SOON: Duration = Duration::from_mins(2);
-const CONTROL: &str = "http://127.0.0.1:8090";
-const ROUTER: &str = "http://127.0.0.1:7000";
 const SLO_MS: u64 = 5_000;
 /// How long requests come.
 const RUSH: Duration = Duration::from_secs(6);
@@ -35,72 +30,26 @@ trap '[ "$RANK" = 0 ] && echo "$step" > "$file"; exit 0' TERM
 while :; do step=$((step + 1)); /bin/busybox sleep 0.1 & wait $!; done
 "#;
 
-/// Folders that containers see.
+/// What containers see.
 struct Folders {
     models: TempDir,
     checkpoints: TempDir,
-    driver: TempDir,
+    driver: Driver,
 }
 
-impl Folders {
-    fn make(script: &Script) -> Result<Self> {
-        let folders = Self { models: TempDir::new()?, checkpoints: TempDir::new()?, driver: TempDir::new()? };
-        fs::write(folders.models.path().join("digits.onnx"), onnx::model_of("Relu"))?;
-        install(folders.driver.path(), script)?;
-        for folder in [&folders.models, &folders.checkpoints, &folders.driver] {
-            fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o777))?;
-        }
-        Ok(folders)
-    }
-}
-
-/// A pod of our image on the node's network, which sees these paths of the node under the same names.
-async fn run(plane: &ControlPlane, name: &str, command: &[&str], paths: &[&Path], kubeconfig: &Path) -> Result<()> {
-    let all: Vec<&Path> = paths.iter().copied().chain([kubeconfig]).collect();
-    let volumes = all.iter().enumerate().map(|(number, path)| json!({"name": format!("v{number}"), "hostPath": {"path": path}}));
-    let mounts = all.iter().enumerate().map(|(number, path)| json!({"name": format!("v{number}"), "mountPath": path}));
-    let pod = json!({
-        "metadata": {"name": name},
-        "spec": {
-            "nodeName": Node::NAME, "hostNetwork": true, "terminationGracePeriodSeconds": 10,
-            "volumes": volumes.collect::<Vec<Value>>(),
-            "containers": [{
-                "name": "main", "image": IMAGE, "imagePullPolicy": "Never", "command": command,
-                "env": [{"name": "KUBECONFIG", "value": kubeconfig}, {"name": "TIDEGATE_LOG", "value": "info"}],
-                "volumeMounts": mounts.collect::<Vec<Value>>(), "securityContext": {"runAsUser": 0},
-            }],
-        },
-    });
-    plane.pods().create(&PostParams::default(), &serde_json::from_value(pod)?).await?;
-    Ok(())
-}
-
-async fn operator(plane: &ControlPlane) -> Result<()> {
-    let command = [
-        "/usr/bin/tidegate",
-        "operator",
-        "--listen=127.0.0.1:9101",
-        "--control-listen=127.0.0.1:8090",
-        &format!("--control-url={CONTROL}"),
-        "--progress-url=http://127.0.0.1:9101",
-        &format!("--replica-image={IMAGE}"),
-        "--lease-seconds=8",
-        "--check-seconds=1",
-    ];
-    run(plane, "operator", &command, &[], &plane.at("kubeconfig")).await
+fn on_the_node_s_network(container: &str, path: &Path) -> Value {
+    let mut spec = Value::Object(pod_spec(container, &[path]));
+    spec["hostNetwork"] = json!(true);
+    spec
 }
 
 fn model(models: &Path) -> Value {
     json!({
         "apiVersion": "tidegate.dev/v1alpha1", "kind": "Model", "metadata": {"name": "digits"},
         "spec": {
-            "queue": "product", "source": {"onnx": "/models/digits.onnx"}, "sloMilliseconds": SLO_MS,
+            "queue": "product", "source": {"onnx": models.join("digits.onnx")}, "sloMilliseconds": SLO_MS,
             "coldStartBudgetMilliseconds": 120_000, "replicas": {"min": 0, "max": 1}, "scaleToZeroAfterSeconds": 3,
-            "podSpec": {
-                "hostNetwork": true,
-                "containers": [{"name": "replica", "volumeMounts": [{"name": "models", "mountPath": "/models"}]}],
-                "volumes": [{"name": "models", "hostPath": {"path": models}}],
-            },
+            "podSpec": on_the_node_s_network("replica", models),
         },
     })
 }
@@ -110,14 +59,10 @@ fn training_job(checkpoints: &Path) -> Value {
         "apiVersion": "tidegate.dev/v1alpha1", "kind": "TrainingJob", "metadata": {"name": "night"},
         "spec": {
             "queue": "research", "workers": {"min": 1, "max": 2}, "gpu": {"count": 1},
-            "checkpoint": {"directory": "/checkpoints", "graceSeconds": 5},
+            "checkpoint": {"directory": checkpoints, "graceSeconds": 5},
             "template": {
-                "image": "localhost/busybox:1", "command": ["/bin/sh", "-c", WORKER],
-                "podSpec": {
-                    "hostNetwork": true,
-                    "containers": [{"name": "worker", "volumeMounts": [{"name": "kept", "mountPath": "/checkpoints"}]}],
-                    "volumes": [{"name": "kept", "hostPath": {"path": checkpoints}}],
-                },
+                "image": BUSYBOX, "command": ["/bin/sh", "-c", WORKER],
+                "podSpec": on_the_node_s_network("worker", checkpoints),
             },
         },
     })
@@ -153,11 +98,11 @@ async fn until_model(plane: &ControlPlane, what: &str, is: impl Fn(&ModelStatus)
 }
 
 async fn start() -> (ControlPlane, Folders) {
-    let script = Script::of(GPUS, "NVIDIA H100 80GB HBM3", 81_559);
-    let uuids: Vec<String> = script.gpus.iter().map(|gpu| gpu.uuid.clone()).collect();
-    let folders = Folders::make(&script).unwrap();
+    let folders =
+        Folders { models: open_folder().unwrap(), checkpoints: open_folder().unwrap(), driver: Driver::of(GPUS).unwrap() };
+    fs::write(folders.models.path().join("digits.onnx"), onnx::model_of("Relu")).unwrap();
     let mut plane = ControlPlane::start().await.unwrap();
-    plane.real_node(&uuids).await.unwrap();
+    plane.real_node(&folders.driver.uuids).await.unwrap();
     plane.queue("research", 1).await.unwrap();
     plane.queue("product", 1).await.unwrap();
     let pool = json!({
@@ -173,24 +118,8 @@ async fn start() -> (ControlPlane, Folders) {
 async fn training_gives_a_gpu_to_requests_and_takes_it_back_with_every_part_in_a_container() {
     let (plane, folders) = start().await;
     operator(&plane).await.unwrap();
-    let router = ["/usr/bin/tidegate", "router", "--listen=127.0.0.1:7000", &format!("--control={CONTROL}")];
-    run(&plane, "router", &router, &[], &plane.at("kubeconfig")).await.unwrap();
-    let library = folders.driver.path().join("libnvidia-ml.so.1");
-    let agent = [
-        "/usr/bin/tidegate-node-agent",
-        "--listen=127.0.0.1:9400",
-        &format!("--nvml-library={}", library.display()),
-        &format!("--node-name={}", Node::NAME),
-    ];
-    let sockets = Path::new("/var/lib/kubelet/pod-resources");
-    run(&plane, "agent", &agent, &[folders.driver.path(), sockets], &plane.at("admin-kubeconfig")).await.unwrap();
-    let gpus: Api<GpuNode> = Api::all(plane.client.clone());
-    let look = || async {
-        let status = gpus.get(Node::NAME).await?.status.unwrap_or_default();
-        let healthy = status.gpus.iter().filter(|gpu| gpu.health == GpuHealth::Healthy).count();
-        Ok((healthy == GPUS as usize).then_some(()))
-    };
-    until("the agent to tell of its GPUs", SOON, look).await.with_context(|| plane.said()).unwrap();
+    router(&plane, &[]).await.unwrap();
+    agent(&plane, &folders.driver).await.unwrap();
 
     let models: Api<Model> = Api::namespaced(plane.client.clone(), TEAM);
     models.create(&PostParams::default(), &serde_json::from_value(model(folders.models.path())).unwrap()).await.unwrap();

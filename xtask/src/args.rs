@@ -5,6 +5,7 @@ pub const USAGE: &str = "usage: cargo xtask test [--quick | --cluster | --all]
        cargo xtask scenario tide|crash [--json] [--seed N]
         cargo xtask scenario tide --picture PNG
         cargo xtask scenario beside [--json] [--minutes N] [--nodes N] [--seed N] [--rival-gpus]
+        cargo xtask scenario cluster [--json] [--seed N] [--slo-ms N] [--stretch TIMES]
         cargo xtask bench agent|batching [--json]
         cargo xtask bench cluster [--json] [--nodes N] [--pods N] [--gangs N] [--only tidegate|kube-scheduler]
         cargo xtask bench engine [--json] [--gpus N,N..] [--cycles N] [--seed N]
@@ -23,8 +24,9 @@ pub enum Chore {
         binary: &'static str,
         arguments: Vec<String>,
     },
-    /// The same, on a cluster beside other schedulers: they are built first.
+    /// The same, on a cluster: its programs are built first, and what is needed beside.
     OnCluster {
+        beside: Beside,
         binary: &'static str,
         arguments: Vec<String>,
     },
@@ -33,6 +35,15 @@ pub enum Chore {
         target: &'static str,
         arguments: Vec<String>,
     },
+}
+
+/// What is needed beside a cluster's own programs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Beside {
+    /// Other schedulers, and simulated nodes.
+    Rivals,
+    /// Pods with a network of their own, and the example's prepared model.
+    Example,
 }
 
 /// Which tests.
@@ -59,20 +70,21 @@ pub fn parse(words: &[String]) -> Result<Chore, String> {
         ["test", other, ..] => Err(format!("test takes no `{other}`")),
         ["docs"] => Ok(Chore::Docs),
         ["docs", other, ..] => Err(format!("docs takes no `{other}`")),
-        ["scenario", "beside", ..] => {
-            Ok(Chore::OnCluster { binary: "scenario", arguments: words.iter().skip(1).map(ToString::to_string).collect() })
-        }
+        ["scenario", "cluster", ..] => Ok(on_cluster(Beside::Example, "scenario", &words)),
+        ["scenario", "beside", ..] => Ok(on_cluster(Beside::Rivals, "scenario", &words)),
         ["scenario", rest @ ..] => program("scenario", rest),
         ["bench", "engine", rest @ ..] => {
             Ok(Chore::Bench { target: "engine", arguments: rest.iter().map(ToString::to_string).collect() })
         }
-        ["bench", "cluster", ..] => {
-            let arguments = words.iter().skip(1).map(ToString::to_string).collect();
-            Ok(Chore::OnCluster { binary: "bench", arguments })
-        }
+        ["bench", "cluster", ..] => Ok(on_cluster(Beside::Rivals, "bench", &words)),
         ["bench", rest @ ..] => program("bench", rest),
         [other, ..] => Err(format!("no chore is called `{other}`")),
     }
+}
+
+/// The words after the chore's are the binary's.
+fn on_cluster(beside: Beside, binary: &'static str, words: &[&str]) -> Chore {
+    Chore::OnCluster { beside, binary, arguments: words.iter().skip(1).map(ToString::to_string).collect() }
 }
 
 /// The binary itself knows its names and flags, so they are passed on as they are.
@@ -102,10 +114,15 @@ mod tests {
         assert_eq!(parsed("docs"), Ok(Chore::Docs));
         let tide = Chore::Program { binary: "scenario", arguments: vec!["tide".into(), "--json".into()] };
         assert_eq!(parsed("scenario tide --json"), Ok(tide));
-        let beside = Chore::OnCluster { binary: "scenario", arguments: vec!["beside".into(), "--json".into()] };
+        let on_cluster = |beside, binary| {
+            let arguments = vec!["cluster".into(), "--json".into()];
+            Chore::OnCluster { beside, binary, arguments }
+        };
+        assert_eq!(parsed("bench cluster --json"), Ok(on_cluster(Beside::Rivals, "bench")));
+        assert_eq!(parsed("scenario cluster --json"), Ok(on_cluster(Beside::Example, "scenario")));
+        let beside = vec!["beside".into(), "--json".into()];
+        let beside = Chore::OnCluster { beside: Beside::Rivals, binary: "scenario", arguments: beside };
         assert_eq!(parsed("scenario beside --json"), Ok(beside));
-        let cluster = Chore::OnCluster { binary: "bench", arguments: vec!["cluster".into(), "--json".into()] };
-        assert_eq!(parsed("bench cluster --json"), Ok(cluster));
         let engine = Chore::Bench { target: "engine", arguments: vec!["--json".into()] };
         assert_eq!(parsed("bench engine --json"), Ok(engine));
     }

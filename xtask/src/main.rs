@@ -5,7 +5,7 @@
 //! cargo xtask test --quick    the Rust and Python tests that need no outside program beside cargo and python3
 //! cargo xtask test --cluster  the tests on a real API server and kubelet, which are built first; needs Go and root
 //! cargo xtask test --all      `test`, then `test --cluster`, with one count
-//! cargo xtask scenario NAME   `tide`, `crash` or, on a cluster, `beside`; --json prints exactly one JSON object
+//! cargo xtask scenario NAME   `tide`, `crash` or, on a cluster, `cluster` and `beside`; --json prints exactly one JSON object
 //! cargo xtask bench NAME      `agent`, `batching`, `cluster` or `engine`; --json likewise
 //! cargo xtask docs            writes the tables of the documentation that are made from the code
 //! ```
@@ -25,7 +25,7 @@ mod test;
 
 use std::process::ExitCode;
 
-use args::Chore;
+use args::{Beside, Chore};
 
 fn main() -> ExitCode {
     let words: Vec<String> = std::env::args().skip(1).collect();
@@ -44,8 +44,12 @@ fn main() -> ExitCode {
         Chore::Docs => docs::run().map(|()| ExitCode::SUCCESS),
         Chore::Test(tiers) => test::run(tiers),
         Chore::Program { binary, arguments } => cargo::run_program(binary, &arguments, &[]),
-        Chore::OnCluster { binary, arguments } => {
-            prerequisites::on_cluster().and_then(|environment| cargo::run_program(binary, &arguments, &environment))
+        Chore::OnCluster { beside, binary, arguments } => {
+            let environment = match beside {
+                Beside::Rivals => prerequisites::on_cluster(),
+                Beside::Example => prerequisites::example(),
+            };
+            environment.and_then(|environment| cargo::run_program(binary, &arguments, &environment))
         }
         Chore::Bench { target, arguments } => cargo::run_bench(target, &arguments),
     };

@@ -77,6 +77,25 @@ pub fn on_cluster() -> Result<Vec<(&'static str, PathBuf)>> {
     prepare(Tier::Cluster).map_err(|missing| anyhow!(missing.join("; ")))
 }
 
+/// Environment variables for the example's day on a cluster.
+pub fn example() -> Result<Vec<(&'static str, PathBuf)>> {
+    let mut environment = prepare(Tier::Cluster).map_err(|missing| anyhow!(missing.join("; ")))?;
+    environment.push(("TIDEGATE_TEST_CNI", pod_network()?));
+    environment.push(("TIDEGATE_TEST_MINILM", minilm(&cache::folder()?)?));
+    Ok(environment)
+}
+
+/// The folder of the plug-ins by which pods have a network of their own, where Debian's package puts them.
+fn pod_network() -> Result<PathBuf> {
+    let folder = PathBuf::from("/usr/lib/cni");
+    let is_there = || ["ptp", "host-local", "loopback"].iter().all(|plugin| folder.join(plugin).is_file());
+    if !is_there() {
+        install("containernetworking-plugins")?;
+    }
+    ensure!(is_there(), "{} has no plug-ins `ptp`, `host-local` and `loopback`", folder.display());
+    Ok(folder)
+}
+
 /// Whether this process may open what a node needs: root may, in a container only a privileged one.
 fn namespaces() -> Result<()> {
     let mut unshare = Command::new("unshare");
@@ -118,16 +137,20 @@ fn program(names: &[&str], package: &str) -> Result<PathBuf> {
     if let Some(found) = command::find(names) {
         return Ok(found);
     }
+    install(package)?;
+    command::find(names).with_context(|| format!("not on PATH, even after Debian's package {package} was installed"))
+}
+
+/// Installs Debian's `package`.
+fn install(package: &str) -> Result<()> {
     let mut apt = Command::new("apt-get");
     apt.env("DEBIAN_FRONTEND", "noninteractive").args(["install", "-y", "--no-install-recommends", package]);
-    if !is_root() {
-        return Err(anyhow!("not on PATH, and only root can run `{}`", command::line(&apt)));
-    }
+    ensure!(is_root(), "it is not there, and only root can run `{}`", command::line(&apt));
     if command::run(&mut apt).is_err() {
         command::run(Command::new("apt-get").arg("update"))?;
         command::run(&mut apt)?;
     }
-    command::find(names).with_context(|| format!("not on PATH, even after `{}`", command::line(&apt)))
+    Ok(())
 }
 
 /// The folder of PostgreSQL's programs. Debian keeps it off the path, by version.

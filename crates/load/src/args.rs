@@ -43,7 +43,7 @@ pub async fn run(args: Args, shutdown: CancellationToken) -> Result<(), exit::Er
     let Args { script, target, seed, json, duration_scale, only } = args;
     let script = Script::read(&script).map_err(|e| exit::Error::Usage(e.to_string()))?;
     let (live, figures) = watch::channel(Report::default());
-    let options = Options { target, seed, duration_scale, only, live: Some(live) };
+    let options = Options { target, seed, duration_scale, only, live: Some(live), phase_ends: Vec::new() };
     let (played, ()) = tokio::join!(play(&script, options, &shutdown), log_figures(figures));
     let report = played.map_err(|e| match e {
         Error::Script(_) | Error::Option(_) => exit::Error::Usage(e.to_string()),

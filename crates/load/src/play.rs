@@ -35,12 +35,14 @@ pub struct Options {
     pub only: Vec<String>,
     /// Gets the figures so far about once a second.
     pub live: Option<watch::Sender<Report>>,
+    /// Seconds of the script at which one phase of the day ends and the next begins, in order; percentiles are told by phase too.
+    pub phase_ends: Vec<u32>,
 }
 
 impl Options {
     /// The whole day in its own time.
     pub fn new(target: impl Into<String>, seed: u64) -> Self {
-        Self { target: target.into(), seed, duration_scale: 1.0, only: Vec::new(), live: None }
+        Self { target: target.into(), seed, duration_scale: 1.0, only: Vec::new(), live: None, phase_ends: Vec::new() }
     }
 }
 
@@ -61,7 +63,7 @@ pub enum Error {
 /// not have are skipped and named in `skipped`. When `cancel` fires nothing more is sent, and what
 /// is in flight is waited for (each request by itself ends within 70 s).
 pub async fn play(script: &Script, options: Options, cancel: &CancellationToken) -> Result<Report, Error> {
-    let Options { target, seed, duration_scale, only, live } = options;
+    let Options { target, seed, duration_scale, only, live, phase_ends } = options;
     if !(duration_scale > 0.0 && duration_scale.is_finite()) {
         return Err(Error::Option(format!("duration scale {duration_scale} must be above 0")));
     }
@@ -69,6 +71,8 @@ pub async fn play(script: &Script, options: Options, cancel: &CancellationToken)
         return Err(Error::Option(format!("the script has no model {name:?}")));
     }
     let sender = Sender::new(&target).map_err(Error::Option)?;
+    let phase_ends: Vec<Duration> =
+        phase_ends.iter().map(|second| Duration::from_secs(u64::from(*second)).mul_f64(duration_scale)).collect();
     let mut day = Day::new(sender);
     for model in &script.models {
         let wanted = only.is_empty() || only.contains(&model.name);
@@ -85,7 +89,8 @@ pub async fn play(script: &Script, options: Options, cancel: &CancellationToken)
         }
         let traffic = Traffic::prepare(script, model, seed ^ hash(&model.name))?;
         let curve = RateCurve::new(&model.requests_per_second, duration_scale);
-        let tally = Tally::new(model.slo_ms, model.cold_start_budget_ms).map_err(|e| Error::Option(e.to_string()))?;
+        let tally =
+            Tally::new(model.slo_ms, model.cold_start_budget_ms, &phase_ends).map_err(|e| Error::Option(e.to_string()))?;
         let arrivals = Arrivals::new(curve, traffic.bodies.len(), seed, &model.name).peekable();
         day.players.push(Player { name: model.name.clone(), traffic: Arc::new(traffic), arrivals, tally });
     }

@@ -52,6 +52,9 @@ pub struct ModelReport {
     pub p50_ms: f64,
     pub p99_ms: f64,
     pub max_ms: f64,
+    /// Likewise by phase of the day, if it was asked for: of requests that were due in it; 0 of none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub phase_p99_ms: Vec<f64>,
     /// Of woken requests.
     pub woken_max_ms: f64,
     pub slo_ms: u64,

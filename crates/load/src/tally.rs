@@ -18,6 +18,7 @@ pub(crate) struct Tally {
     cold_start_budget: Duration,
     totals: Totals,
     warm: Histogram<u32>,
+    phases: Phases,
     woken_max: Duration,
     batched_requests: u32,
     /// A request in a batch of n rows is 1/n of a batch.
@@ -29,13 +30,44 @@ pub(crate) struct Tally {
     failed: Vec<LostRequest>,
 }
 
+/// Latencies of one phase of the day after the other.
+struct Phases {
+    ends: Vec<Duration>,
+    warm: Vec<Histogram<u32>>,
+}
+
+impl Phases {
+    /// None is told apart without an end.
+    fn new(ends: &[Duration]) -> Result<Self, hdrhistogram::CreationError> {
+        let count = if ends.is_empty() { 0 } else { ends.len() + 1 };
+        let warm = (0..count).map(|_| histogram()).collect::<Result<_, _>>()?;
+        Ok(Self { ends: ends.to_vec(), warm })
+    }
+
+    fn record(&mut self, at: Duration, micros: u64) {
+        let phase = self.ends.partition_point(|end| *end <= at);
+        if let Some(warm) = self.warm.get_mut(phase) {
+            warm.saturating_record(micros);
+        }
+    }
+}
+
+fn histogram() -> Result<Histogram<u32>, hdrhistogram::CreationError> {
+    Histogram::new_with_bounds(1, MAX_LATENCY_MICROS, 3)
+}
+
 impl Tally {
-    pub(crate) fn new(slo_ms: u64, cold_start_budget_ms: u64) -> Result<Self, hdrhistogram::CreationError> {
+    pub(crate) fn new(
+        slo_ms: u64,
+        cold_start_budget_ms: u64,
+        phase_ends: &[Duration],
+    ) -> Result<Self, hdrhistogram::CreationError> {
         Ok(Self {
             slo: Duration::from_millis(slo_ms),
             cold_start_budget: Duration::from_millis(cold_start_budget_ms),
             totals: Totals::default(),
-            warm: Histogram::new_with_bounds(1, MAX_LATENCY_MICROS, 3)?,
+            warm: histogram()?,
+            phases: Phases::new(phase_ends)?,
             woken_max: Duration::ZERO,
             batched_requests: 0,
             batches: 0.0,
@@ -68,7 +100,7 @@ impl Tally {
         self.totals.unfinished -= 1;
         self.totals.connect_retries += u64::from(connect_retries);
         match outcome {
-            Outcome::Answered { woken, batch_rows } => self.answered(ended.saturating_sub(at), woken, batch_rows),
+            Outcome::Answered { woken, batch_rows } => self.answered(at, ended.saturating_sub(at), woken, batch_rows),
             Outcome::Refused => self.totals.refused += 1,
             Outcome::Failed(error) => {
                 self.totals.failed += 1;
@@ -81,7 +113,7 @@ impl Tally {
         }
     }
 
-    fn answered(&mut self, latency: Duration, woken: bool, batch_rows: Option<u32>) {
+    fn answered(&mut self, at: Duration, latency: Duration, woken: bool, batch_rows: Option<u32>) {
         self.totals.answered += 1;
         let limit = if woken { self.slo.max(self.cold_start_budget) } else { self.slo };
         self.totals.late += u64::from(latency > limit);
@@ -89,7 +121,9 @@ impl Tally {
             self.totals.woken += 1;
             self.woken_max = self.woken_max.max(latency);
         } else {
-            self.warm.saturating_record(u64::try_from(latency.as_micros()).unwrap_or(u64::MAX));
+            let micros = u64::try_from(latency.as_micros()).unwrap_or(u64::MAX);
+            self.warm.saturating_record(micros);
+            self.phases.record(at, micros);
         }
         if let Some(rows) = batch_rows.filter(|rows| *rows > 0) {
             self.batched_requests += 1;
@@ -100,9 +134,10 @@ impl Tally {
     pub(crate) fn report(&self) -> ModelReport {
         ModelReport {
             totals: self.totals.clone(),
-            p50_ms: self.quantile_ms(0.5),
-            p99_ms: self.quantile_ms(0.99),
-            max_ms: self.quantile_ms(1.0),
+            p50_ms: quantile_ms(&self.warm, 0.5),
+            p99_ms: quantile_ms(&self.warm, 0.99),
+            max_ms: quantile_ms(&self.warm, 1.0),
+            phase_p99_ms: self.phases.warm.iter().map(|warm| quantile_ms(warm, 0.99)).collect(),
             woken_max_ms: self.woken_max.as_secs_f64() * 1000.0,
             slo_ms: millis(self.slo),
             cold_start_budget_ms: millis(self.cold_start_budget),
@@ -112,10 +147,11 @@ impl Tally {
             failed_requests: self.failed.clone(),
         }
     }
+}
 
-    fn quantile_ms(&self, quantile: f64) -> f64 {
-        Duration::from_micros(self.warm.value_at_quantile(quantile)).as_secs_f64() * 1000.0
-    }
+/// 0 of nothing.
+fn quantile_ms(latencies: &Histogram<u32>, quantile: f64) -> f64 {
+    Duration::from_micros(latencies.value_at_quantile(quantile)).as_secs_f64() * 1000.0
 }
 
 fn list(listed: &mut Vec<LostRequest>, at: Duration, ended: Duration, error: String) {
@@ -141,7 +177,7 @@ mod tests {
     }
 
     fn tally_of(ends: impl IntoIterator<Item = (u64, Outcome)>) -> ModelReport {
-        let mut tally = Tally::new(250, 5000).unwrap();
+        let mut tally = Tally::new(250, 5000, &[]).unwrap();
         for (latency, outcome) in ends {
             tally.sent(ms(1000));
             tally.ended(ms(1000), ms(1000 + latency), outcome, 0);
@@ -164,6 +200,18 @@ mod tests {
     }
 
     #[test]
+    fn percentiles_are_told_by_the_phase_in_which_a_request_was_due() {
+        let mut tally = Tally::new(250, 5000, &[ms(1000), ms(2000)]).unwrap();
+        for (at, latency) in [(999, 10), (1000, 200), (1999, 200), (3000, 30)] {
+            tally.sent(ms(at));
+            tally.ended(ms(at), ms(at + latency), answered(false), 0);
+        }
+        let told: Vec<f64> = tally.report().phase_p99_ms.iter().map(|p99| p99.round()).collect();
+        assert_eq!(told, [10.0, 200.0, 30.0]);
+        assert!(tally_of([(10, answered(false))]).phase_p99_ms.is_empty());
+    }
+
+    #[test]
     fn the_mean_batch_is_over_batches_not_over_requests() {
         let rows = |n| Outcome::Answered { woken: false, batch_rows: Some(n) };
         // One batch of three and one of one.
@@ -180,7 +228,7 @@ mod tests {
 
     #[test]
     fn what_has_not_ended_is_unfinished_and_lists_are_bounded() {
-        let mut tally = Tally::new(250, 5000).unwrap();
+        let mut tally = Tally::new(250, 5000, &[]).unwrap();
         tally.sent(ms(0));
         assert_eq!(tally.report().totals.unfinished, 1);
         let report = tally_of((0..2000).map(|_| (1, Outcome::Failed("500".into()))));
@@ -189,7 +237,7 @@ mod tests {
 
     #[test]
     fn the_peak_is_the_busiest_five_seconds() {
-        let mut tally = Tally::new(250, 5000).unwrap();
+        let mut tally = Tally::new(250, 5000, &[]).unwrap();
         for at in [0, 4999, 5000, 5001, 9999, 10_000] {
             tally.sent(ms(at));
         }

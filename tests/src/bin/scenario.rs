@@ -33,8 +33,25 @@ enum Scenario {
     },
     /// The same with kills.
     Crash(Day),
+    /// The day of `tide` on a real kubelet, every part in a container; needs the programs that `cargo xtask` builds for it.
+    Cluster {
+        #[command(flatten)]
+        day: Day,
+        /// No model promises to answer sooner than this: for a slow machine, or a debug build.
+        #[arg(long, value_name = "MILLISECONDS", value_parser = clap::value_parser!(u32).range(1..))]
+        slo_ms: Option<u32>,
+        /// How much longer the day is than its script.
+        #[arg(long, value_name = "TIMES", value_parser = stretch)]
+        stretch: Option<f64>,
+    },
     /// On a cluster beside kube-scheduler; needs the programs that `cargo xtask` builds for it.
     Beside(Beside),
+}
+
+/// A quicker day than the script's leaves no time for containers to start.
+fn stretch(text: &str) -> Result<f64, String> {
+    let times: f64 = text.parse().map_err(|e| format!("{e}"))?;
+    if (1.0..=20.0).contains(&times) { Ok(times) } else { Err("give a number from 1 to 20".to_owned()) }
 }
 
 #[derive(clap::Args)]
@@ -68,22 +85,32 @@ fn main() -> Result<ExitCode> {
     match Args::parse().scenario {
         Scenario::Tide { day, picture } => on_one_box(Name::Tide, &day, picture),
         Scenario::Crash(day) => on_one_box(Name::Crash, &day, None),
-        Scenario::Beside(beside) => on_a_cluster(&beside),
+        Scenario::Cluster { day, slo_ms, stretch } => {
+            let settings = Settings { name: Name::Cluster, seed: day.seed, picture: None, slo_ms, stretch };
+            // This thread enters the cluster's network, and no other one would be on it.
+            play(&settings, day.json, Builder::new_current_thread())
+        }
+        Scenario::Beside(beside) => beside_another(&beside),
     }
 }
 
 fn on_one_box(name: Name, day: &Day, picture: Option<PathBuf>) -> Result<ExitCode> {
-    let settings = Settings { name, seed: day.seed, picture };
-    let figures = Builder::new_multi_thread().enable_all().build()?.block_on(run(&settings))?;
-    print(&figures, day.json, |out| table::write(out, &figures))?;
-    Ok(ended(&match name {
+    let settings = Settings { name, seed: day.seed, picture, slo_ms: None, stretch: None };
+    play(&settings, day.json, Builder::new_multi_thread())
+}
+
+fn play(settings: &Settings, json: bool, mut runtime: Builder) -> Result<ExitCode> {
+    let figures = runtime.enable_all().build()?.block_on(run(settings))?;
+    print(&figures, json, |out| table::write(out, &figures))?;
+    Ok(ended(&match settings.name {
         Name::Tide => promises::broken_in_tide(&figures),
         Name::Crash => promises::broken_in_crash(&figures),
+        Name::Cluster => promises::broken_in_cluster(&figures),
     }))
 }
 
 /// On one thread: it enters the cluster's network.
-fn on_a_cluster(args: &Beside) -> Result<ExitCode> {
+fn beside_another(args: &Beside) -> Result<ExitCode> {
     let Beside { json, seed, minutes, nodes, rival_gpus } = *args;
     let lasts = Duration::from_secs(minutes * 60);
     let settings = beside::Settings { nodes, lasts, seed, rival_gpus, ..beside::Settings::default() };

@@ -2,12 +2,15 @@
 
 use std::path::Path;
 
+use serde_json::json;
+
 /// The only image there is.
 pub const IMAGE: &str = "localhost/busybox:1";
 
 /// No right is assumed to lower `oom_score_adj`; without that line every sandbox would fail for want of it. `networks` is the folder of
-/// [`NETWORK`].
-pub fn containerd(networks: &Path) -> String {
+/// [`NETWORK`] or [`network`], `plugins` that of the latter's plug-ins.
+pub fn containerd(networks: &Path, plugins: Option<&Path>) -> String {
+    let plugins = plugins.map(|folder| format!("  bin_dirs = ['{}']\n", folder.display())).unwrap_or_default();
     format!(
         "version = 3
 [plugins.'io.containerd.cri.v1.images'.pinned_images]
@@ -16,13 +19,23 @@ pub fn containerd(networks: &Path) -> String {
   restrict_oom_score_adj = true
 [plugins.'io.containerd.cri.v1.runtime'.cni]
   conf_dir = '{}'
-",
+{plugins}",
         networks.display()
     )
 }
 
 /// A network without which a node is not ready. Every pod is on the node's own, so that no plug-in is ever called.
 pub const NETWORK: &str = r#"{"cniVersion": "1.0.0", "name": "none", "plugins": [{"type": "none"}]}"#;
+
+/// The same for pods that are not on the node's network: a link to the node and an address of their own for each. `given` is the folder
+/// in which it is remembered who has which.
+pub fn network(given: &Path) -> String {
+    let addresses = json!({
+        "type": "host-local", "dataDir": given, "ranges": [[{"subnet": "10.88.0.0/24"}]], "routes": [{"dst": "0.0.0.0/0"}],
+    });
+    let plugin = json!({"type": "ptp", "ipMasq": false, "ipam": addresses});
+    json!({"cniVersion": "1.0.0", "name": "pods", "plugins": [plugin]}).to_string()
+}
 
 /// Of the kubelet, in block style: it takes flow style for JSON. Works on cgroup version 1 and does not evict on a full disk.
 pub fn kubelet(pods: &Path, cgroup: &str) -> String {

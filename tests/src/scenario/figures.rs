@@ -9,10 +9,11 @@ use tidegate_core::demand::{Demand, Promise, ServiceTime, devices};
 use tidegate_load::Report;
 
 use super::chaos::{self, Kill};
-use super::example::{self, Example};
+use super::example::{self, Example, PHASES};
+use super::run::Name;
 use super::training::FINAL_METRIC;
 
-/// Devices of the box.
+/// Devices of the box, or of the cluster.
 pub const GPUS: u32 = 4;
 
 /// By model.
@@ -20,8 +21,9 @@ pub type PerModel<T> = BTreeMap<String, T>;
 /// By job.
 pub type PerJob<T> = BTreeMap<String, T>;
 
-/// What was observed.
+/// What was observed. On a cluster what `up` would have reported is put together from what the operator, its objects and its workers tell.
 pub struct Observed {
+    pub name: Name,
     pub seed: u64,
     /// What the client saw of the day.
     pub client: Report,
@@ -38,14 +40,44 @@ pub struct Observed {
     pub kills: Vec<Kill>,
     /// Command lines of processes left after the drain.
     pub orphans: Vec<String>,
-    /// Exit code after SIGINT.
+    /// Exit code after SIGINT; on a cluster the worst of our pods'.
     pub exit_code: Option<i32>,
     pub drain_ms: u64,
+    /// Of a cluster alone.
+    pub cluster: Option<Cluster>,
+}
+
+/// What is looked at on a cluster beside.
+#[derive(Clone, Debug, Default)]
+pub struct Cluster {
+    /// How much longer the day was than its script.
+    pub stretch: f64,
+    /// GPUs that training held on average, by phase.
+    pub training_gpus: Vec<f64>,
+    /// Workers of each attempt, in order.
+    pub sizes: PerJob<Vec<u32>>,
+    /// The most GPUs that pods held at once, by their objects.
+    pub most_gpus_held: u32,
+    /// Moments at which two had one GPU: by the objects, the machine's processes and the agent.
+    pub shared_gpus: Vec<String>,
+}
+
+/// A phase of the day, in seconds of the day as it was played.
+#[derive(Serialize, Clone, Debug, Default, PartialEq)]
+pub struct Phase {
+    pub name: String,
+    pub from_s: f64,
+    pub to_s: f64,
+    /// Of requests that were due in it; 0 where there were none.
+    pub p99_ms: PerModel<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub training_gpus: Option<f64>,
 }
 
 /// The figures, in the order in which they are printed.
 #[derive(Serialize, Debug, Default)]
 pub struct Figures {
+    pub scenario: Name,
     pub seed: u64,
     pub requests_sent: PerModel<u64>,
     pub answered: PerModel<u64>,
@@ -57,6 +89,7 @@ pub struct Figures {
     pub p50_ms: PerModel<f64>,
     pub p99_ms: PerModel<f64>,
     pub slo_ms: PerModel<u64>,
+    pub phases: Vec<Phase>,
     /// Of the day.
     pub device_seconds: f64,
     /// Of the day.
@@ -91,6 +124,13 @@ pub struct Figures {
     pub kills: Vec<Kill>,
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub in_flight_in_killed: PerModel<u64>,
+    /// On a cluster: see [`Cluster`].
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub gpus_given_twice: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub most_gpus_held: Option<u32>,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub sizes: PerJob<Vec<u32>>,
     /// What was left, seen twice or lost, in words.
     pub remarks: Vec<String>,
 }
@@ -100,6 +140,7 @@ pub fn figures(seen: &Observed, example: &Example) -> Result<Figures> {
     let parts = static_parts(seen, example)?;
     let gpus_static: f64 = parts.values().sum();
     let mut figures = Figures {
+        scenario: seen.name,
         seed: seen.seed,
         device_seconds: seen.day.device_seconds,
         lent_gpu_seconds: seen.day.lent_gpu_seconds,
@@ -121,9 +162,14 @@ pub fn figures(seen: &Observed, example: &Example) -> Result<Figures> {
         exit_code: seen.exit_code,
         drain_ms: seen.drain_ms,
         kills: seen.kills.clone(),
+        phases: phases(seen),
+        gpus_given_twice: seen.cluster.as_ref().map(|cluster| count(&cluster.shared_gpus)),
+        most_gpus_held: seen.cluster.as_ref().map(|cluster| cluster.most_gpus_held),
+        sizes: seen.cluster.as_ref().map(|cluster| cluster.sizes.clone()).unwrap_or_default(),
         remarks: seen.double_runs.iter().chain(&seen.orphans).cloned().collect(),
         ..Figures::default()
     };
+    figures.remarks.extend(seen.cluster.iter().flat_map(|cluster| &cluster.shared_gpus).take(10).cloned());
     requests(&mut figures, seen);
     training(&mut figures, seen, example)?;
     Ok(figures)
@@ -150,6 +196,22 @@ fn requests(figures: &mut Figures, seen: &Observed) {
         let wrong = model.lost_requests.iter().chain(&model.failed_requests).take(10);
         figures.remarks.extend(wrong.map(|lost| format!("{} at {}-{} ms: {}", name(), lost.sent_ms, lost.ended_ms, lost.error)));
     }
+}
+
+fn phases(seen: &Observed) -> Vec<Phase> {
+    let stretch = seen.cluster.as_ref().map_or(1.0, |cluster| cluster.stretch);
+    let phase = |(number, (name, from, to)): (usize, &(&str, u32, u32))| {
+        let p99 =
+            |(model, report): (&String, &tidegate_load::ModelReport)| Some((model.clone(), *report.phase_p99_ms.get(number)?));
+        Phase {
+            name: (*name).to_owned(),
+            from_s: f64::from(*from) * stretch,
+            to_s: f64::from(*to) * stretch,
+            p99_ms: seen.client.models.iter().filter_map(p99).collect(),
+            training_gpus: seen.cluster.as_ref().and_then(|cluster| cluster.training_gpus.get(number).copied()),
+        }
+    };
+    PHASES.iter().enumerate().map(phase).collect()
 }
 
 fn training(figures: &mut Figures, seen: &Observed, example: &Example) -> Result<()> {
@@ -262,6 +324,7 @@ mod tests {
             client.models.insert(name.into(), tidegate_load::ModelReport::default());
         }
         Observed {
+            name: Name::Tide,
             seed: 7,
             client,
             day: view::Report { device_seconds: 720.0, held_gpu_seconds: held, ..view::Report::default() },
@@ -277,7 +340,19 @@ mod tests {
             orphans: Vec::new(),
             exit_code: Some(0),
             drain_ms: 0,
+            cluster: None,
         }
+    }
+
+    #[test]
+    fn phases_of_a_stretched_day_have_their_own_times_and_percentiles() {
+        let mut seen = observed();
+        seen.cluster = Some(Cluster { stretch: 2.0, training_gpus: vec![4.0, 2.5], ..Cluster::default() });
+        seen.client.models.get_mut("digits").unwrap().phase_p99_ms = vec![80.0, 90.0];
+        let phases = phases(&seen);
+        assert_eq!((phases[1].name.as_str(), phases[1].from_s, phases[1].training_gpus), ("rise", 56.0, Some(2.5)));
+        assert_eq!(phases[1].p99_ms, BTreeMap::from([("digits".to_owned(), 90.0)]));
+        assert_eq!((phases[2].p99_ms.len(), phases[2].training_gpus), (0, None));
     }
 
     #[test]

@@ -11,7 +11,8 @@ use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
 use super::chaos::{self, Kill};
-use super::example::Example;
+use super::cluster;
+use super::example::{Example, phase_ends};
 use super::figures::{self, Figures, GPUS, Observed};
 use super::{training, watch};
 use crate::browser::Browser;
@@ -24,13 +25,18 @@ const UP_IS_BACK_WITHIN: Duration = Duration::from_mins(1);
 
 /// Of the day: both peaks are over, and training has its devices back.
 const PICTURE_AT: Duration = Duration::from_secs(160);
+
 /// Which scenario.
-#[derive(clap::ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(clap::ValueEnum, serde::Serialize, Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[serde(rename_all = "lowercase")]
 pub enum Name {
-    /// The day, undisturbed.
+    /// The day, undisturbed, on one box.
+    #[default]
     Tide,
     /// The same with kills.
     Crash,
+    /// The day on a real cluster; needs what `cargo xtask scenario cluster` prepares.
+    Cluster,
 }
 
 /// What to play and how.
@@ -41,10 +47,21 @@ pub struct Settings {
     pub seed: u64,
     /// Where the page's picture goes, if one is wanted; it needs Chromium.
     pub picture: Option<PathBuf>,
+    /// On a cluster: no model promises to answer sooner than this.
+    pub slo_ms: Option<u32>,
+    /// On a cluster: how much longer the day is than its script.
+    pub stretch: Option<f64>,
 }
 
 /// Plays it. Errors are those of the machinery; what did not hold is in the figures.
 pub async fn run(settings: &Settings) -> Result<Figures> {
+    match settings.name {
+        Name::Tide | Name::Crash => on_one_box(settings).await,
+        Name::Cluster => cluster::run(settings).await,
+    }
+}
+
+async fn on_one_box(settings: &Settings) -> Result<Figures> {
     let example = Example::read()?;
     eprintln!("training outside Tidegate, to compare with");
     let undisturbed = training::undisturbed(&example).await?;
@@ -70,6 +87,7 @@ async fn observe(mut up: Up, settings: &Settings, example: &Example, undisturbed
     stop.send_replace(true);
     let double_runs = sampler.join_next().await.context("the sampler is gone")??;
     Ok(Observed {
+        name: settings.name,
         seed: settings.seed,
         client,
         day,
@@ -82,14 +100,16 @@ async fn observe(mut up: Up, settings: &Settings, example: &Example, undisturbed
         orphans: drained.left,
         exit_code: drained.status.code(),
         drain_ms: u64::try_from(drained.took.as_millis()).unwrap_or(u64::MAX),
+        cluster: None,
     })
 }
 
 async fn day(up: &mut Up, settings: &Settings, example: &Example) -> Result<(tidegate_load::Report, Vec<Kill>)> {
     let cancel = CancellationToken::new();
-    let load = play(&example.script, LoadOptions::new(up.url(""), settings.seed), &cancel);
+    let options = LoadOptions { phase_ends: phase_ends(), ..LoadOptions::new(up.url(""), settings.seed) };
+    let load = play(&example.script, options, &cancel);
     match settings.name {
-        Name::Tide => {
+        Name::Tide | Name::Cluster => {
             let (client, taken) = tokio::join!(load, picture(up, settings.picture.as_deref()));
             taken?;
             Ok((client?, Vec::new()))
