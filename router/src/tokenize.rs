@@ -37,8 +37,13 @@ impl Pool {
         T: Send + 'static,
         F: FnOnce() -> Result<T, Error> + Send + 'static,
     {
-        let _permit = self.0.acquire().await.map_err(|_| Error::Closed)?;
-        tokio::task::spawn_blocking(work).await.map_err(|e| Error::Encode(e.into()))?
+        let permit = Arc::clone(&self.0).acquire_owned().await.map_err(|_| Error::Closed)?;
+        // Work that nobody waits for any more goes on: until it ends it is one of those that run.
+        let counted = move || {
+            let _permit = permit;
+            work()
+        };
+        tokio::task::spawn_blocking(counted).await.map_err(|e| Error::Encode(e.into()))?
     }
 }
 
@@ -46,13 +51,13 @@ impl Pool {
 #[derive(Debug)]
 pub struct TokenizerSlot {
     spec: EmbeddingSpec,
-    loaded: OnceCell<Arc<Tokenizer>>,
+    loaded: Arc<OnceCell<Arc<Tokenizer>>>,
 }
 
 impl TokenizerSlot {
     /// Not loaded yet.
     pub fn new(spec: &EmbeddingSpec) -> Self {
-        Self { spec: spec.clone(), loaded: OnceCell::new() }
+        Self { spec: spec.clone(), loaded: Arc::default() }
     }
 
     /// Whether this is the tokenizer that `spec` asks for.
@@ -81,11 +86,13 @@ impl TokenizerSlot {
     }
 
     async fn tokenizer(&self, pool: &Pool) -> Result<Arc<Tokenizer>, Error> {
-        let load = || async {
-            let spec = self.spec.clone();
-            pool.run(move || load(&spec)).await
-        };
-        self.loaded.get_or_try_init(load).await.cloned()
+        if let Some(tokenizer) = self.loaded.get() {
+            return Ok(Arc::clone(tokenizer));
+        }
+        let (loaded, pool, spec) = (Arc::clone(&self.loaded), pool.clone(), self.spec.clone());
+        // A task of its own: a client that leaves does not have it begun anew for all who wait.
+        let load = async move { loaded.get_or_try_init(|| pool.run(move || load(&spec))).await.cloned() };
+        tokio::spawn(load).await.map_err(|e| Error::Encode(e.into()))?
     }
 }
 
@@ -97,4 +104,62 @@ fn load(spec: &EmbeddingSpec) -> Result<Arc<Tokenizer>, Error> {
     let truncation = TruncationParams { max_length: spec.max_tokens, ..TruncationParams::default() };
     tokenizer.with_truncation(Some(truncation)).map_err(failed)?;
     Ok(Arc::new(tokenizer))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+    use std::time::Duration;
+
+    use tokenizers::models::wordlevel::WordLevel;
+
+    use super::*;
+
+    const SOON: Duration = Duration::from_secs(10);
+
+    fn pool(size: usize) -> Pool {
+        Pool(Arc::new(Semaphore::new(size)))
+    }
+
+    #[tokio::test]
+    async fn a_tokenizer_is_loaded_though_who_asked_first_has_left() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("tokenizer.json");
+        Tokenizer::new(WordLevel::default()).save(&file, false).unwrap();
+        let slot = TokenizerSlot::new(&EmbeddingSpec { tokenizer: file, max_tokens: 8 });
+        let pool = pool(1);
+        let busy = pool.0.acquire().await.unwrap();
+        tokio::select! {
+            biased;
+            _ = slot.vocabulary(&pool) => panic!("another one has the only place"),
+            () = tokio::task::yield_now() => {}
+        }
+        drop(busy);
+        tokio::time::timeout(SOON, async {
+            while slot.loaded.get().is_none() {
+                tokio::task::yield_now().await;
+            }
+        })
+        .await
+        .unwrap();
+    }
+
+    #[tokio::test]
+    async fn work_that_nobody_waits_for_counts_until_it_ends() {
+        let pool = pool(1);
+        let (begun, begins) = mpsc::channel();
+        let (go_on, goes_on) = mpsc::channel::<()>();
+        let work = pool.run(move || {
+            begun.send(()).ok();
+            goes_on.recv().ok();
+            Ok(())
+        });
+        let mut work = Box::pin(work);
+        assert!(tokio::time::timeout(Duration::from_millis(1), &mut work).await.is_err());
+        begins.recv_timeout(SOON).unwrap();
+        drop(work);
+        assert_eq!(pool.0.available_permits(), 0);
+        go_on.send(()).unwrap();
+        pool.run(|| Ok(())).await.unwrap();
+    }
 }

@@ -5,10 +5,12 @@ use std::collections::BTreeMap;
 use tidegate_core::demand::{Demand, ServiceTime};
 use tidegate_core::event::ObservedReplica;
 use tidegate_core::explain;
-use tidegate_core::names::{Class, DeviceId, JobName, ModelName, Namespace, QueueName, ReplicaId};
+use tidegate_core::names::{Class, DeviceId, JobName, ModelName, Namespace, NodeName, QueueName, ReplicaId};
 use tidegate_core::plan::{Action, ActionKind, Placed};
 use tidegate_core::policy::Policy;
-use tidegate_core::state::{Amount, Ask, ClassWish, Device, Health, JobSpec, ModelMemory, ModelSpec, Queue, Quota, Resource};
+use tidegate_core::state::{
+    Amount, Ask, ClassWish, Device, Health, JobSpec, ModelMemory, ModelSpec, NodeSpec, Queue, Quota, Resource,
+};
 use tidegate_core::{At, Engine, Event, JobExit, Outcome};
 
 /// Four devices that belong to serving; training lives on what is lent.
@@ -442,4 +444,28 @@ fn a_replica_that_another_engine_started_stays_until_it_was_not_asked_for_as_lon
     this.demand(100);
     let next = this.after(1_000);
     assert!(next.iter().any(|told| told.contains("digits-8")), "its name is not given again: {next:?}");
+}
+
+#[test]
+fn a_place_that_was_about_to_be_given_up_and_is_taken_again_is_kept() {
+    let mut this = Box4::new();
+    let node = |cores: u64| NodeSpec { cpu_milli: cores * 1_000, memory_mib: 1_024, ..NodeSpec::default() };
+    this.tell(Event::NodeSet { name: NodeName::from("box"), spec: node(0) });
+    this.tell(Event::NodeSet { name: NodeName::from("a"), spec: node(1) });
+    this.tell(Event::NodeSet { name: NodeName::from("b"), spec: node(2) });
+    let core = Ask { amount: Amount::None, cpu_milli: 1_000, ..Ask::whole(1) };
+    let set = |this: &mut Box4, workers: u32| {
+        let spec = JobSpec::workers("training", workers, workers, core.clone());
+        this.tell(Event::JobSet { name: JobName::from("j"), spec });
+        this.after(0)
+    };
+    assert_eq!(set(&mut this, 3), ["j starts on 3 (turn)"]);
+    this.happen();
+    assert_eq!(set(&mut this, 2), ["j stops, goes on with 2 (too_large)"]);
+    // One of the two that it keeps stands there; its third worker, on the other node, has not ended yet.
+    this.tell(Event::NodeLost(NodeName::from("a")));
+    this.after(0);
+    let kept = this.engine.state().jobs.values().find_map(|job| job.run()).unwrap().kept().to_vec();
+    assert_eq!(kept.len(), 2);
+    this.engine.is_consistent().unwrap();
 }
