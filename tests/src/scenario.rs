@@ -5,6 +5,7 @@
 //! tidegate up --example tide --no-load ──> ready                               harness
 //! the scripted day, open loop, seeded ──> per-model report                      tidegate_load::play
 //!   beside it: a sampler of /proc (double runs); in `crash` a seeded killer     watch, chaos
+//!   all the time: how long the machine's disk and processors kept everybody waiting   stalls
 //! training runs to its end ──> report, state
 //! SIGINT ──> exit 0, nothing left
 //! figures ──> table, promises: what must hold                                   figures, table, promises
@@ -18,6 +19,7 @@ pub mod example;
 pub mod figures;
 pub mod promises;
 pub mod run;
+pub mod stalls;
 pub mod table;
 pub mod training;
 pub mod watch;

@@ -2,7 +2,7 @@
 
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 use std::{env, io};
 
@@ -25,16 +25,27 @@ pub fn run(command: &mut Command) -> Result<()> {
     run_within(ENDS_WITHIN, command)
 }
 
+/// Runs `command` with its output on our standard error. How it ended.
+pub fn status(command: &mut Command) -> Result<ExitStatus> {
+    status_within(ENDS_WITHIN, command)
+}
+
+fn run_within(limit: Duration, command: &mut Command) -> Result<()> {
+    let status = status_within(limit, command)?;
+    ensure!(status.success(), "`{}` failed: {status}", line(command));
+    Ok(())
+}
+
 /// At the limit it is ended.
 #[expect(clippy::disallowed_methods, reason = "nothing else runs here")]
-fn run_within(limit: Duration, command: &mut Command) -> Result<()> {
+fn status_within(limit: Duration, command: &mut Command) -> Result<ExitStatus> {
     let what = line(command);
     eprintln!("+ {what}");
     let mut child = command.stdout(io::stderr()).spawn().with_context(|| format!("cannot run `{what}`"))?;
     let deadline = Instant::now() + limit;
-    let status = loop {
+    loop {
         if let Some(status) = child.try_wait().with_context(|| format!("cannot wait for `{what}`"))? {
-            break status;
+            return Ok(status);
         }
         if Instant::now() > deadline {
             drop(child.kill());
@@ -42,9 +53,7 @@ fn run_within(limit: Duration, command: &mut Command) -> Result<()> {
             bail!("`{what}` did not end within {limit:?}");
         }
         std::thread::sleep(LOOK_EVERY);
-    };
-    ensure!(status.success(), "`{what}` failed: {status}");
-    Ok(())
+    }
 }
 
 /// Whether `command` succeeds; says nothing.

@@ -9,10 +9,15 @@ use anyhow::Result;
 
 use crate::args::Tier;
 use crate::tally::{self, Tally};
-use crate::{cargo, prerequisites, python_tests};
+use crate::{cargo, command, prerequisites, python_tests};
 
 /// The whole-system runs that are tests too: each ends with 1 when something that must hold does not.
 const SCENARIOS: [&str; 2] = ["tide", "crash"];
+
+/// With this code a scenario says that the machine stood still, so that what did not hold says nothing.
+const VOID: i32 = 75;
+/// A machine that stands still each time is no machine to test on.
+const MOST_PLAYS: u32 = 3;
 
 /// Those that need the feature `cluster`. Written and not green yet, so not among them: `beside`, `cluster_table`, `faults`, `upgrade`.
 const CLUSTER_TESTS: [&str; 8] = ["bad_input", "gpu_parts", "kubelet", "ledger", "models", "named_gpus", "operator", "real_node"];
@@ -93,8 +98,16 @@ fn rust_tests(tier: Tier) -> Command {
     cargo
 }
 
-/// One scenario as one test. What it prints goes to standard error, so that standard output has the count alone.
+/// One scenario as one test; played again when the machine itself stood still meanwhile. What it prints goes to standard error, so that
+/// standard output has the count alone.
 fn scenario(name: &str) -> Result<Tally> {
-    let program = cargo::built("scenario")?;
-    tally::run(Command::new(program).arg(name), |_| Tally::default()).map(|tally| Tally::one(tally.failed == 0))
+    let mut play = Command::new(cargo::built("scenario")?);
+    play.arg(name);
+    let mut ended = command::status(&mut play)?;
+    for _ in 1..MOST_PLAYS {
+        if ended.code() == Some(VOID) {
+            ended = command::status(&mut play)?;
+        }
+    }
+    Ok(Tally::one(ended.success()))
 }

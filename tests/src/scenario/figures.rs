@@ -1,6 +1,7 @@
 //! From reports to the figures that a scenario prints. Nothing here measures; everything is computed once, here.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 use serde::Serialize;
@@ -11,6 +12,7 @@ use tidegate_load::Report;
 use super::chaos::{self, Kill};
 use super::example::{self, Example, PHASES};
 use super::run::Name;
+use super::stalls::Stalls;
 use super::training::FINAL_METRIC;
 
 /// Devices of the box, or of the cluster.
@@ -131,8 +133,21 @@ pub struct Figures {
     pub most_gpus_held: Option<u32>,
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub sizes: PerJob<Vec<u32>>,
+    /// The longest until the machine had a few bytes on its disk, and by which it let a thread run too late.
+    pub longest_write_ms: u64,
+    pub longest_pause_ms: u64,
+    /// The machine stood still: what did not hold says nothing.
+    pub void: bool,
     /// What was left, seen twice or lost, in words.
     pub remarks: Vec<String>,
+}
+
+impl Figures {
+    /// Adds what the machine kept from everybody.
+    pub fn note_stalls(&mut self, stalls: Stalls) {
+        let ms = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+        (self.longest_write_ms, self.longest_pause_ms, self.void) = (ms(stalls.write), ms(stalls.pause), stalls.void());
+    }
 }
 
 /// Computes them.

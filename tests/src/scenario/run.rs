@@ -14,7 +14,7 @@ use super::chaos::{self, Kill};
 use super::cluster;
 use super::example::{Example, phase_ends};
 use super::figures::{self, Figures, GPUS, Observed};
-use super::{training, watch};
+use super::{stalls, training, watch};
 use crate::browser::Browser;
 use crate::harness::{Options, Up};
 
@@ -55,10 +55,13 @@ pub struct Settings {
 
 /// Plays it. Errors are those of the machinery; what did not hold is in the figures.
 pub async fn run(settings: &Settings) -> Result<Figures> {
-    match settings.name {
+    let machine = stalls::Watch::start();
+    let mut figures = match settings.name {
         Name::Tide | Name::Crash => on_one_box(settings).await,
         Name::Cluster => cluster::run(settings).await,
-    }
+    }?;
+    figures.note_stalls(machine.end()?);
+    Ok(figures)
 }
 
 async fn on_one_box(settings: &Settings) -> Result<Figures> {

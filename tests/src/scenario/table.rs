@@ -24,6 +24,11 @@ pub fn write(out: &mut impl Write, figures: &Figures) -> io::Result<()> {
     )?;
     writeln!(out, "checkpoints, resizes          {}, {}", figures.checkpoints, figures.resizes)?;
     writeln!(out, "double runs, orphans          {}, {}", figures.double_runs, figures.orphans)?;
+    writeln!(
+        out,
+        "the machine stood still       {} ms for its disk, {} ms for its processors, at most",
+        figures.longest_write_ms, figures.longest_pause_ms
+    )?;
     if let (Some(twice), Some(most)) = (figures.gpus_given_twice, figures.most_gpus_held) {
         writeln!(out, "GPUs given twice              {twice}, held at most {most}")?;
     }
