@@ -118,10 +118,9 @@ impl Rig {
 
     /// Decides and begins to carry out; what is to be written.
     pub fn turn(&mut self) -> Vec<Write> {
+        self.lose_free_devices();
         self.now = self.now.plus(1_000);
         for _ in 0..8 {
-            let lost = self.index.lose_free_devices(&self.engine);
-            self.tell(lost);
             let plan = self.engine.decide(self.now);
             let any = !plan.actions.is_empty();
             self.waiting.extend(plan.actions);
@@ -135,8 +134,14 @@ impl Rig {
             if !any {
                 break;
             }
+            self.lose_free_devices();
         }
         self.take_writes()
+    }
+
+    fn lose_free_devices(&mut self) {
+        let lost = self.index.lose_free_devices(&self.engine);
+        self.tell(lost);
     }
 
     fn take_writes(&mut self) -> Vec<Write> {
