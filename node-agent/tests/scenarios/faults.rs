@@ -55,6 +55,8 @@ fn a_fatal_xid_is_heard_counted_and_over_when_the_driver_was_reset() {
 fn an_xid_that_comes_before_its_gpu_is_read_is_not_lost() {
     with(async {
         let mut script = h100s(1);
+        // What was before anybody listened is told to nobody: time begins later.
+        script.clock_ms = Some(0);
         script.xid(0, 0, 143);
         let agent = Agent::start(&script, &[]).await;
         assert_eq!(agent.until_health(0, "sick").await, ["fatalXid"]);
