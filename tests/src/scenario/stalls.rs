@@ -45,15 +45,15 @@ impl Watch {
             let mut seen = Stalls::default();
             loop {
                 let began = Instant::now();
-                if stopped.recv_timeout(BEAT) != Err(RecvTimeoutError::Timeout) {
-                    return Ok(seen);
-                }
-                seen.pause = seen.pause.max(began.elapsed().saturating_sub(BEAT));
-                let began = Instant::now();
                 file.rewind()?;
                 file.write_all(b"beat")?;
                 file.sync_all()?;
                 seen.write = seen.write.max(began.elapsed());
+                let began = Instant::now();
+                if stopped.recv_timeout(BEAT) != Err(RecvTimeoutError::Timeout) {
+                    return Ok(seen);
+                }
+                seen.pause = seen.pause.max(began.elapsed().saturating_sub(BEAT));
             }
         };
         Self { stop, thread: thread::spawn(look) }
@@ -85,9 +85,7 @@ mod tests {
 
     #[test]
     fn how_long_a_write_takes_is_seen() {
-        let watch = Watch::start();
-        thread::sleep(3 * BEAT);
-        let seen = watch.end().unwrap();
+        let seen = Watch::start().end().unwrap();
         assert!(seen.write > Duration::ZERO, "{seen:?}");
     }
 }
