@@ -19,7 +19,10 @@ impl Index {
         for pod in listed {
             let known = self.pods.get(&pod.key).map(|entry| &entry.facts);
             if known.is_none_or(|known| known.resource_version != pod.resource_version) {
-                unsettled.extend(pod.node.as_deref().or(pod.nominated.as_deref()));
+                // Where it was when the list was made, and where it is known to be by now.
+                unsettled.extend(
+                    [Some(pod), known].into_iter().flatten().filter_map(|pod| pod.node.as_deref().or(pod.nominated.as_deref())),
+                );
             } else if let Some(node) = node(pod).filter(|_| !pod.phase.is_over()) {
                 *held.entry(node).or_default() += u64::from(pod.requests.devices().0);
             }

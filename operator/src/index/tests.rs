@@ -589,8 +589,13 @@ fn what_is_believed_is_what_a_fresh_list_says_but_for_what_is_on_its_way() {
     let writes = rig.turn();
     assert!(rig.index.drift(&rig.engine, &listed(&rig)).is_empty(), "it is being bound");
     rig.done(&writes[0], Ok(()));
-    rig.see("p", |pod| pod["spec"]["nodeName"] = json!("n1"));
+    let before = listed(&rig);
+    rig.see("p", |pod| {
+        pod["spec"]["nodeName"] = json!("n1");
+        pod["metadata"]["resourceVersion"] = json!("2");
+    });
     assert!(rig.index.drift(&rig.engine, &listed(&rig)).is_empty());
+    assert!(rig.index.drift(&rig.engine, &before).is_empty(), "the list was made before it was bound");
     // The engine is told of an end that there was not.
     let job = rig.engine.state().jobs.iter().find(|(name, _)| name.0.starts_with("pod/")).map(|(name, _)| name.clone()).unwrap();
     rig.tell(vec![Event::JobExited { name: job, attempt: 1, exit: tidegate_core::JobExit::Succeeded }]);
