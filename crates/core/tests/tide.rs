@@ -463,6 +463,7 @@ fn a_place_that_was_about_to_be_given_up_and_is_taken_again_is_kept() {
     this.happen();
     assert_eq!(set(&mut this, 2), ["j stops, goes on with 2 (too_large)"]);
     // One of the two that it keeps stands there; its third worker, on the other node, has not ended yet.
+    this.tell(Event::NodeSet { name: NodeName::from("b"), spec: node(3) });
     this.tell(Event::NodeLost(NodeName::from("a")));
     this.after(0);
     let kept = this.engine.state().jobs.values().find_map(|job| job.run()).unwrap().kept().to_vec();
