@@ -54,6 +54,8 @@ const BURST: usize = 4_096;
 const ROUNDS: usize = 8;
 /// A decision on a copy costs the copy.
 const OBSERVE_EVERY_MS: u64 = 1_000;
+/// How long all kinds are waited for when they are listed anew.
+const LISTED_WITHIN_MS: u64 = 60_000;
 /// Plans that are shown to people.
 const SHOWN: usize = 500;
 
@@ -80,9 +82,14 @@ pub struct World {
     index: Index,
     writer: Writer,
     metrics: Metrics,
-    /// Kinds that were not listed yet, and what was seen until all are.
+    kinds: BTreeSet<Kind>,
+    /// Kinds that were not listed yet, in this round, and what was seen until all are.
     missing: BTreeSet<Kind>,
     early: Vec<Seen>,
+    /// Whether every kind was listed once, how often all began anew, and until when that is waited for.
+    begun: bool,
+    round: u64,
+    patient_until: At,
     pools: BTreeMap<String, Shown<PoolStatus>>,
     /// Of pools that make sense, by name; the first counts.
     policies: BTreeMap<String, Policy>,
@@ -119,8 +126,12 @@ impl World {
             index,
             writer,
             metrics,
+            kinds: Kind::all(adoptions),
             missing: Kind::all(adoptions),
             early: Vec::new(),
+            begun: false,
+            round: 0,
+            patient_until: At::default(),
             pools: BTreeMap::new(),
             policies: BTreeMap::new(),
             queues: BTreeMap::new(),
@@ -179,7 +190,7 @@ impl World {
 
     /// Takes in news; until every kind was listed they only collect.
     fn hear(&mut self, news: Seen) {
-        if self.missing.is_empty() {
+        if self.missing.is_empty() || matches!(news, Seen::Expired(_)) {
             return self.take_in(news);
         }
         if let Seen::Listed(kind, _) = &news {
@@ -187,16 +198,42 @@ impl World {
         }
         self.early.push(news);
         if self.missing.is_empty() {
-            let mut early = std::mem::take(&mut self.early);
-            early.sort_by_key(kind_of);
-            for news in early {
-                self.take_in(news);
-            }
+            self.take_in_early();
+        }
+    }
+
+    /// All kinds are listed anew: nothing is decided until they are, since some of what is known is older than the rest.
+    fn expired(&mut self, round: u64) {
+        if round > self.round {
+            self.round = round;
+            self.missing.clone_from(&self.kinds);
+            self.patient_until = self.now().plus(LISTED_WITHIN_MS);
+            self.metrics.synced.set(0);
+        }
+    }
+
+    fn take_in_early(&mut self) {
+        let mut early = std::mem::take(&mut self.early);
+        early.sort_by_key(kind_of);
+        for news in early {
+            self.take_in(news);
+        }
+        let how = if self.begun { "every kind was listed again" } else { "every kind was listed" };
+        if !std::mem::replace(&mut self.begun, true) {
             let events = self.index.begin();
             self.tell(events);
             self.write_all();
-            self.metrics.synced.set(1);
-            tracing::info!(counts = ?self.index.counts(), nodes = self.engine.state().nodes.len(), "every kind was listed");
+        }
+        self.metrics.synced.set(1);
+        tracing::info!(counts = ?self.index.counts(), nodes = self.engine.state().nodes.len(), "{how}");
+    }
+
+    /// Goes on with what was listed again when some kind is not: it is not served any more, or may not be read.
+    fn be_impatient(&mut self) {
+        if self.begun && !self.missing.is_empty() && self.now() >= self.patient_until {
+            let missing: BTreeSet<_> = std::mem::take(&mut self.missing).into_iter().map(Kind::word).collect();
+            tracing::warn!(?missing, "not listed again in time: what was known of these counts until they are");
+            self.take_in_early();
         }
     }
 
@@ -204,6 +241,7 @@ impl World {
         match news {
             Seen::Is(object) => self.object(object),
             Seen::Checked(pods) => self.compare(&pods),
+            Seen::Expired(round) => self.expired(round),
             Seen::Gone(kind, key) => self.gone(kind, &key),
             Seen::Listed(kind, all) => {
                 for key in self.known(kind).into_iter().filter(|key| !all.contains(key)) {
@@ -453,6 +491,7 @@ impl World {
     /// What nobody tells: reasons for those that wait, gauges.
     fn look_around(&mut self) {
         self.ticks = self.ticks.wrapping_add(1);
+        self.be_impatient();
         if self.ticks.is_multiple_of(ASK_AGAIN_TICKS) {
             self.index.ask_again();
         }
@@ -489,7 +528,7 @@ fn kind_of(news: &Seen) -> Kind {
         Seen::Is(Object::Training(_)) => Kind::TrainingJob,
         Seen::Is(Object::Model(_)) => Kind::Model,
         // A list to compare with comes after all that it is compared with.
-        Seen::Is(Object::Pod(_)) | Seen::Checked(_) => Kind::Pod,
+        Seen::Is(Object::Pod(_)) | Seen::Checked(_) | Seen::Expired(_) => Kind::Pod,
         Seen::Gone(kind, _) | Seen::Listed(kind, _) => *kind,
     }
 }

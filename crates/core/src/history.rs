@@ -1,8 +1,8 @@
 //! How long work of a kind ran before, and so how long it will: quantiles over what has finished, by owner and recipe.
 //!
 //! The remaining time of a run that has lasted `d` is read from the samples longer than `d` (a run that has outlived most of
-//! its kind is likely to be a long one). Where owner and recipe together have too few, the recipe alone, then the owner,
-//! then everything is asked.
+//! its kind is likely to be a long one). Where owner and recipe together have too few, the recipe alone is asked; then whoever
+//! submitted the run, if they have said something; then the owner's runs, then all.
 
 use std::collections::BTreeMap;
 
@@ -69,6 +69,15 @@ impl Samples {
     }
 }
 
+/// Which runs speak for another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Like {
+    /// Those of its recipe, its owner's first; none for a run without one.
+    Recipe,
+    /// The owner's, then all.
+    Other,
+}
+
 /// What is remembered of finished runs.
 #[derive(Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq)]
 pub struct History {
@@ -77,15 +86,14 @@ pub struct History {
     ends: u64,
 }
 
-/// The kinds of a run, the narrowest first; without an owner or a recipe there are fewer.
-fn kinds(owner: &str, recipe: &str) -> Vec<String> {
-    let mut kinds: Vec<String> = Vec::new();
-    for kind in [format!("{owner}\n{recipe}"), format!("\n{recipe}"), format!("{owner}\n"), "\n".to_owned()] {
-        if !kinds.contains(&kind) {
-            kinds.push(kind);
-        }
-    }
-    kinds
+/// The kinds of a run by owner and recipe, the narrowest first; without an owner or a recipe there are fewer.
+fn kinds<'a>(owner: &'a str, recipe: &'a str) -> impl Iterator<Item = (&'a str, &'a str)> {
+    let all = [(owner, recipe), ("", recipe), (owner, ""), ("", "")];
+    (0..all.len()).filter_map(move |at| all.get(at).copied().filter(|kind| !all.iter().take(at).any(|known| known == kind)))
+}
+
+fn key((owner, recipe): (&str, &str)) -> String {
+    format!("{owner}\n{recipe}")
 }
 
 impl History {
@@ -93,7 +101,7 @@ impl History {
     pub fn add(&mut self, owner: &str, recipe: &str, ms: u64) {
         self.ends += 1;
         for kind in kinds(owner, recipe) {
-            self.kinds.entry(kind).or_default().add(ms, self.ends);
+            self.kinds.entry(key(kind)).or_default().add(ms, self.ends);
         }
         if self.kinds.len() > KINDS {
             let stalest = self.kinds.iter().min_by_key(|(_, samples)| samples.used).map(|(kind, _)| kind.clone());
@@ -107,23 +115,27 @@ impl History {
     }
 
     /// The Gittins rank of a run that has lasted `elapsed_ms`: the time that it is worth waiting for it to end. `None` when
-    /// nothing like it has finished yet.
-    pub fn rank(&self, owner: &str, recipe: &str, elapsed_ms: u64) -> Option<u64> {
-        kinds(owner, recipe).iter().find_map(|kind| self.kinds.get(kind)?.rank(elapsed_ms))
+    /// not enough like it has finished yet.
+    pub fn rank(&self, owner: &str, recipe: &str, elapsed_ms: u64, like: Like) -> Option<u64> {
+        self.first(owner, recipe, like, |samples| samples.rank(elapsed_ms))
     }
 
     /// Mean whole run time of those runs of the owner's recipe that lasted longer than `elapsed_ms`; without any, of the
     /// recipe's. `None` when there is none, or no recipe.
     pub fn mean(&self, owner: &str, recipe: &str, elapsed_ms: u64) -> Option<u64> {
-        let of_recipe = format!("\n{recipe}");
-        let mut known = kinds(owner, recipe).into_iter().filter(|kind| !recipe.is_empty() && kind.ends_with(&of_recipe));
-        known.find_map(|kind| self.kinds.get(&kind)?.mean(elapsed_ms))
+        self.first(owner, recipe, Like::Recipe, |samples| samples.mean(elapsed_ms))
     }
 
-    /// The quantile (0 to 100 percent) of the whole run time, given that it has lasted `elapsed_ms`; `None` when nothing like it
-    /// has finished yet.
-    pub fn quantile(&self, owner: &str, recipe: &str, elapsed_ms: u64, percent: usize) -> Option<u64> {
-        kinds(owner, recipe).iter().find_map(|kind| self.kinds.get(kind)?.beyond(elapsed_ms, percent))
+    /// The quantile (0 to 100 percent) of the whole run time, given that it has lasted `elapsed_ms`; `None` when not enough like
+    /// it has finished yet.
+    pub fn quantile(&self, owner: &str, recipe: &str, elapsed_ms: u64, percent: usize, like: Like) -> Option<u64> {
+        self.first(owner, recipe, like, |samples| samples.beyond(elapsed_ms, percent))
+    }
+
+    /// The answer of the narrowest kind that has one.
+    fn first(&self, owner: &str, recipe: &str, like: Like, ask: impl Fn(&Samples) -> Option<u64>) -> Option<u64> {
+        let mut asked = kinds(owner, recipe).filter(|(_, recipe)| recipe.is_empty() == (like == Like::Other));
+        asked.find_map(|kind| ask(self.kinds.get(&key(kind))?))
     }
 }
 
@@ -137,11 +149,15 @@ mod tests {
         for ms in [10, 11, 12, 13, 100, 110, 120, 130] {
             history.add("ann", "bert", ms);
         }
-        assert_eq!(history.quantile("ann", "bert", 0, 50), Some(100));
-        assert_eq!(history.quantile("ann", "bert", 50, 50), Some(120));
-        assert_eq!(history.quantile("bob", "bert", 0, 50), Some(100), "the recipe alone");
-        assert_eq!(history.quantile("bob", "gpt", 0, 0), Some(10), "everything");
-        assert_eq!(History::default().quantile("ann", "bert", 0, 50), None);
+        assert_eq!(history.quantile("ann", "bert", 0, 50, Like::Recipe), Some(100));
+        assert_eq!(history.quantile("ann", "bert", 50, 50, Like::Recipe), Some(120));
+        assert_eq!(history.quantile("bob", "bert", 0, 50, Like::Recipe), Some(100), "the recipe alone");
+        assert_eq!(history.quantile("bob", "gpt", 0, 0, Like::Other), Some(10), "everything");
+        assert_eq!(history.quantile("bob", "bert", 0, 50, Like::Recipe), Some(100));
+        for (owner, recipe) in [("bob", "gpt"), ("ann", "gpt"), ("ann", "")] {
+            assert_eq!(history.quantile(owner, recipe, 0, 50, Like::Recipe), None, "{owner} {recipe}");
+        }
+        assert_eq!(History::default().quantile("ann", "bert", 0, 50, Like::Recipe), None);
     }
 
     #[test]
@@ -163,9 +179,9 @@ mod tests {
         for n in 0..40 {
             history.add("ann", "bert", if n % 2 == 0 { 10 } else { 1000 });
         }
-        assert_eq!(history.rank("ann", "bert", 0), Some(20), "one of two ends after 10");
-        assert_eq!(history.rank("ann", "bert", 10), Some(990));
-        assert_eq!(history.rank("ann", "bert", 1000), None);
+        assert_eq!(history.rank("ann", "bert", 0, Like::Recipe), Some(20), "one of two ends after 10");
+        assert_eq!(history.rank("ann", "bert", 10, Like::Recipe), Some(990));
+        assert_eq!(history.rank("ann", "bert", 1000, Like::Recipe), None);
     }
 
     #[test]
@@ -182,6 +198,6 @@ mod tests {
         for ms in 0..1000 {
             history.add("ann", "bert", ms);
         }
-        assert!(history.quantile("ann", "bert", 0, 0).unwrap() >= 1000 - KEPT as u64);
+        assert!(history.quantile("ann", "bert", 0, 0, Like::Recipe).unwrap() >= 1000 - KEPT as u64);
     }
 }

@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 
 use crate::books::GPU;
 use crate::claim::{self, Claim};
+use crate::eta::Estimate;
+use crate::history::Like;
 use crate::names::QueueName;
 use crate::quota::{NodeIx, Tree};
 use crate::state::{Discipline, Job, State};
@@ -23,14 +25,25 @@ const OUTLIVED_PERCENT: u64 = 50;
 impl State {
     /// Milliseconds, at its smallest size, that a job is expected to run in all; at the given quantile of its kind.
     pub fn expected_total_ms(&self, job: &Job, percent: usize) -> u64 {
+        self.expected(job, percent).0
+    }
+
+    /// The same, and what says so. A run that knows its end and how far it is says more than its kind, its kind more than whoever
+    /// submitted it, and these more than runs of another kind.
+    pub fn expected(&self, job: &Job, percent: usize) -> (u64, Estimate) {
         let served = job.served_ms(self.now);
-        // A run that knows its end and how far it is says more than its kind.
         if let Some(ppm) = job.progress.done_ppm.filter(|ppm| *ppm >= 10_000) {
-            return served.saturating_mul(1_000_000) / u64::from(ppm);
+            return (served.saturating_mul(1_000_000) / u64::from(ppm), Estimate::Progress);
         }
         let spec = &job.spec;
-        let known = self.history.quantile(&spec.owner, &spec.recipe, served, percent).or(spec.expected_ms);
-        known.unwrap_or(UNKNOWN_MS).max(served.saturating_add(served / 100 * OUTLIVED_PERCENT))
+        let past = |like| {
+            let known = self.history.quantile(&spec.owner, &spec.recipe, served, percent, like);
+            known.map(|ms| (ms, Estimate::History))
+        };
+        let told = || spec.expected_ms.map(|ms| (ms, Estimate::User));
+        let said = past(Like::Recipe).or_else(told).or_else(|| past(Like::Other)).unwrap_or((UNKNOWN_MS, Estimate::Unknown));
+        let outlived = served.saturating_add(served / 100 * OUTLIVED_PERCENT);
+        if said.0 < outlived { (outlived, Estimate::Unknown) } else { said }
     }
 
     /// Milliseconds, at its smallest size, that it has still to run.
@@ -94,13 +107,14 @@ fn claim_of<'a>(state: &State, job: &'a Job, ranks: &mut Ranks<'a>) -> Claim {
     let (served, spec) = (job.served_ms(state.now), &job.spec);
     let left = *ranks.entry((&spec.owner, &spec.recipe, served)).or_insert_with(|| {
         let known = job.progress.done_ppm.is_some();
-        let rank = if known { None } else { state.history.rank(&spec.owner, &spec.recipe, served) };
-        rank.unwrap_or_else(|| match spec.expected_ms {
-            _ if known => state.expected_left_ms(job, 50),
-            Some(expected) if expected > served => expected - served,
-            // Nothing is known: as long again as it ran (Lindy), at least half an hour.
-            _ => served.max(UNKNOWN_RANK_MS),
-        })
+        if known {
+            return state.expected_left_ms(job, 50);
+        }
+        let past = |like| state.history.rank(&spec.owner, &spec.recipe, served, like);
+        let told = || spec.expected_ms?.checked_sub(served).filter(|left| *left > 0);
+        // Where nothing is known, as long again as it ran (Lindy), at least half an hour.
+        let unknown = || served.max(UNKNOWN_RANK_MS);
+        past(Like::Recipe).or_else(told).or_else(|| past(Like::Other)).unwrap_or_else(unknown)
     });
     claim::claim(served, job.waited_ms(state.now), left)
 }

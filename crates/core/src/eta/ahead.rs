@@ -160,7 +160,7 @@ impl Ahead {
         let jobs: Vec<(u32, JobName, Job)> =
             self.state().jobs.slots().map(|(ix, name, job)| (ix, name.clone(), job.clone())).collect();
         for (ix, name, job) in jobs {
-            let (total, own) = expected(self.state(), &job);
+            let (total, own) = self.state().expected(&job, MEDIAN);
             let left = total.saturating_sub(job.served_ms(self.now)).max(1);
             self.work.insert(ix, Work { left, own, begun: self.now, rests_on: Estimate::Certain });
             let Some(run) = job.run().filter(|_| !starting.contains(&name)) else { continue };
@@ -364,22 +364,6 @@ fn speeds(job: &Job, workers: usize) -> (u64, u64) {
 /// Node and place of every device of the seats.
 fn places(seats: &[Seat]) -> impl Iterator<Item = (u32, usize)> {
     seats.iter().flat_map(|seat| bits(seat.mask).map(|at| (seat.node, at)))
-}
-
-/// How long a job is expected to take in all, and by what.
-fn expected(state: &State, job: &Job) -> (u64, Estimate) {
-    let total = state.expected_total_ms(job, MEDIAN);
-    let served = job.served_ms(state.now);
-    let spec = &job.spec;
-    let history = state.history.quantile(&spec.owner, &spec.recipe, served, MEDIAN);
-    let estimate = match (job.progress.done_ppm.filter(|ppm| *ppm >= 10_000), history, spec.expected_ms) {
-        (Some(_), ..) => Estimate::Progress,
-        // Longer than both say: it has outlived them.
-        (None, Some(known), _) if known >= total => Estimate::History,
-        (None, None, Some(known)) if known >= total => Estimate::User,
-        _ => Estimate::Unknown,
-    };
-    (total, estimate)
 }
 
 fn started_job(kind: &ActionKind) -> Option<JobName> {
