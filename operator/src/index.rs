@@ -45,6 +45,7 @@ use around::Around;
 pub use carry::{Failure, Maker, Ours, Write};
 use claims::ClaimJobs;
 use devices::Devices;
+pub use drift::Listed;
 use model::Model;
 pub use model::{Replicas, Serving};
 use nodes::Nodes;

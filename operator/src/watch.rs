@@ -36,6 +36,7 @@ use crate::facts::volume::{ClaimFacts, ClassFacts, VolumeFacts};
 use crate::facts::{
     AdoptedFacts, Adoptions, Beside, BesideKind, DeviceKind, DeviceObject, ModelFacts, NodeFacts, PodFacts, PodKey, TrainingFacts,
 };
+use crate::index::Listed;
 use crate::metrics::Metrics;
 
 /// How often it is asked whether the cluster has by now what it did not have, and the pause after no answer, which doubles.
@@ -134,7 +135,7 @@ pub enum Seen {
     /// A watch has expired: for the so-manieth time all kinds are listed anew.
     Expired(u64),
     /// All pods as a list that was asked for says, beside the watch.
-    Checked(Vec<PodFacts>),
+    Checked(Vec<Listed>),
 }
 
 /// Watches every kind until `shutdown`.
@@ -219,7 +220,7 @@ pub async fn check(client: Client, to: mpsc::Sender<Seen>, every: Duration) {
         let whole = loop {
             match pods.list(&page).await {
                 Ok(list) => {
-                    all.extend(list.items.iter().map(PodFacts::of));
+                    all.extend(list.items.iter().map(|pod| Listed::from(&PodFacts::of(pod))));
                     match list.metadata.continue_.filter(|token| !token.is_empty()) {
                         Some(token) => page = page.continue_token(&token),
                         None => break true,

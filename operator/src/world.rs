@@ -31,8 +31,8 @@ use tokio_util::sync::CancellationToken;
 
 use crate::args::Mode;
 use crate::clock::Clock;
-use crate::facts::{Adoptions, PodFacts, PodKey};
-use crate::index::{Change, Index};
+use crate::facts::{Adoptions, PodKey};
+use crate::index::{Change, Index, Listed};
 use crate::metrics::Metrics;
 use crate::watch::{Kind, Object, Seen, Told};
 use crate::writer::{Writer, Written};
@@ -253,7 +253,7 @@ impl World {
     }
 
     /// Compares what is believed with a fresh list.
-    fn compare(&mut self, pods: &[PodFacts]) {
+    fn compare(&mut self, pods: &[Listed]) {
         let drift = self.index.drift(&self.engine, pods);
         for what in &drift {
             tracing::error!(what, "what is believed is not what the objects say; restart the operator, and report this");

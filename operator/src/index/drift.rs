@@ -9,22 +9,46 @@ use tidegate_core::plan::ActionKind;
 use super::Index;
 use crate::facts::{PodFacts, PodKey};
 
+/// What a fresh list says of a pod: of all pods of a cluster at once, so no more than is compared.
+#[derive(Clone, Debug)]
+pub struct Listed {
+    key: PodKey,
+    resource_version: String,
+    /// Where it is, or room is made for it.
+    node: Option<String>,
+    /// GPUs that it holds there.
+    devices: u32,
+}
+
+impl From<&PodFacts> for Listed {
+    fn from(pod: &PodFacts) -> Self {
+        Self {
+            key: pod.key.clone(),
+            resource_version: pod.resource_version.clone(),
+            node: place(pod).map(str::to_owned),
+            devices: if pod.phase.is_over() { 0 } else { pod.requests.devices().0 },
+        }
+    }
+}
+
+/// Where a pod is, or another scheduler makes room for it.
+fn place(pod: &PodFacts) -> Option<&str> {
+    pod.node.as_deref().or(pod.nominated.as_deref())
+}
+
 impl Index {
     /// Nodes on which the engine counts other GPUs as held than the pods of a fresh list hold, in a sentence each.
-    pub fn drift(&self, engine: &Engine, listed: &[PodFacts]) -> Vec<String> {
-        let by_key: BTreeMap<&PodKey, &PodFacts> = listed.iter().map(|pod| (&pod.key, pod)).collect();
+    pub fn drift(&self, engine: &Engine, listed: &[Listed]) -> Vec<String> {
+        let keys: BTreeSet<&PodKey> = listed.iter().map(|pod| &pod.key).collect();
         let mut unsettled: BTreeSet<&str> = self.nodes.awaited().collect();
-        let node = |pod: &PodFacts| pod.node.clone().or_else(|| pod.nominated.clone());
         let mut held = BTreeMap::<String, u64>::new();
         for pod in listed {
             let known = self.pods.get(&pod.key).map(|entry| &entry.facts);
             if known.is_none_or(|known| known.resource_version != pod.resource_version) {
                 // Where it was when the list was made, and where it is known to be by now.
-                unsettled.extend(
-                    [Some(pod), known].into_iter().flatten().filter_map(|pod| pod.node.as_deref().or(pod.nominated.as_deref())),
-                );
-            } else if let Some(node) = node(pod).filter(|_| !pod.phase.is_over()) {
-                *held.entry(node).or_default() += u64::from(pod.requests.devices().0);
+                unsettled.extend(pod.node.as_deref().into_iter().chain(known.and_then(place)));
+            } else if let Some(node) = pod.node.clone() {
+                *held.entry(node).or_default() += u64::from(pod.devices);
             }
         }
         let (claimed, unsure) = self.claimed();
@@ -32,8 +56,8 @@ impl Index {
             *held.entry(node).or_default() += devices;
         }
         unsettled.extend(unsure);
-        let gone = self.pods.values().map(|entry| &entry.facts).filter(|known| !by_key.contains_key(&known.key));
-        unsettled.extend(gone.filter_map(|known| known.node.as_deref().or(known.nominated.as_deref())));
+        let gone = self.pods.values().map(|entry| &entry.facts).filter(|known| !keys.contains(&known.key));
+        unsettled.extend(gone.filter_map(place));
         let state = engine.state();
         let counted = counted(engine);
         for action in state.actions.values() {

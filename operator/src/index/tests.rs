@@ -584,7 +584,7 @@ fn what_is_believed_is_what_a_fresh_list_says_but_for_what_is_on_its_way() {
         foreign(pod);
         pod["spec"]["nodeName"] = json!("n2");
     });
-    let listed = |rig: &Rig| rig.index.pods.values().map(|entry| entry.facts.clone()).collect::<Vec<_>>();
+    let listed = |rig: &Rig| rig.index.pods.values().map(|entry| Listed::from(&entry.facts)).collect::<Vec<_>>();
     assert!(rig.index.drift(&rig.engine, &listed(&rig)).is_empty());
     let writes = rig.turn();
     assert!(rig.index.drift(&rig.engine, &listed(&rig)).is_empty(), "it is being bound");

@@ -5,7 +5,7 @@ use tidegate_api::labels;
 use tidegate_core::state::Phase;
 
 use super::super::tests::Rig;
-use super::super::{Change, Failure, Write};
+use super::super::{Change, Failure, Listed, Write};
 use crate::facts::priority::{LocalQueueFacts, PriorityFacts};
 use crate::facts::seat::HOSTNAME;
 use crate::facts::volume::{ClaimFacts, VolumeFacts};
@@ -236,7 +236,7 @@ impl Cluster {
             let held = on.filter(|pod| matches!(pod["status"]["phase"].as_str(), Some("Pending" | "Running"))).count();
             assert!(held <= 2, "{node} gives {held} GPUs");
         }
-        let listed: Vec<_> = self.rig.index.pods.values().map(|entry| entry.facts.clone()).collect();
+        let listed: Vec<Listed> = self.rig.index.pods.values().map(|entry| Listed::from(&entry.facts)).collect();
         let drift = self.rig.index.drift(&self.rig.engine, &listed);
         assert!(drift.is_empty(), "{drift:?}");
     }

@@ -6,9 +6,9 @@ use tidegate_core::demand::{Demand, ServiceTime};
 use tidegate_core::state::ReplicaPhase;
 
 use super::super::tests::Rig;
-use super::super::{Change, Failure, Write};
+use super::super::{Change, Failure, Listed, Write};
 use super::Serving;
-use crate::facts::{ModelFacts, PodKey};
+use crate::facts::{ModelFacts, PodFacts, PodKey};
 
 /// An API server with a kubelet, for models.
 struct Cluster {
@@ -280,8 +280,8 @@ fn a_restart_finds_what_serves_and_starts_nothing() {
     // No router has said yet what arrives: what serves stays.
     assert_eq!(cluster.pods, before);
     assert_eq!(cluster.endpoints(), [("10.0.0.7:9000".to_owned(), false)]);
-    let listed: Vec<_> =
-        cluster.pods.iter().map(|pod| crate::facts::PodFacts::of(&serde_json::from_value(pod.clone()).unwrap())).collect();
+    let facts = |pod: &Value| PodFacts::of(&serde_json::from_value(pod.clone()).unwrap());
+    let listed: Vec<Listed> = cluster.pods.iter().map(|pod| Listed::from(&facts(pod))).collect();
     assert_eq!(cluster.rig.index.drift(&cluster.rig.engine, &listed), Vec::<String>::new());
     cluster.demand(200);
     assert_eq!(cluster.pods, before);

@@ -172,7 +172,7 @@ fn a_claim_is_allocated_and_reserved_before_its_pod_is_bound() {
     assert!(matches!(writes.as_slice(), [Write::Bind { node, .. }] if node == "n1"), "{writes:?}");
     rig.run(writes, "c");
     assert!(rig.engine.state().actions.is_empty() && rig.running() == 1);
-    let listed: Vec<PodFacts> = rig.index.pods.values().map(|entry| entry.facts.clone()).collect();
+    let listed: Vec<Listed> = rig.index.pods.values().map(|entry| Listed::from(&entry.facts)).collect();
     assert_eq!(rig.index.drift(&rig.engine, &listed), Vec::<String>::new());
 }
 

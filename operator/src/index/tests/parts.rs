@@ -31,7 +31,7 @@ impl Rig {
     }
 
     fn drift(&self) -> Vec<String> {
-        let listed: Vec<PodFacts> = self.index.pods.values().map(|entry| entry.facts.clone()).collect();
+        let listed: Vec<Listed> = self.index.pods.values().map(|entry| Listed::from(&entry.facts)).collect();
         self.index.drift(&self.engine, &listed)
     }
 }
