@@ -1,5 +1,7 @@
 //! Facts that a world tells the engine. No event decides anything.
 
+use std::sync::Arc;
+
 use serde::{Deserialize, Serialize};
 
 use crate::ask::Ask;
@@ -20,7 +22,7 @@ pub enum Event {
     /// The node exists, with these labels and this much CPU and memory.
     NodeSet {
         name: NodeName,
-        spec: NodeSpec,
+        spec: Arc<NodeSpec>,
     },
     /// The node does not answer: what ran on it is over as soon as its end is observed.
     NodeLost(NodeName),
@@ -54,7 +56,7 @@ pub enum Event {
     /// The job exists with this specification.
     JobSet {
         name: JobName,
-        spec: JobSpec,
+        spec: Arc<JobSpec>,
     },
     /// A person's wishes for the job.
     JobPaused {

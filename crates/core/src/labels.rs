@@ -25,7 +25,7 @@ pub const NAMESPACE_NAME: &str = "kubernetes.io/metadata.name";
 
 /// The labels of a namespace to which nobody gave more.
 pub fn of_namespace(name: &Namespace) -> Labels {
-    Labels::from([(NAMESPACE_NAME.to_owned(), name.0.clone())])
+    Labels::from([(NAMESPACE_NAME.to_owned(), name.to_string())])
 }
 
 /// What one label must be.

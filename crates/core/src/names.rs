@@ -1,4 +1,6 @@
-//! Names as types, so that a queue is never taken for a job.
+//! Names as types, so that a queue is never taken for a job. They are shared: a copy of a name costs a counter.
+
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
@@ -7,7 +9,14 @@ macro_rules! names {
         $(#[$doc])*
         #[derive(Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
         #[serde(transparent)]
-        pub struct $name(pub String);
+        pub struct $name(pub Arc<str>);
+
+        impl $name {
+            /// Its text.
+            pub fn as_str(&self) -> &str {
+                &self.0
+            }
+        }
 
         impl std::fmt::Display for $name {
             fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -17,13 +26,13 @@ macro_rules! names {
 
         impl From<&str> for $name {
             fn from(name: &str) -> Self {
-                Self(name.to_owned())
+                Self(name.into())
             }
         }
 
         impl From<String> for $name {
             fn from(name: String) -> Self {
-                Self(name)
+                Self(name.into())
             }
         }
     )*};

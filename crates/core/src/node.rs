@@ -1,6 +1,7 @@
 //! A node: what it has, where it stands, what is wrong with its devices.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
@@ -57,7 +58,7 @@ impl Taint {
 /// A node.
 #[derive(Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq)]
 pub struct Node {
-    pub spec: NodeSpec,
+    pub spec: Arc<NodeSpec>,
     /// In the order in which they were seen; a device keeps its place.
     pub devices: Vec<Device>,
     /// The node does not answer: everything on it is lost.

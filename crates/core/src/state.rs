@@ -181,7 +181,7 @@ impl From<String> for Resource {
             "gpu" => Self::Gpu,
             "cpu" => Self::Cpu,
             "memory" => Self::Memory,
-            other => Self::Class(Class(other.strip_prefix("gpu/").unwrap_or(other).to_owned())),
+            other => Self::Class(other.strip_prefix("gpu/").unwrap_or(other).into()),
         }
     }
 }

@@ -127,9 +127,9 @@ impl Real {
                     ..JobSpec::workers(format!("q{queue}"), *min, min + extra, ask)
                 };
                 self.submitted += 1;
-                let name = JobName(format!("j{}", self.submitted));
+                let name = JobName::from(format!("j{}", self.submitted));
                 self.left.insert(name.clone(), expected_s.unwrap_or(3_600) * SECOND * percent / 100);
-                self.tell(Event::JobSet { name, spec });
+                self.tell(Event::JobSet { name, spec: spec.into() });
             }
             Op::Pause { job, paused } => {
                 let names: Vec<JobName> = self.engine.state().jobs.keys().cloned().collect();
@@ -160,13 +160,13 @@ impl Real {
                 self.end_comes(name, &job.spec, run.seats.len(), run.attempt);
                 if let Some(stop) = &run.stop {
                     let at = stop.since.plus(self.stop_ms).max(self.now);
-                    self.coming.insert((at, STOPPED, name.0.clone(), run.attempt));
+                    self.coming.insert((at, STOPPED, name.to_string(), run.attempt));
                 }
             }
         }
         for (id, replica) in state.replicas.iter() {
             let at = replica.since.plus(state.models[&replica.model].load_ms).max(self.now);
-            self.coming.insert((at, READY, id.0.clone(), 0));
+            self.coming.insert((at, READY, id.to_string(), 0));
         }
         self.started.clear();
     }
@@ -174,7 +174,7 @@ impl Real {
     fn end_comes(&mut self, name: &JobName, spec: &JobSpec, workers: usize, attempt: u32) {
         let (least, speed) = speeds(spec, workers);
         let ms = (self.left[name] * least / speed).max(1);
-        self.coming.insert((self.begun[name].plus(ms), ENDS, name.0.clone(), attempt));
+        self.coming.insert((self.begun[name].plus(ms), ENDS, name.to_string(), attempt));
     }
 
     fn run_until(&mut self, end: At) {
@@ -198,14 +198,14 @@ impl Real {
 
     fn happen(&mut self, (_, kind, name, attempt): Happening) {
         if kind == READY {
-            let id = ReplicaId(name);
+            let id = ReplicaId::from(name);
             if self.engine.state().replicas.get(&id).is_some_and(|replica| replica.stop.is_none()) {
                 let load_ms = self.engine.state().models[&ModelName::from("m")].load_ms;
                 self.tell(Event::ReplicaReady { id, load_ms });
             }
             return;
         }
-        let name = JobName(name);
+        let name = JobName::from(name);
         let Some(job) = self.engine.state().jobs.get(&name).cloned() else { return };
         let Some(run) = job.run().filter(|run| run.attempt == attempt) else { return };
         if kind == STOPPED {
@@ -230,8 +230,8 @@ impl Real {
 
     fn start_of(&self, subject: &str) -> Option<Action> {
         let starts = |action: &&Action| match &action.kind {
-            ActionKind::StartJob { job, .. } => job.0 == subject,
-            ActionKind::StartReplica { replica, .. } => replica.0 == subject,
+            ActionKind::StartJob { job, .. } => job.as_str() == subject,
+            ActionKind::StartReplica { replica, .. } => replica.as_str() == subject,
             _ => false,
         };
         self.engine.outstanding().find(starts).cloned()
@@ -246,7 +246,7 @@ impl Real {
                     return true;
                 }
                 let since = self.engine.state().jobs[job].run().unwrap().stop.as_ref().unwrap().since;
-                self.coming.insert((since.plus(self.stop_ms).max(self.now), STOPPED, job.0.clone(), *attempt));
+                self.coming.insert((since.plus(self.stop_ms).max(self.now), STOPPED, job.to_string(), *attempt));
                 false
             }
             ActionKind::StopReplica { replica, .. } => {
@@ -274,7 +274,7 @@ impl Real {
                     return false;
                 }
                 let load_ms = self.engine.state().models[model].load_ms;
-                self.coming.insert((self.now.plus(load_ms), READY, replica.0.clone(), 0));
+                self.coming.insert((self.now.plus(load_ms), READY, replica.to_string(), 0));
                 self.tell(Event::Outcome { id: action.id, outcome: Outcome::Done });
                 true
             }
@@ -339,7 +339,7 @@ proptest! {
 fn submit(real: &mut Real, name: &str, gpus: u32, expected_s: Option<u64>) {
     let spec = JobSpec { expected_ms: expected_s.map(|s| s * SECOND), ..JobSpec::workers("q2", 1, 1, Ask::whole(gpus)) };
     real.left.insert(JobName::from(name), u64::MAX / 1_000_000);
-    real.tell(Event::JobSet { name: JobName::from(name), spec });
+    real.tell(Event::JobSet { name: JobName::from(name), spec: spec.into() });
     real.run_until(real.now);
 }
 

@@ -34,7 +34,7 @@ impl Box {
     }
 
     fn submit(&mut self, name: &str, spec: JobSpec) {
-        self.tell(Event::JobSet { name: JobName::from(name), spec });
+        self.tell(Event::JobSet { name: JobName::from(name), spec: spec.into() });
     }
 
     /// Decides, carries it out, and says what it was: `(job, workers after it, reason)`.
@@ -46,11 +46,11 @@ impl Box {
         for action in stops.into_iter().chain(starts) {
             match action.kind {
                 ActionKind::StopJob { job, attempt, resume_with } => {
-                    told.push((job.0.clone(), resume_with, action.reason));
+                    told.push((job.to_string(), resume_with, action.reason));
                     self.tell(Event::JobExited { name: job, attempt, exit: JobExit::Stopped });
                 }
                 ActionKind::StartJob { job, attempt, workers, .. } => {
-                    told.push((job.0.clone(), u32::try_from(workers.len()).unwrap(), action.reason));
+                    told.push((job.to_string(), u32::try_from(workers.len()).unwrap(), action.reason));
                     self.tell(Event::Outcome { id: action.id, outcome: Outcome::Done });
                     self.tell(Event::JobStarted { name: job, attempt });
                 }

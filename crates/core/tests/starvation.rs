@@ -63,8 +63,8 @@ impl World {
         };
         world.tell(Event::PolicySet(Policy { max_reservations: reservations, ..Policy::default() }));
         for (node, devices) in nodes.iter().enumerate() {
-            let name = NodeName(format!("n{node}"));
-            world.tell(Event::NodeSet { name: name.clone(), spec: NodeSpec::default() });
+            let name = NodeName::from(format!("n{node}"));
+            world.tell(Event::NodeSet { name: name.clone(), spec: NodeSpec::default().into() });
             for device in 0..*devices {
                 world.tell(Event::DeviceSeen(Device::new(format!("n{node}:{device}"), name.clone(), "H100", 80_000)));
             }
@@ -85,8 +85,8 @@ impl World {
     fn teach(&mut self) {
         for (kind, seconds) in KINDS.iter().enumerate() {
             for turn in 0..KNOWN {
-                let name = JobName(format!("known-{kind}-{turn}"));
-                self.tell(Event::JobSet { name: name.clone(), spec: spec(1, 1, kind) });
+                let name = JobName::from(format!("known-{kind}-{turn}"));
+                self.tell(Event::JobSet { name: name.clone(), spec: spec(1, 1, kind).into() });
                 self.engine.decide(self.now);
                 self.carry_out();
                 self.now = self.now.plus(seconds * 1_000);
@@ -155,10 +155,10 @@ impl World {
     }
 
     fn submit(&mut self, number: usize, job: &Job) {
-        let name = JobName(format!("j{number}"));
+        let name = JobName::from(format!("j{number}"));
         self.lasts.insert(name.clone(), KINDS[job.kind] * 1_000);
         self.now = self.now.plus(1);
-        self.tell(Event::JobSet { name, spec: spec(job.workers, job.devices, job.kind) });
+        self.tell(Event::JobSet { name, spec: spec(job.workers, job.devices, job.kind).into() });
         self.decide();
     }
 }

@@ -59,7 +59,7 @@ impl Box4 {
 
     fn submit(&mut self, name: &str, min: u32, max: u32) {
         let spec = JobSpec { restart_ms: 1_000, backoff_limit: 3, ..JobSpec::workers("training", min, max, Ask::whole(1)) };
-        self.tell(Event::JobSet { name: JobName::from(name), spec });
+        self.tell(Event::JobSet { name: JobName::from(name), spec: spec.into() });
     }
 
     fn demand(&mut self, rows_per_s: u64) {
@@ -175,7 +175,7 @@ fn what_only_the_hysteresis_keeps_takes_no_device_from_training() {
     tide.after(0);
     tide.happen();
     tide.demand(0);
-    tide.tell(Event::ReplicaExited { id: ReplicaId("digits-1".to_owned()), failed: true });
+    tide.tell(Event::ReplicaExited { id: "digits-1".into(), failed: true });
     tide.tell(Event::DeviceDrained { id: DeviceId::from("gpu-0"), drained: true });
     assert_eq!(tide.after(0), Vec::<String>::new());
     tide.demand(10);
@@ -311,7 +311,7 @@ fn a_small_model_moves_into_a_slice_beside_another_and_out_again() {
     assert_eq!(tide.after(1), ["words-3 starts (demand)"]);
     tide.happen();
     let state = tide.engine.state();
-    let seat = |id: &str| state.replicas[&ReplicaId(id.to_owned())].seat;
+    let seat = |id: &str| state.replicas[&id.into()].seat;
     assert_eq!(seat("words-3").mask, seat("digits-1").mask, "both are on one device");
     assert_eq!(tide.after(0), ["words-2 stops (reshaped)"]);
     tide.happen();
@@ -359,7 +359,7 @@ fn a_worker_takes_as_many_devices_of_a_slower_class_as_do_its_work() {
     let ask = Ask { classes: vec![wish("H100-80GB", 1_000, 0), wish("T4", 999, 3)], ..Ask::whole(1) };
     for (name, workers) in [("fast", 4), ("slow", 2)] {
         let spec = JobSpec::workers("training", workers, workers, ask.clone());
-        tide.tell(Event::JobSet { name: JobName::from(name), spec });
+        tide.tell(Event::JobSet { name: JobName::from(name), spec: spec.into() });
     }
     assert_eq!(tide.after(0), ["fast starts on 4 (lend)", "slow starts on 2 (lend)"]);
     let devices = |name: &str| -> Vec<usize> {
@@ -375,12 +375,12 @@ fn what_is_given_by_name_and_what_is_counted_are_never_given_for_each_other() {
     let named = Device { named: true, ..Device::new("by-name", "box", "H100-80GB", 81_920) };
     this.tell(Event::DeviceSeen(named));
     let job = |ask| JobSpec { backoff_limit: 3, ..JobSpec::workers("training", 2, 2, ask) };
-    this.tell(Event::JobSet { name: JobName::from("two-by-name"), spec: job(Ask { named: true, ..Ask::whole(1) }) });
-    this.tell(Event::JobSet { name: JobName::from("five"), spec: JobSpec::workers("training", 5, 5, Ask::whole(1)) });
+    this.tell(Event::JobSet { name: JobName::from("two-by-name"), spec: job(Ask { named: true, ..Ask::whole(1) }).into() });
+    this.tell(Event::JobSet { name: JobName::from("five"), spec: JobSpec::workers("training", 5, 5, Ask::whole(1)).into() });
     assert_eq!(this.after(1_000), Vec::<String>::new(), "one has a name, and four are counted");
     this.tell(Event::JobSet {
         name: JobName::from("one-by-name"),
-        spec: JobSpec::workers("training", 1, 1, Ask { named: true, ..Ask::whole(1) }),
+        spec: JobSpec::workers("training", 1, 1, Ask { named: true, ..Ask::whole(1) }).into(),
     });
     let plan = this.engine.decide(this.now);
     let [Action { kind: ActionKind::StartJob { workers, .. }, .. }] = plan.actions.as_slice() else { panic!("{plan:?}") };
@@ -395,11 +395,11 @@ fn a_part_of_a_gpu_is_given_to_who_names_it_and_counts_as_a_part() {
     let class = Resource::Class("mig-1g.10gb".into());
     let quotas = BTreeMap::from([(Resource::Gpu, Quota::closed(250)), (class, Quota::closed(2_000))]);
     this.tell(Event::QueueSet { name: QueueName::from("parts"), queue: Queue { quotas, ..Queue::default() } });
-    this.tell(Event::JobSet { name: JobName::from("five"), spec: JobSpec::workers("training", 5, 5, Ask::whole(1)) });
+    this.tell(Event::JobSet { name: JobName::from("five"), spec: JobSpec::workers("training", 5, 5, Ask::whole(1)).into() });
     assert_eq!(this.after(1_000), Vec::<String>::new(), "parts are no GPUs for who names none");
     let small = Ask { classes: vec![Class::from("mig-1g.10gb").into()], ..Ask::whole(1) };
     for name in ["a", "b"] {
-        this.tell(Event::JobSet { name: JobName::from(name), spec: JobSpec::workers("parts", 1, 1, small.clone()) });
+        this.tell(Event::JobSet { name: JobName::from(name), spec: JobSpec::workers("parts", 1, 1, small.clone()).into() });
     }
     assert_eq!(this.after(0).len(), 2, "a quarter of a GPU is enough for both");
     let queue = this.engine.books().tree.node(&QueueName::from("parts")).unwrap();
@@ -416,13 +416,13 @@ fn on_a_node_that_is_full_a_new_device_takes_the_place_of_a_lost_one() {
     this.submit("held", 1, 1);
     assert_eq!(this.after(0).len(), 1);
     let held = this.engine.state().jobs.values().find_map(|job| job.run()).unwrap().seats[0].mask.trailing_zeros();
-    this.tell(Event::DeviceLost(DeviceId(format!("gpu-{held}"))));
+    this.tell(Event::DeviceLost(DeviceId::from(format!("gpu-{held}"))));
     this.tell(Event::DeviceSeen(Device::new("new", "box", "H100-80GB", 81_920)));
     assert!(this.engine.state().device(&DeviceId::from("new")).is_none(), "the lost one is held");
-    this.tell(Event::DeviceLost(DeviceId(format!("gpu-{}", held + 1))));
+    this.tell(Event::DeviceLost(DeviceId::from(format!("gpu-{}", held + 1))));
     this.tell(Event::DeviceSeen(Device::new("new", "box", "H100-80GB", 81_920)));
     let place = this.engine.state().device(&DeviceId::from("new")).map(|device| device.health);
-    assert_eq!((place, this.engine.state().device(&DeviceId(format!("gpu-{}", held + 1)))), (Some(Health::Ok), None));
+    assert_eq!((place, this.engine.state().device(&DeviceId::from(format!("gpu-{}", held + 1)))), (Some(Health::Ok), None));
     this.engine.is_consistent().unwrap();
 }
 
@@ -450,20 +450,20 @@ fn a_replica_that_another_engine_started_stays_until_it_was_not_asked_for_as_lon
 fn a_place_that_was_about_to_be_given_up_and_is_taken_again_is_kept() {
     let mut this = Box4::new();
     let node = |cores: u64| NodeSpec { cpu_milli: cores * 1_000, memory_mib: 1_024, ..NodeSpec::default() };
-    this.tell(Event::NodeSet { name: NodeName::from("box"), spec: node(0) });
-    this.tell(Event::NodeSet { name: NodeName::from("a"), spec: node(1) });
-    this.tell(Event::NodeSet { name: NodeName::from("b"), spec: node(2) });
+    this.tell(Event::NodeSet { name: NodeName::from("box"), spec: node(0).into() });
+    this.tell(Event::NodeSet { name: NodeName::from("a"), spec: node(1).into() });
+    this.tell(Event::NodeSet { name: NodeName::from("b"), spec: node(2).into() });
     let core = Ask { amount: Amount::None, cpu_milli: 1_000, ..Ask::whole(1) };
     let set = |this: &mut Box4, workers: u32| {
         let spec = JobSpec::workers("training", workers, workers, core.clone());
-        this.tell(Event::JobSet { name: JobName::from("j"), spec });
+        this.tell(Event::JobSet { name: JobName::from("j"), spec: spec.into() });
         this.after(0)
     };
     assert_eq!(set(&mut this, 3), ["j starts on 3 (turn)"]);
     this.happen();
     assert_eq!(set(&mut this, 2), ["j stops, goes on with 2 (too_large)"]);
     // One of the two that it keeps stands there; its third worker, on the other node, has not ended yet.
-    this.tell(Event::NodeSet { name: NodeName::from("b"), spec: node(3) });
+    this.tell(Event::NodeSet { name: NodeName::from("b"), spec: node(3).into() });
     this.tell(Event::NodeLost(NodeName::from("a")));
     this.after(0);
     let kept = this.engine.state().jobs.values().find_map(|job| job.run()).unwrap().kept().to_vec();

@@ -81,7 +81,7 @@ fn less_of_the_machine_stops_and_delays() {
     story.node("n2", "H100", 2);
     let difference = ask(&story, &[Change::DrainNode { node: NodeName::from("n1") }]);
     let stopped: Vec<(&str, u32, u32)> =
-        difference.disruptions.iter().map(|one| (one.job.0.as_str(), one.before, one.after)).collect();
+        difference.disruptions.iter().map(|one| (one.job.as_str(), one.before, one.after)).collect();
     assert_eq!(stopped, [("first", 0, 1), ("guest", 0, 1)]);
     assert!(difference.disruptions[0].first.as_ref().unwrap().reason.contains("drained"));
     assert_eq!((difference.before.gpus, difference.after.gpus), (10, 2));
@@ -110,7 +110,7 @@ fn a_job_that_is_submitted_or_removed_is_told_with_what_it_does_to_others() {
     let story = busy();
     let urgent = JobSpec { priority: 5, ..workers("vision", 4, 1) };
     let difference = ask(&story, &[Change::SubmitJob { name: JobName::from("urgent"), spec: Box::new(urgent) }]);
-    let urgent = difference.starts.iter().find(|shift| shift.job.0 == "urgent").unwrap();
+    let urgent = difference.starts.iter().find(|shift| shift.job.as_str() == "urgent").unwrap();
     assert_eq!(urgent.before, Moment::Absent);
     assert!(urgent.after.at().unwrap() < story.now.plus(60_000), "it takes from job/first");
     assert_eq!(difference.disruptions[0].job, JobName::from("first"));
@@ -124,7 +124,7 @@ fn a_priority_and_a_field_of_the_policy_can_be_asked_about() {
     story.later(1).job("late", workers("vision", 4, 1)).settle();
     let change = Change::Priority { job: JobName::from("late"), priority: 1 };
     let difference = ask(&story, &[change]);
-    let names: Vec<(&str, bool)> = difference.starts.iter().map(|shift| (shift.job.0.as_str(), shift.is_earlier())).collect();
+    let names: Vec<(&str, bool)> = difference.starts.iter().map(|shift| (shift.job.as_str(), shift.is_earlier())).collect();
     assert_eq!(names, [("late", true), ("own", false)]);
     let policy = |value: &str| Change::Policy {
         field: "max_evictions_per_minute".to_owned(),

@@ -1,5 +1,7 @@
 //! The free capacity of one node and its devices.
 
+use std::sync::Arc;
+
 use serde::{Deserialize, Serialize};
 
 use crate::ask::{Amount, Ask};
@@ -63,7 +65,7 @@ pub struct Releasing {
 /// One node.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct NodeFree {
-    pub spec: NodeSpec,
+    pub spec: Arc<NodeSpec>,
     /// It was seen and is not gone.
     pub present: bool,
     /// What its description allows less what is firmly claimed; negative after a cut.

@@ -1,5 +1,7 @@
 //! Facts into state and desk. Nothing here decides.
 
+use std::sync::Arc;
+
 use crate::cluster::Holder;
 use crate::demand::Demand;
 use crate::event::{Event, JobExit, Outcome};
@@ -133,7 +135,7 @@ impl Facts<'_> {
         }
     }
 
-    fn node_set(&mut self, name: NodeName, spec: NodeSpec) {
+    fn node_set(&mut self, name: NodeName, spec: Arc<NodeSpec>) {
         if self.state.nodes.contains_key(&name) {
             return self.with_node(&name, |node| (node.spec, node.gone) = (spec, false));
         }
@@ -258,7 +260,7 @@ impl Facts<'_> {
         self.state.namespaces.remove(name);
     }
 
-    fn job_set(&mut self, name: JobName, spec: JobSpec) {
+    fn job_set(&mut self, name: JobName, spec: Arc<JobSpec>) {
         let ix = if let Some(ix) = self.state.jobs.ix(&name) {
             self.respecify(ix, spec);
             // Deleted and submitted again before it was gone: it goes on.
@@ -268,7 +270,7 @@ impl Facts<'_> {
             ix
         } else {
             self.saw(&spec);
-            self.state.jobs.insert(name, Job::new(spec, self.state.now))
+            self.state.jobs.insert(name, Job::new(self.desk.shared(spec), self.state.now))
         };
         self.set_turn(ix);
         self.desk.list(self.state, ix);
@@ -290,7 +292,7 @@ impl Facts<'_> {
     }
 
     /// What a job holds is counted as it was placed: other workers than those it has only when it holds nothing any more.
-    fn respecify(&mut self, ix: u32, told: JobSpec) {
+    fn respecify(&mut self, ix: u32, told: Arc<JobSpec>) {
         let Some(job) = self.state.jobs.at(ix) else { return };
         let alike = job.spec.groups.len() == told.groups.len()
             && job.spec.groups.iter().zip(&told.groups).all(|(was, is)| was.ask == is.ask);
@@ -313,7 +315,7 @@ impl Facts<'_> {
         }
         let mut spec = told.clone();
         if holds && !alike {
-            spec.groups.clone_from(&job.spec.groups);
+            Arc::make_mut(&mut spec).groups.clone_from(&job.spec.groups);
         }
         let next = (spec != told).then_some(told);
         if job.spec == spec && job.next_spec == next {
@@ -323,7 +325,7 @@ impl Facts<'_> {
         let now = self.state.now;
         if let Some(job) = self.state.jobs.at_mut(ix) {
             bank(job, now);
-            (job.spec, job.next_spec) = (spec, next);
+            (job.spec, job.next_spec) = (self.desk.shared(spec), next);
         }
         if moved {
             self.queues_changed();

@@ -328,16 +328,20 @@ impl Desk {
         self.by_kind.get_mut(kind as usize)?.as_mut()
     }
 
+    /// The specification that alike jobs share, if there are any.
+    pub fn shared(&self, spec: Arc<JobSpec>) -> Arc<JobSpec> {
+        self.kinds.get_key_value(&spec).map_or(spec, |(known, _)| known.clone())
+    }
+
     /// The kind of one more job of this specification.
-    fn kind(&mut self, spec: &JobSpec) -> u32 {
+    fn kind(&mut self, spec: &Arc<JobSpec>) -> u32 {
         if let Some(number) = self.kinds.get(spec).copied() {
             if let Some(kind) = self.at_kind_mut(number) {
                 kind.jobs += 1;
             }
             return number;
         }
-        let spec = Arc::new(spec.clone());
-        let kind = Some(Kind { need: self.books.need(&spec), spec: spec.clone(), jobs: 1, block: None, outlook: None });
+        let kind = Some(Kind { need: self.books.need(spec), spec: spec.clone(), jobs: 1, block: None, outlook: None });
         let number = self.free_kinds.pop().unwrap_or_else(|| {
             self.by_kind.push(None);
             u32::try_from(self.by_kind.len() - 1).unwrap_or(u32::MAX)
@@ -345,7 +349,7 @@ impl Desk {
         if let Some(slot) = self.by_kind.get_mut(number as usize) {
             *slot = kind;
         }
-        self.kinds.insert(spec, number);
+        self.kinds.insert(spec.clone(), number);
         number
     }
 

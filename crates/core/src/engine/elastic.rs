@@ -5,6 +5,7 @@
 //! restarts to grow, so it waits until devices stayed free and its last restart has paid.
 
 use std::collections::{BTreeMap, BinaryHeap};
+use std::sync::Arc;
 
 use crate::node::Health;
 use crate::plan::Reason;
@@ -22,7 +23,7 @@ type Bid = (u64, bool, std::cmp::Reverse<u32>);
 
 /// A job that may have more workers.
 struct Bidder {
-    spec: JobSpec,
+    spec: Arc<JobSpec>,
     queue: NodeIx,
     seats: Vec<Seat>,
     /// New ones, claimed in the books.

@@ -179,7 +179,7 @@ fn requests(state: &State, desk: &Desk, barred: &BTreeSet<u32>) -> Vec<Vec<i64>>
 }
 
 fn holders<'a>(state: &'a State, lists: &'a Lists) -> impl Iterator<Item = &'a JobSpec> {
-    lists.holders.iter().filter_map(|ix| state.jobs.at(*ix)).map(|job| &job.spec)
+    lists.holders.iter().filter_map(|ix| state.jobs.at(*ix)).map(|job| &*job.spec)
 }
 
 /// What one worker counts as; a share in MiB as of a usual device.

@@ -59,7 +59,7 @@ impl Impossible {
     pub fn class<'a>(group: &str, ask: &Ask, known: impl Iterator<Item = &'a str>) -> Self {
         let known: Vec<&str> = known.collect();
         let known = if known.is_empty() { "none yet".to_owned() } else { known.join(", ") };
-        let wished: Vec<&str> = ask.classes.iter().map(|wish| wish.class.0.as_str()).collect();
+        let wished: Vec<&str> = ask.classes.iter().map(|wish| wish.class.as_str()).collect();
         let wished = if wished.is_empty() { "a device".to_owned() } else { format!("class {}", wished.join(" or ")) };
         Self::Class { group: group.to_owned(), wished, known }
     }
@@ -249,7 +249,7 @@ impl Look<'_> {
             return Impossible::Amount { group: self.named(at), need: words::need(&Group { min: 1, ..group.clone() }) };
         }
         let classes = self.books.cluster.classes();
-        Impossible::class(&self.named(at), ask, classes.iter().map(|class| class.0.as_str()))
+        Impossible::class(&self.named(at), ask, classes.iter().map(|class| class.as_str()))
     }
 
     fn fits(&mut self, ask: &Ask) -> bool {

@@ -4,7 +4,6 @@
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
-use std::sync::Arc;
 
 use crate::names::{JobName, QueueName};
 use crate::plan::{ActionKind, Claimant, Reason};
@@ -297,7 +296,7 @@ impl Round<'_> {
         let node = self.desk.books.tree.node(queue).filter(|_| self.state.queues.contains_key(queue));
         let node = node.ok_or_else(|| missing(format!("queue {queue} does not exist")))?;
         let kind = self.desk.kind_of(ix).and_then(|kind| self.desk.spec(kind));
-        let spec = kind.unwrap_or_else(|| Arc::new(job.spec.clone()));
+        let spec = kind.unwrap_or_else(|| job.spec.clone());
         Ok(Want { by: Claimant::Job(name.clone()), job: Some(ix), queue: node, spec })
     }
 

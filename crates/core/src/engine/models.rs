@@ -180,7 +180,7 @@ fn seat_for(round: &mut Round, name: &ModelName, model: &Model, ask: &Ask, neede
 fn start(round: &mut Round, name: &ModelName, model: &Model, ask: Ask, seat: Seat, have: usize, target: usize) {
     let (have, target) = (u32::try_from(have).unwrap_or(u32::MAX), u32::try_from(target).unwrap_or(u32::MAX));
     let id = round.next_id();
-    let replica = ReplicaId(format!("{name}-{}", round.state.next_replica));
+    let replica = ReplicaId::from(format!("{name}-{}", round.state.next_replica));
     round.state.next_replica += 1;
     let mut after = round.releases(&seat);
     after.sort_unstable();

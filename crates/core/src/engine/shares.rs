@@ -316,7 +316,7 @@ fn place(round: &mut Round, circle: &Circle, sizes: &[u32]) -> Vec<Change> {
 
 /// Seats of a job that becomes larger: anew, since it restarts anyway.
 fn place_one(round: &mut Round, circle: &Circle, member: &Member, size: u32) -> Option<Vec<Seat>> {
-    let mut spec = round.state.jobs.at(member.ix)?.spec.clone();
+    let mut spec = JobSpec::clone(&round.state.jobs.at(member.ix)?.spec);
     for workers in member.sizes(member.held(), size) {
         let mark = round.desk.books.mark();
         shift_from(round.state, round.desk, member.ix, &member.seats, &[]);

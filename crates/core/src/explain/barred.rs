@@ -58,7 +58,7 @@ fn no_such_class(state: &State, ask: &Ask) -> Option<Impossible> {
     if ask.devices() == 0 || devices().any(suits) {
         return None;
     }
-    let known: BTreeSet<&str> = devices().map(|device| device.class.0.as_str()).collect();
+    let known: BTreeSet<&str> = devices().map(|device| device.class.as_str()).collect();
     Some(Impossible::class("", ask, known.into_iter()))
 }
 
@@ -90,7 +90,7 @@ mod tests {
     }
 
     fn told(engine: &mut Engine, spec: JobSpec) -> Option<Barred> {
-        engine.apply(At(1), Event::JobSet { name: "j".into(), spec });
+        engine.apply(At(1), Event::JobSet { name: "j".into(), spec: spec.into() });
         engine.decide(At(2));
         job(engine, &"j".into())
     }

@@ -7,7 +7,7 @@ use crate::ask::{Amount, Ask};
 use crate::cluster::{Cluster, Level};
 use crate::engine::{Block, Engine, Impossible};
 use crate::event::Event;
-use crate::names::{Class, DeviceId, JobName, ModelName, NodeName, QueueName};
+use crate::names::{DeviceId, JobName, ModelName, NodeName, QueueName};
 use crate::node::{Device, Health, Node};
 use crate::plan::{ActionKind, Plan};
 use crate::policy::Policy;
@@ -214,12 +214,12 @@ pub(crate) fn copy_of(node: &Node, name: &str) -> Vec<Event> {
 }
 
 fn seen(like: &Device, id: String, node: NodeName) -> Event {
-    Event::DeviceSeen(Device { id: DeviceId(id), node, health: Health::Ok, free_since: None, ..like.clone() })
+    Event::DeviceSeen(Device { id: DeviceId::from(id), node, health: Health::Ok, free_since: None, ..like.clone() })
 }
 
 /// A device of a class that the cluster does not have.
 fn imagined(engine: &Engine, ask: &Ask) -> Option<Device> {
-    let Class(class) = ask.classes.first().map(|wish| wish.class.clone())?;
+    let class = ask.classes.first().map(|wish| wish.class.clone())?;
     let node = engine.state().nodes.keys().next().cloned().unwrap_or_else(|| NodeName::from("what-if"));
     let memory = if let Amount::MemoryMib(mib) = ask.amount { mib } else { 81_920 };
     Some(Device { mig: true, named: ask.named, ..Device::new("what-if", node, class.as_str(), memory) })

@@ -10,7 +10,7 @@ use super::{Explanation, claims, quota, waits, words};
 /// Explains a running job.
 pub(super) fn explain(engine: &Engine, name: &JobName, job: &Job, run: &Run, now: At) -> Explanation {
     let mut on: Vec<String> =
-        run.seats.iter().flat_map(|seat| engine.state().devices_of(seat)).map(|device| device.id.0.clone()).collect();
+        run.seats.iter().flat_map(|seat| engine.state().devices_of(seat)).map(|device| device.id.to_string()).collect();
     on.dedup();
     let place = if on.is_empty() { "CPUs".to_owned() } else { words::list(&on) };
     let mut answer = Explanation {

@@ -42,7 +42,7 @@ pub(crate) fn number(resource: &Resource, amount: i64) -> String {
 pub(crate) fn unit(resource: &Resource) -> String {
     match resource {
         Resource::Gpu => "device(s)".to_owned(),
-        Resource::Class(class) => class.0.clone(),
+        Resource::Class(class) => class.to_string(),
         Resource::Cpu => "core(s)".to_owned(),
         Resource::Memory => "GiB of memory".to_owned(),
     }
@@ -84,7 +84,7 @@ pub(crate) fn list(names: &[String]) -> String {
 
 /// Classes that will do, as the end of "needs 2 devices".
 pub(crate) fn of_classes(ask: &Ask) -> String {
-    let classes: BTreeSet<&str> = ask.classes.iter().map(|wish| wish.class.0.as_str()).collect();
+    let classes: BTreeSet<&str> = ask.classes.iter().map(|wish| wish.class.as_str()).collect();
     if classes.is_empty() { String::new() } else { format!(" of {}", classes.into_iter().collect::<Vec<_>>().join(" or ")) }
 }
 

@@ -80,7 +80,7 @@ impl Tree {
         for queue in &queues {
             check(queue, resources)?;
         }
-        let root = QueueName(String::new());
+        let root = QueueName::default();
         if !queues.iter().any(|queue| queue.name == root) {
             queues.push(QueueQuota { name: root.clone(), parent: None, weight_milli: 1000, quotas: Vec::new() });
         }
@@ -178,7 +178,7 @@ fn index(queues: &[QueueQuota]) -> Result<BTreeMap<QueueName, NodeIx>, QuotaErro
 }
 
 fn parents(queues: &[QueueQuota], index: &BTreeMap<QueueName, NodeIx>) -> Result<Vec<u32>, QuotaError> {
-    let root = QueueName(String::new());
+    let root = QueueName::default();
     let parent = |queue: &QueueQuota| match &queue.parent {
         Some(parent) if queue.name == root => Err(QuotaError::RootBelow { parent: parent.clone() }),
         None if queue.name == root => Ok(NONE),
@@ -226,7 +226,7 @@ fn cycle(queues: &[QueueQuota], parent: impl Fn(u32) -> u32, node: u32) -> Quota
         at = parent(at);
     }
     let names = seen.iter().skip_while(|seen| **seen != at).chain(std::iter::once(&at));
-    let name = |node: &u32| queues.get(*node as usize).map_or_else(String::new, |queue| queue.name.0.clone());
+    let name = |node: &u32| queues.get(*node as usize).map_or_else(String::new, |queue| queue.name.to_string());
     let path: Vec<String> = names.map(name).collect();
-    QuotaError::Cycle { queue: QueueName(name(&at)), path: path.join(" > ") }
+    QuotaError::Cycle { queue: QueueName::from(name(&at)), path: path.join(" > ") }
 }

@@ -19,8 +19,8 @@ fn quota() -> impl Strategy<Value = Quota> {
 fn tree() -> impl Strategy<Value = Tree> {
     vec((any::<prop::sample::Index>(), quota(), quota(), 1_u32..4000), 1..12).prop_map(|queues| {
         let queue = |(at, (parent, first, second, weight_milli)): (usize, (prop::sample::Index, Quota, Quota, u32))| QueueQuota {
-            name: QueueName(format!("q{at}")),
-            parent: Some(parent.index(at + 1)).filter(|parent| *parent < at).map(|parent| QueueName(format!("q{parent}"))),
+            name: QueueName::from(format!("q{at}")),
+            parent: Some(parent.index(at + 1)).filter(|parent| *parent < at).map(|parent| QueueName::from(format!("q{parent}"))),
             weight_milli,
             quotas: vec![(0, first), (1, second)],
         };

@@ -78,7 +78,7 @@ fn the_lowest_cover_is_where_borrowing_ends() {
         Tree::build(1, [vec![queue("org", None, quota(0, None, None)), team], parts.to_vec(), vec![other]].concat()).unwrap();
     let names = |amount| {
         let (node, height) = tree.lowest_cover(NodeIx(2), 0, amount);
-        (tree.queue(node).unwrap().name.0.clone(), height)
+        (tree.queue(node).unwrap().name.to_string(), height)
     };
     assert_eq!([names(10), names(20), names(21)], [("p".into(), 0), ("team".into(), 1), ("org".into(), 2)]);
     assert_eq!(names(1000), (String::new(), 3));

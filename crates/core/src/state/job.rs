@@ -1,5 +1,7 @@
 //! A training job and its attempts.
 
+use std::sync::Arc;
+
 use serde::{Deserialize, Serialize};
 
 use super::State;
@@ -190,10 +192,11 @@ impl JobSpec {
 /// A job.
 #[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
 pub struct Job {
-    pub spec: JobSpec,
+    /// Shared with all jobs that ask for the same.
+    pub spec: Arc<JobSpec>,
     /// What it becomes once it holds nothing: other workers than those that it has.
     #[serde(default)]
-    pub next_spec: Option<JobSpec>,
+    pub next_spec: Option<Arc<JobSpec>>,
     pub submitted: At,
     pub phase: Phase,
     /// Where it stands among the waiting of its queue and priority, lower first: set when it begins to wait.
@@ -280,9 +283,9 @@ pub enum End {
 
 impl Job {
     /// A job that was just submitted.
-    pub fn new(spec: JobSpec, at: At) -> Self {
+    pub fn new(spec: impl Into<Arc<JobSpec>>, at: At) -> Self {
         Self {
-            spec,
+            spec: spec.into(),
             next_spec: None,
             submitted: at,
             phase: Phase::Waiting { since: at, not_before: None, keep: Vec::new() },

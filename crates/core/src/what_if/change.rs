@@ -1,5 +1,7 @@
 //! A change as events, and what is wrong with it.
 
+use std::sync::Arc;
+
 use thiserror::Error;
 
 use crate::engine::Engine;
@@ -7,7 +9,7 @@ use crate::event::Event;
 use crate::explain::{self, words};
 use crate::labels;
 use crate::names::{Namespace, NodeName};
-use crate::node::{Device, MAX_DEVICES, Node, NodeSpec};
+use crate::node::{Device, MAX_DEVICES, Node};
 use crate::policy::Policy;
 use crate::state::JobSpec;
 use crate::time::At;
@@ -88,24 +90,24 @@ impl Facts<'_> {
             Change::NewNodes { class, gpus, memory_mib, count } => {
                 self.range("gpus", i64::from(*gpus), 1, i64::try_from(MAX_DEVICES).unwrap_or(i64::MAX))?;
                 self.range("memory_mib", i64::try_from(*memory_mib).unwrap_or(i64::MAX), 1, i64::from(u32::MAX))?;
-                let device = |gpu: u32| Device::new(format!("{gpu}"), "", class.0.as_str(), *memory_mib);
-                let node = Node { spec: NodeSpec::default(), devices: (0..*gpus).map(device).collect(), gone: false };
+                let device = |gpu: u32| Device::new(format!("{gpu}"), "", class.as_str(), *memory_mib);
+                let node = Node { spec: Arc::default(), devices: (0..*gpus).map(device).collect(), gone: false };
                 self.add(&node, *count)
             }
             Change::RemoveNode { node } => self.node("node", node).map(|_| vec![Event::NodeLost(node.clone())]),
             Change::DrainNode { node } => {
                 let devices = &self.node("node", node)?.devices;
                 if devices.is_empty() {
-                    return Err(WhatIfError::NothingToDrain { index: self.index, node: node.0.clone() });
+                    return Err(WhatIfError::NothingToDrain { index: self.index, node: node.to_string() });
                 }
                 Ok(devices.iter().map(|device| Event::DeviceDrained { id: device.id.clone(), drained: true }).collect())
             }
             Change::SubmitJob { name, spec } => {
                 if state.jobs.contains_key(name) {
-                    return Err(WhatIfError::JobExists { index: self.index, name: name.0.clone() });
+                    return Err(WhatIfError::JobExists { index: self.index, name: name.to_string() });
                 }
                 self.check(spec)?;
-                let job = Event::JobSet { name: name.clone(), spec: (**spec).clone() };
+                let job = Event::JobSet { name: name.clone(), spec: JobSpec::clone(spec).into() };
                 Ok(self.new_namespace(&spec.namespace).into_iter().chain([job]).collect())
             }
             Change::RemoveJob { name } => {
@@ -114,8 +116,8 @@ impl Facts<'_> {
             }
             Change::Priority { job, priority } => {
                 let known = state.jobs.get(job).ok_or_else(|| self.unknown("job", "job", &job.0, state.jobs.keys()))?;
-                let spec = JobSpec { priority: *priority, ..known.spec.clone() };
-                Ok(vec![Event::JobSet { name: job.clone(), spec }])
+                let spec = JobSpec { priority: *priority, ..JobSpec::clone(&known.spec) };
+                Ok(vec![Event::JobSet { name: job.clone(), spec: spec.into() }])
             }
             Change::Policy { field, value } => Ok(vec![Event::PolicySet(self.policy(field, value)?)]),
         }

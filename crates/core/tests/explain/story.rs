@@ -32,7 +32,7 @@ impl Story {
     pub fn node_in(&mut self, name: &str, class: &str, gpus: usize, labels: &[(&str, &str)]) -> &mut Self {
         let labels: BTreeMap<String, String> =
             labels.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
-        self.tell(Event::NodeSet { name: NodeName::from(name), spec: NodeSpec { labels, ..NodeSpec::default() } });
+        self.tell(Event::NodeSet { name: NodeName::from(name), spec: NodeSpec { labels, ..NodeSpec::default() }.into() });
         for index in 0..gpus {
             self.tell(Event::DeviceSeen(Device::new(format!("{name}-{index}"), name, class, 81_920)));
         }
@@ -44,7 +44,7 @@ impl Story {
     }
 
     pub fn job(&mut self, name: &str, spec: JobSpec) -> &mut Self {
-        self.tell(Event::JobSet { name: JobName::from(name), spec })
+        self.tell(Event::JobSet { name: JobName::from(name), spec: spec.into() })
     }
 
     /// Decides, and all that is ordered happens at once.

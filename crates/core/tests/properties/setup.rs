@@ -20,15 +20,15 @@ const GIB: u64 = 1_024;
 pub const SELDOM_MS: u64 = 40 * 86_400_000;
 
 pub fn node_name(index: usize) -> NodeName {
-    NodeName(format!("node-{index}"))
+    NodeName::from(format!("node-{index}"))
 }
 
 pub fn queue_name(index: usize) -> QueueName {
-    QueueName(format!("q{index}"))
+    QueueName::from(format!("q{index}"))
 }
 
 pub fn model_name(index: usize) -> ModelName {
-    ModelName(format!("m{index}"))
+    ModelName::from(format!("m{index}"))
 }
 
 pub fn node_spec(gene: &NodeGene) -> NodeSpec {
@@ -95,7 +95,7 @@ fn selector(gene: u8) -> Option<Selector> {
 }
 
 pub fn namespace_name(index: u8) -> Namespace {
-    Namespace(format!("n{index}"))
+    Namespace::from(format!("n{index}"))
 }
 
 /// With labels of a team, tested or not; or gone.

@@ -151,7 +151,7 @@ impl World {
     fn submit(&mut self, gene: &JobGene) {
         self.jobs_made += 1;
         let spec = setup::job(gene, self.queues);
-        self.tell(Event::JobSet { name: JobName(format!("j{}", self.jobs_made)), spec });
+        self.tell(Event::JobSet { name: JobName::from(format!("j{}", self.jobs_made)), spec: spec.into() });
     }
 
     fn respecify(&mut self, index: usize, change: impl Fn(&tidegate_core::state::JobSpec) -> tidegate_core::state::JobSpec) {
@@ -159,7 +159,7 @@ impl World {
         if let Some(name) = pick(&names, index) {
             let spec = change(&self.state().jobs[&name].spec);
             self.misplaced.insert(name.clone());
-            self.tell(Event::JobSet { name, spec });
+            self.tell(Event::JobSet { name, spec: spec.into() });
         }
     }
 
@@ -212,7 +212,7 @@ impl World {
         let known = self.excess.entry(name.clone()).or_default();
         *known = (known.0.max(firm.0), known.1.max(firm.1));
         self.everybody_is_misplaced();
-        self.tell(Event::NodeSet { name: name.clone(), spec: setup::node_spec(gene) });
+        self.tell(Event::NodeSet { name: name.clone(), spec: setup::node_spec(gene).into() });
     }
 
     fn everybody_is_misplaced(&mut self) {

@@ -44,7 +44,7 @@ impl World {
         let mut world = Self { now: At(1_000_000), queues, models, ..Self::default() };
         world.tell(Event::PolicySet(setup::policy(&system.policy)));
         for (index, gene) in system.nodes.iter().enumerate() {
-            world.tell(Event::NodeSet { name: setup::node_name(index), spec: setup::node_spec(gene) });
+            world.tell(Event::NodeSet { name: setup::node_name(index), spec: setup::node_spec(gene).into() });
             for device in setup::devices(index, gene) {
                 world.tell(Event::DeviceSeen(device));
             }

@@ -97,7 +97,7 @@ impl Board {
                 label => drop(spec.labels.insert(label.to_owned(), value.to_owned())),
             }
         }
-        self.tell(Event::NodeSet { name: name.clone(), spec });
+        self.tell(Event::NodeSet { name: name.clone(), spec: spec.into() });
         let (count, class) = devices.split_once('x').unwrap_or(("0", ""));
         let count: u32 = number(count);
         for index in 0..count {
@@ -107,7 +107,7 @@ impl Board {
             self.tell(Event::DeviceSeen(Device { mig, island, ..device }));
         }
         for index in drained {
-            self.tell(Event::DeviceDrained { id: DeviceId(format!("{name}:{index}")), drained: true });
+            self.tell(Event::DeviceDrained { id: DeviceId::from(format!("{name}:{index}")), drained: true });
         }
         if gone {
             self.tell(Event::NodeLost(name));
@@ -147,7 +147,7 @@ impl Board {
     fn submit(&mut self, line: &JobLine) {
         // One millisecond apart, so that the order of lines is the order of age.
         self.now = self.now.plus(1);
-        self.tell(Event::JobSet { name: JobName::from(line.name.as_str()), spec: line.spec.clone() });
+        self.tell(Event::JobSet { name: JobName::from(line.name.as_str()), spec: line.spec.clone().into() });
     }
 
     /// Put where it is said to run, whatever the engine would have chosen.
@@ -157,7 +157,7 @@ impl Board {
         let mut state = self.engine.state().clone();
         state.now = since;
         self.engine = Engine::from(state);
-        self.engine.apply(since, Event::JobSet { name: JobName::from(line.name.as_str()), spec: line.spec.clone() });
+        self.engine.apply(since, Event::JobSet { name: JobName::from(line.name.as_str()), spec: line.spec.clone().into() });
         let mut state = self.engine.state().clone();
         let seats = seats(&state, line);
         let expected_end = since.plus(line.spec.expected_ms.unwrap_or(24 * 3_600_000));
