@@ -49,8 +49,11 @@ impl Machine {
 
     /// Workers of this ask that the box takes when nothing else runs, by the engine's own count.
     pub fn room(&self, ask: &Ask) -> u32 {
-        let node =
-            Node { spec: self.spec.clone(), devices: self.devices.iter().map(Device::as_core).collect(), ..Node::default() };
+        let node = Node {
+            spec: self.spec.clone().into(),
+            devices: self.devices.iter().map(Device::as_core).collect(),
+            ..Node::default()
+        };
         let mut cluster = Cluster::default();
         cluster.set_node(0, &node);
         let ask = cluster.intern(ask);
@@ -62,9 +65,12 @@ impl Machine {
         let mut engine = Engine::default();
         let groups = groups.iter().map(|group| Group { max: group.min, spread: None, ..group.clone() }).collect();
         let devices = self.devices.iter().map(|device| Event::DeviceSeen(device.as_core()));
-        let node = Event::NodeSet { name: NODE.into(), spec: self.spec.clone() };
+        let node = Event::NodeSet { name: NODE.into(), spec: self.spec.clone().into() };
         let queue = Event::QueueSet { name: "all".into(), queue: Queue::default() };
-        let job = Event::JobSet { name: "new".into(), spec: JobSpec { groups, ..JobSpec::workers("all", 1, 1, Ask::default()) } };
+        let job = Event::JobSet {
+            name: "new".into(),
+            spec: JobSpec { groups, ..JobSpec::workers("all", 1, 1, Ask::default()) }.into(),
+        };
         for event in std::iter::once(node).chain(devices).chain([queue, job]) {
             engine.apply(At(0), event);
         }

@@ -25,6 +25,7 @@ mod note;
 mod overcommit;
 mod rest;
 mod settle;
+mod shared;
 mod slots;
 mod training;
 mod unit;
@@ -35,6 +36,7 @@ use std::sync::Arc;
 
 use tidegate_api::labels;
 use tidegate_core::names::{JobName, ModelName};
+use tidegate_core::state::JobSpec;
 use tidegate_core::time::At;
 use tidegate_core::{Engine, Event};
 
@@ -52,6 +54,7 @@ use nodes::Nodes;
 pub use note::Note;
 use overcommit::Episode;
 pub use overcommit::Repair;
+use shared::Shared;
 use training::Training;
 pub use training::{Refused, Report};
 use unit::{Unit, UnitId};
@@ -69,10 +72,10 @@ struct Entry {
     /// With what other objects add to what it says.
     facts: PodFacts,
     /// What it says alone, if others may add to it.
-    said: Option<Box<pod::Ours>>,
+    said: Option<Arc<pod::Ours>>,
     unit: Option<UnitId>,
-    /// Why it does not run, as it was last told.
-    told: Option<Told>,
+    /// Why it does not run, as it was last told; of one that is bound nobody asks.
+    told: Option<Box<Told>>,
 }
 
 /// A reason that was told, and in which round.
@@ -106,6 +109,9 @@ pub struct Index {
     devices: Devices,
     claim_jobs: ClaimJobs,
     pods: BTreeMap<PodKey, Entry>,
+    /// What pods say of themselves, and what units ask for: that of thousands is alike.
+    ours: Shared<pod::Ours>,
+    specs: Shared<JobSpec>,
     units: BTreeMap<UnitId, Unit>,
     jobs: BTreeMap<JobName, UnitId>,
     /// Whose waiting pods are to be told why, round and round.
@@ -276,7 +282,7 @@ impl Index {
         let mut events = Vec::new();
         let held: BTreeSet<UnitId> = pods.iter().filter_map(|key| self.pods.get(key)?.unit.clone()).collect();
         for key in pods {
-            let said = |entry: &Entry| PodFacts { ours: entry.said.as_deref().cloned(), ..entry.facts.clone() };
+            let said = |entry: &Entry| PodFacts { ours: entry.said.clone(), ..entry.facts.clone() };
             let facts = self.pods.get(&key).filter(|entry| entry.said.is_some()).map(said);
             events.extend(facts.map(|facts| self.know(facts)).unwrap_or_default());
         }
@@ -288,13 +294,14 @@ impl Index {
 
     fn know(&mut self, mut facts: PodFacts) -> Vec<Event> {
         let key = facts.key.clone();
-        let said = facts.needs.as_ref().and_then(|_| facts.ours.clone()).map(Box::new);
+        let said = facts.needs.as_ref().and_then(|_| facts.ours.clone());
         self.around.complete(&mut facts);
         let mut events = self.complete_devices(&mut facts);
+        facts.ours = facts.ours.map(|ours| self.ours.share(ours));
         events.extend(self.regroup(&facts));
         let known = self.pods.remove(&key);
         let was = known.as_ref().and_then(|known| known.unit.clone());
-        let told = known.as_ref().and_then(|known| known.told.clone());
+        let told = known.as_ref().and_then(|known| known.told.clone()).filter(|_| facts.node.is_none());
         let touched = self.around.count(known.as_ref().map(|known| &known.facts), Some(&facts));
         self.devices.count(known.as_ref().map(|known| &known.facts), Some(&facts));
         events.extend(self.nodes.count(known.as_ref().map(|known| &known.facts), Some(&facts)));
@@ -326,7 +333,7 @@ impl Index {
         if let Some(entry) = self.pods.get_mut(key) {
             entry.unit = Some(id.clone());
         }
-        self.units.entry(id.clone()).or_insert_with(|| Unit::new(id)).members.insert(key.clone());
+        self.units.entry(id.clone()).or_insert_with(|| Unit::new(id)).members.insert(key.clone(), ());
         self.settle(id)
     }
 

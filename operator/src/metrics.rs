@@ -60,7 +60,10 @@ impl Metrics {
             routers: IntGauge::new("tidegate_operator_routers", "Routers that report.")?,
             open_writes: IntGauge::new("tidegate_operator_open_writes", "Requests that wait or are under way.")?,
             leads: IntGauge::new("tidegate_operator_leads", "1 while this process may act.")?,
-            synced: IntGauge::new("tidegate_operator_synced", "1 once every kind was listed.")?,
+            synced: IntGauge::new(
+                "tidegate_operator_synced",
+                "1 while every kind was listed, and nodes and ResourceSlices again since their watch broke off.",
+            )?,
             drift: IntGauge::new(
                 "tidegate_operator_drift_nodes",
                 "Nodes on which other GPUs were believed to be held than a fresh list says, at the last comparison; must be 0.",

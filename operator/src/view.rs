@@ -123,8 +123,8 @@ impl<'a> Devices<'a> {
             Health::Ok => "ok",
         };
         view::Device {
-            id: device.id.0.clone(),
-            class: device.class.0.clone(),
+            id: device.id.to_string(),
+            class: device.class.to_string(),
             memory_mib: device.memory_mib,
             simulated: false,
             health: health.to_owned(),
@@ -145,11 +145,11 @@ impl<'a> Devices<'a> {
     fn holder(&self, claim: &Claim) -> view::Holder {
         let (kind, name, runs) = match &claim.holder {
             Holder::Job(name) => {
-                ("job", name.0.clone(), self.state.jobs.get(name).and_then(|job| job.run()).is_some_and(|run| run.observed))
+                ("job", name.to_string(), self.state.jobs.get(name).and_then(|job| job.run()).is_some_and(|run| run.observed))
             }
             Holder::Replica(model, id) => {
                 let ready = self.state.replicas.get(id).is_some_and(|replica| replica.phase == ReplicaPhase::Ready);
-                ("model", model.0.clone(), ready)
+                ("model", model.to_string(), ready)
             }
         };
         let phase = match (claim.releasing, runs) {
@@ -169,8 +169,8 @@ fn queues(scene: &Scene, borrowers: &BTreeSet<QueueName>) -> Vec<view::Queue> {
         let used = tree.node(name).map_or(0, |node| whole(tree.usage(node, GPU) + 999));
         let nominal = whole(quota.nominal);
         view::Queue {
-            name: name.0.clone(),
-            parent: queue.parent.as_ref().map(|parent| parent.0.clone()),
+            name: name.to_string(),
+            parent: queue.parent.as_ref().map(|parent| parent.to_string()),
             nominal,
             borrowing_limit: quota.borrowing_limit.map(whole),
             used,

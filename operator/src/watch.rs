@@ -1,8 +1,8 @@
 //! Objects of the API server as they are seen: one watch a kind, each object read at once into the facts that are kept.
 //!
 //! **Promises**: a list that begins anew (a watch that expired, a server that was away) is told whole, so that what went away in
-//! between is known to be gone. When one kind is listed anew, all are: pods of today are not placed on the nodes of yesterday.
-//! An object of ours that cannot be read is told as such; it stops nothing.
+//! between is known to be gone. When the watch of what pods are placed on breaks off, that is told, and it is listed anew: pods of today
+//! are not placed on the nodes of yesterday. An object of ours that cannot be read is told as such; it stops nothing.
 
 use std::collections::BTreeSet;
 use std::fmt::Debug;
@@ -22,7 +22,7 @@ use kube::{Client, Resource, ResourceExt};
 use serde::de::DeserializeOwned;
 use tidegate_api::kinds::{Model, Pool, PoolSpec, PoolStatus, Queue, QueueSpec, QueueStatus, TrainingJob};
 use tidegate_core::labels::Labels;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::mpsc;
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -92,6 +92,11 @@ impl Kind {
         Self::ALL.into_iter().chain(adopted).chain(kueue.map(Self::Beside)).collect()
     }
 
+    /// Whether pods are placed on such: on one that is gone they would be lost.
+    fn is_ground(self) -> bool {
+        matches!(self, Self::Node | Self::Device(DeviceKind::Slice))
+    }
+
     /// Bounded word for metrics.
     pub fn word(self) -> &'static str {
         match self {
@@ -132,8 +137,8 @@ pub enum Seen {
     Gone(Kind, String),
     /// A list was told whole; these are all that there are.
     Listed(Kind, BTreeSet<String>),
-    /// A watch has expired: for the so-manieth time all kinds are listed anew.
-    Expired(u64),
+    /// What is known of this kind may be old until it is listed anew.
+    Broken(Kind),
     /// All pods as a list that was asked for says, beside the watch.
     Checked(Vec<Listed>),
 }
@@ -147,8 +152,7 @@ pub fn start(
     tasks: &TaskTracker,
     shutdown: &CancellationToken,
 ) {
-    let rounds = watch::Sender::new(0);
-    let watch = Watch { to: to.clone(), metrics: metrics.clone(), tasks: tasks.clone(), quit: shutdown.clone(), rounds };
+    let watch = Watch { to: to.clone(), metrics: metrics.clone(), tasks: tasks.clone(), quit: shutdown.clone() };
     let all = || client.clone();
     let ours = |resource: ApiResource| Api::<DynamicObject>::all_with(all(), &resource);
     watch.begin(ours(ApiResource::erase::<Pool>(&())), Kind::Pool, |object| Object::Pool(Box::new(told_of(&object))));
@@ -268,8 +272,6 @@ struct Watch {
     metrics: Metrics,
     tasks: TaskTracker,
     quit: CancellationToken,
-    /// How often all kinds were listed anew.
-    rounds: watch::Sender<u64>,
 }
 
 impl Watch {
@@ -312,7 +314,6 @@ impl Watch {
     {
         let (watch, client) = (self.clone(), client.clone());
         let run = async move {
-            let mut rounds = watch.rounds.subscribe();
             let found = loop {
                 if let Some(found) = served(&client, &choices, kind).await {
                     break found;
@@ -320,10 +321,7 @@ impl Watch {
                 if watch.to.send(Seen::Listed(kind, BTreeSet::new())).await.is_err() {
                     return;
                 }
-                tokio::select! {
-                    () = sleep(SERVED_AGAIN) => {}
-                    _ = rounds.changed() => {}
-                }
+                sleep(SERVED_AGAIN).await;
             };
             watch.run(api(client, found), kind, read).await;
         };
@@ -334,44 +332,40 @@ impl Watch {
     where
         K: Resource + Clone + DeserializeOwned + Debug + Send + 'static,
     {
-        let mut rounds = self.rounds.subscribe();
         let mut failing = false;
         'anew: loop {
-            // A list that begins now is of this round.
-            rounds.mark_unchanged();
             let mut listed = BTreeSet::new();
             let mut whole = false;
             let mut stream = pin!(watcher(api.clone(), watcher::Config::default()).default_backoff());
-            loop {
-                let event = tokio::select! {
-                    event = stream.next() => event,
-                    _ = rounds.changed() => continue 'anew,
-                };
+            while let Some(event) = stream.next().await {
                 let seen = match event {
-                    None => return,
-                    Some(Ok(watcher::Event::Init)) => {
+                    Ok(watcher::Event::Init) => {
                         listed.clear();
-                        if std::mem::take(&mut whole) && self.expired(kind, &mut rounds).await.is_err() {
-                            return;
-                        }
                         continue;
                     }
-                    Some(Ok(watcher::Event::InitApply(object))) => {
+                    Ok(watcher::Event::InitApply(object)) => {
                         listed.insert(key(&object));
                         Seen::Is(read(object))
                     }
-                    Some(Ok(watcher::Event::InitDone)) => {
+                    Ok(watcher::Event::InitDone) => {
                         (failing, whole) = (false, true);
                         Seen::Listed(kind, std::mem::take(&mut listed))
                     }
-                    Some(Ok(watcher::Event::Apply(object))) => Seen::Is(read(object)),
-                    Some(Ok(watcher::Event::Delete(object))) => Seen::Gone(kind, key(&object)),
-                    Some(Err(error)) => {
+                    Ok(watcher::Event::Apply(object)) => Seen::Is(read(object)),
+                    Ok(watcher::Event::Delete(object)) => Seen::Gone(kind, key(&object)),
+                    Err(error) => {
                         self.metrics.watch_failed(kind);
                         if !failing {
                             tracing::warn!(kind = kind.word(), error = told(&error), "a watch was broken off; it begins anew");
                         }
                         failing = true;
+                        if whole && kind.is_ground() {
+                            // A watch that goes on does not say when it does; a list does.
+                            if self.to.send(Seen::Broken(kind)).await.is_err() {
+                                return;
+                            }
+                            continue 'anew;
+                        }
                         continue;
                     }
                 };
@@ -379,18 +373,8 @@ impl Watch {
                     return;
                 }
             }
+            return;
         }
-    }
-
-    /// The list of this kind, which was whole, is about to begin anew: so do those of all others, unless they do already.
-    async fn expired(&self, kind: Kind, rounds: &mut watch::Receiver<u64>) -> Result<(), mpsc::error::SendError<Seen>> {
-        let next = *rounds.borrow_and_update() + 1;
-        tracing::info!(kind = kind.word(), "a watch has expired: every kind is listed afresh");
-        // Told before anybody lists for it.
-        self.to.send(Seen::Expired(next)).await?;
-        self.rounds.send_if_modified(|round| std::mem::replace(round, next.max(*round)) < next);
-        rounds.mark_unchanged();
-        Ok(())
     }
 }
 

@@ -52,9 +52,13 @@ const STATUS_TICKS: u32 = 3;
 const BURST: usize = 4_096;
 /// Decisions in a row before what was seen meanwhile is taken in.
 const ROUNDS: usize = 8;
+/// Starts that are ordered and not carried out yet, at most, and writes that wait for room above which nothing more is decided: what
+/// comes meanwhile and goes first is not kept behind a long list of orders.
+const MOST_STARTS: u32 = 4_096;
+const MOST_WRITES: usize = 512;
 /// A decision on a copy costs the copy.
 const OBSERVE_EVERY_MS: u64 = 1_000;
-/// How long all kinds are waited for when they are listed anew.
+/// How long kinds are waited for when they are listed anew.
 const LISTED_WITHIN_MS: u64 = 60_000;
 /// Plans that are shown to people.
 const SHOWN: usize = 500;
@@ -82,14 +86,12 @@ pub struct World {
     index: Index,
     writer: Writer,
     metrics: Metrics,
-    kinds: BTreeSet<Kind>,
-    /// Kinds that were not listed yet, in this round, and what was seen until all are.
+    /// Kinds that were not listed yet, or are listed anew, and what was seen until all are.
     missing: BTreeSet<Kind>,
     early: Vec<Seen>,
-    /// Whether every kind was listed once, how often all began anew, and until when that is waited for.
+    /// Whether every kind was listed once; and until when those that are listed anew are waited for, once others are heard of.
     begun: bool,
-    round: u64,
-    patient_until: At,
+    patient_until: Option<At>,
     pools: BTreeMap<String, Shown<PoolStatus>>,
     /// Of pools that make sense, by name; the first counts.
     policies: BTreeMap<String, Policy>,
@@ -126,12 +128,10 @@ impl World {
             index,
             writer,
             metrics,
-            kinds: Kind::all(adoptions),
             missing: Kind::all(adoptions),
             early: Vec::new(),
             begun: false,
-            round: 0,
-            patient_until: At::default(),
+            patient_until: None,
             pools: BTreeMap::new(),
             policies: BTreeMap::new(),
             queues: BTreeMap::new(),
@@ -190,7 +190,7 @@ impl World {
 
     /// Takes in news; until every kind was listed they only collect.
     fn hear(&mut self, news: Seen) {
-        if self.missing.is_empty() || matches!(news, Seen::Expired(_)) {
+        if self.missing.is_empty() || matches!(news, Seen::Broken(_)) {
             return self.take_in(news);
         }
         if let Seen::Listed(kind, _) = &news {
@@ -199,28 +199,28 @@ impl World {
         self.early.push(news);
         if self.missing.is_empty() {
             self.take_in_early();
+        } else if self.begun {
+            let until = self.now().plus(LISTED_WITHIN_MS);
+            self.patient_until.get_or_insert(until);
         }
     }
 
-    /// All kinds are listed anew: nothing is decided until they are, since some of what is known is older than the rest.
-    fn expired(&mut self, round: u64) {
-        if round > self.round {
-            self.round = round;
-            self.missing.clone_from(&self.kinds);
-            self.patient_until = self.now().plus(LISTED_WITHIN_MS);
-            self.metrics.synced.set(0);
-        }
+    /// Nothing is decided until it is listed anew: what else is known is younger.
+    fn broken(&mut self, kind: Kind) {
+        self.missing.insert(kind);
+        self.metrics.synced.set(0);
     }
 
     fn take_in_early(&mut self) {
         let mut early = std::mem::take(&mut self.early);
+        self.patient_until = None;
         early.sort_by_key(kind_of);
         for news in early {
             self.take_in(news);
         }
-        let how = if self.begun { "every kind was listed again" } else { "every kind was listed" };
+        let how = if self.begun { "what was broken off was listed anew" } else { "every kind was listed" };
         if !std::mem::replace(&mut self.begun, true) {
-            let events = self.index.begin();
+            let events = [self.policy(), self.index.begin()].concat();
             self.tell(events);
             self.write_all();
         }
@@ -228,11 +228,11 @@ impl World {
         tracing::info!(counts = ?self.index.counts(), nodes = self.engine.state().nodes.len(), "{how}");
     }
 
-    /// Goes on with what was listed again when some kind is not: it is not served any more, or may not be read.
+    /// Goes on when a kind is not listed anew: it is not served any more, or may not be read.
     fn be_impatient(&mut self) {
-        if self.begun && !self.missing.is_empty() && self.now() >= self.patient_until {
+        if self.patient_until.is_some_and(|until| self.now() >= until) {
             let missing: BTreeSet<_> = std::mem::take(&mut self.missing).into_iter().map(Kind::word).collect();
-            tracing::warn!(?missing, "not listed again in time: what was known of these counts until they are");
+            tracing::warn!(?missing, "not listed anew in time: what was known of these counts until they are");
             self.take_in_early();
         }
     }
@@ -241,7 +241,7 @@ impl World {
         match news {
             Seen::Is(object) => self.object(object),
             Seen::Checked(pods) => self.compare(&pods),
-            Seen::Expired(round) => self.expired(round),
+            Seen::Broken(kind) => self.broken(kind),
             Seen::Gone(kind, key) => self.gone(kind, &key),
             Seen::Listed(kind, all) => {
                 for key in self.known(kind).into_iter().filter(|key| !all.contains(key)) {
@@ -278,12 +278,12 @@ impl World {
                 let Told { name, uid, generation, spec, status } = *told;
                 let problem = spec.as_ref().err().cloned();
                 self.queues.insert(name.clone(), Shown { uid, generation, problem, status });
-                let set = |spec| Event::QueueSet { name: QueueName(name), queue: convert::queue(&spec) };
+                let set = |spec| Event::QueueSet { name: QueueName::from(name), queue: convert::queue(&spec) };
                 spec.map(set).into_iter().collect()
             }
             Object::Namespace(name, labels) => {
                 self.namespaces.insert(name.clone());
-                vec![Event::NamespaceSeen { name: Namespace(name), labels }]
+                vec![Event::NamespaceSeen { name: Namespace::from(name), labels }]
             }
             Object::Node(facts) => self.index.node(Change::Is(facts), &self.engine),
             Object::Beside(object) => self.index.beside(object),
@@ -339,7 +339,8 @@ impl World {
     }
 
     fn policy(&self) -> Vec<Event> {
-        let policy = self.policies.values().next().cloned().unwrap_or_default();
+        let told = self.policies.values().next().cloned().unwrap_or_default();
+        let policy = Policy { max_starts: MOST_STARTS, ..told };
         if self.engine.state().policy == policy { Vec::new() } else { vec![Event::PolicySet(policy)] }
     }
 
@@ -370,6 +371,9 @@ impl World {
             return self.observe();
         }
         for _ in 0..ROUNDS {
+            if self.writer.waiting() > MOST_WRITES {
+                break;
+            }
             let lost = self.index.lose_free_devices(&self.engine);
             self.tell(lost);
             let plan = self.engine.decide(self.now());
@@ -528,7 +532,7 @@ fn kind_of(news: &Seen) -> Kind {
         Seen::Is(Object::Training(_)) => Kind::TrainingJob,
         Seen::Is(Object::Model(_)) => Kind::Model,
         // A list to compare with comes after all that it is compared with.
-        Seen::Is(Object::Pod(_)) | Seen::Checked(_) | Seen::Expired(_) => Kind::Pod,
-        Seen::Gone(kind, _) | Seen::Listed(kind, _) => *kind,
+        Seen::Is(Object::Pod(_)) | Seen::Checked(_) => Kind::Pod,
+        Seen::Gone(kind, _) | Seen::Listed(kind, _) | Seen::Broken(kind) => *kind,
     }
 }

@@ -70,8 +70,13 @@ impl Writer {
             self.metrics.wrote(&write, "dropped");
             return;
         }
-        let queue = if write.informs() { &mut self.later } else { &mut self.urgent };
-        queue.push_back(write);
+        if write.informs() {
+            self.later.push_back(write);
+        } else if write.makes_room() {
+            self.urgent.push_front(write);
+        } else {
+            self.urgent.push_back(write);
+        }
         self.fill();
     }
 
@@ -102,6 +107,11 @@ impl Writer {
     /// Writes that are not done.
     pub fn open(&self) -> usize {
         self.urgent.len() + self.later.len() + self.running.len()
+    }
+
+    /// Writes that somebody waits for and that have not begun.
+    pub fn waiting(&self) -> usize {
+        self.urgent.len()
     }
 
     /// Begins no more, and waits for those under way.

@@ -160,6 +160,7 @@ async fn an_operator_whose_watches_have_expired_lists_afresh() {
     assert!(bound.iter().all(|(_, node)| node != "n2"), "{bound:?}");
     let log = plane.log("operator");
     assert!(log.contains("a watch was broken off; it begins anew") && log.contains("too old"), "{log}");
+    assert!(log.contains("what was broken off was listed anew"), "nothing is placed on a node that is gone: {log}");
     assert_eq!(log.matches("every kind was listed").count(), 1, "it is the same leader: {log}");
 }
 

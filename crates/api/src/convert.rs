@@ -42,7 +42,7 @@ pub fn policy(spec: &kinds::PoolSpec) -> Policy {
 /// A job of this name, submitted in this namespace, as the engine sees it.
 pub fn job(name: &str, namespace: &str, spec: &kinds::TrainingJobSpec) -> JobSpec {
     JobSpec {
-        queue: QueueName(spec.queue.clone()),
+        queue: QueueName::from(spec.queue.as_str()),
         namespace: Namespace::from(namespace),
         priority: spec.priority,
         owner: spec.owner.clone(),
@@ -69,7 +69,7 @@ fn recipe(name: &str) -> &str {
 /// A model of this namespace as the engine sees it. `generation` rises when its replicas must be replaced.
 pub fn model(namespace: &str, spec: &kinds::ModelSpec, generation: u64) -> ModelSpec {
     ModelSpec {
-        queue: QueueName(spec.queue.clone()),
+        queue: QueueName::from(spec.queue.as_str()),
         namespace: Namespace::from(namespace),
         priority: spec.priority,
         ask: ask(&spec.gpu, spec.node_affinity.as_ref()),

@@ -45,17 +45,17 @@ impl Eta {
 /// Of all jobs that wait.
 pub fn all(engine: &Engine, now: At) -> Etas {
     let etas = eta::all(engine, now, Limits::default());
-    etas.into_iter().map(|(name, eta)| (name.0, Eta::of(&eta, now))).collect()
+    etas.into_iter().map(|(name, eta)| (name.to_string(), Eta::of(&eta, now))).collect()
 }
 
 /// Of one job.
 pub fn of(engine: &Engine, job: &str, now: At) -> Result<Etas, NoEta> {
     let name = JobName::from(job);
     if !engine.state().jobs.contains_key(&name) {
-        return Err(NoEta::Unknown(name.0));
+        return Err(NoEta::Unknown(name.to_string()));
     }
-    let eta = eta::of(engine, &name, now).ok_or_else(|| NoEta::NotWaiting(name.0.clone()))?;
-    Ok(Etas::from([(name.0, Eta::of(&eta, now))]))
+    let eta = eta::of(engine, &name, now).ok_or_else(|| NoEta::NotWaiting(name.to_string()))?;
+    Ok(Etas::from([(name.to_string(), Eta::of(&eta, now))]))
 }
 
 #[cfg(test)]
@@ -72,10 +72,10 @@ mod tests {
         let job = || JobSpec { expected_ms: Some(60_000), ..JobSpec::workers("q", 1, 1, Ask::whole(1)) };
         engine.apply(At(0), Event::DeviceSeen(Device::new("gpu-0", "box", "H100-80GB", 81_920)));
         engine.apply(At(0), Event::QueueSet { name: "q".into(), queue: Queue::devices(1, None) });
-        engine.apply(At(0), Event::JobSet { name: "first".into(), spec: job() });
+        engine.apply(At(0), Event::JobSet { name: "first".into(), spec: job().into() });
         engine.decide(At(0));
         engine.apply(At(0), Event::JobStarted { name: "first".into(), attempt: 1 });
-        engine.apply(At(0), Event::JobSet { name: "second".into(), spec: job() });
+        engine.apply(At(0), Event::JobSet { name: "second".into(), spec: job().into() });
         engine.decide(At(0));
         engine
     }

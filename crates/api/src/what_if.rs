@@ -222,7 +222,9 @@ mod tests {
         };
         let ask = |text: &str| jobs(&manifest::parse(text, "x.yaml").unwrap(), "x.yaml");
         let submitted = ask(&document("TrainingJob", "{queue: q, template: {command: [a]}}")).unwrap();
-        assert!(matches!(submitted.as_slice(), [Change::SubmitJob { name, spec }] if name.0 == "x" && spec.queue.0 == "q"));
+        assert!(
+            matches!(submitted.as_slice(), [Change::SubmitJob { name, spec }] if name.as_str() == "x" && spec.queue.as_str() == "q")
+        );
         let error = ask(&document("Queue", "{nominal: 1}")).unwrap_err().to_string();
         assert!(error.starts_with("x.yaml: Queue/x cannot be asked about"), "{error}");
         assert!(ask("").unwrap_err().to_string().contains("holds no TrainingJob"));

@@ -56,7 +56,7 @@ impl World {
         choice: Option<u32>,
     ) -> Result<(), String> {
         let token = format!("{:032x}", rand::random::<u128>());
-        let checkpoints = self.places.data.join("checkpoints").join(&job.0);
+        let checkpoints = self.places.data.join("checkpoints").join(job.as_str());
         std::fs::create_dir_all(&checkpoints).map_err(|e| format!("make {}: {e}", checkpoints.display()))?;
         let port = free_port().map_err(|e| format!("no free port for MASTER_PORT: {e}"))?;
         let progress_url = format!("{}/progress/{job}/{number}?token={token}", self.places.url);
@@ -96,7 +96,7 @@ impl World {
     /// The devices of a place, in their order. A place without devices is for work on CPU alone.
     pub(super) fn devices_at(&self, place: &Placed) -> Result<Vec<&Device>, String> {
         let device =
-            |id: &tidegate_core::names::DeviceId| self.devices.get(&id.0).ok_or_else(|| format!("its device {id} is gone"));
+            |id: &tidegate_core::names::DeviceId| self.devices.get(id.as_str()).ok_or_else(|| format!("its device {id} is gone"));
         place.devices.iter().map(device).collect()
     }
 
@@ -105,7 +105,7 @@ impl World {
         let place = gang.workers.get(rank).ok_or("it has no such worker")?;
         let (devices, attempt) = (self.devices_at(place)?, gang.number);
         let labels =
-            [("job", job.0.clone()), ("attempt", attempt.to_string()), ("rank", rank.to_string()), ("token", token.to_owned())];
+            [("job", job.to_string()), ("attempt", attempt.to_string()), ("rank", rank.to_string()), ("token", token.to_owned())];
         Ok(UnitSpec {
             id: unit_id(job, attempt, rank)?,
             command: spec.template.command.clone(),
@@ -195,7 +195,7 @@ impl World {
         self.job_metrics.remove(job);
         let folder = self.places.data.join("checkpoints");
         let kept = folder.join(format!("{job}.deleted-{}", now_ms()));
-        match std::fs::rename(folder.join(&job.0), &kept) {
+        match std::fs::rename(folder.join(job.as_str()), &kept) {
             Ok(()) => tracing::info!(job = %job, kept = %kept.display(), "checkpoints of a deleted job are kept"),
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => {}
             Err(e) => tracing::warn!(job = %job, error = %e, "checkpoints of a deleted job cannot be put aside"),
@@ -206,7 +206,7 @@ impl World {
     fn forget_attempts(&self, job: &JobName, last: u32) {
         let old = |status: &crate::units::UnitStatus| {
             let label = |key: &str| status.spec.labels.get(key).cloned().unwrap_or_default();
-            label("job") == job.0 && label("attempt").parse::<u32>().is_ok_and(|number| number <= last)
+            label("job") == job.as_str() && label("attempt").parse::<u32>().is_ok_and(|number| number <= last)
         };
         for status in self.units.all().into_iter().filter(old) {
             if let Err(e) = self.units.forget(&status.spec.id) {

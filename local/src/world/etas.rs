@@ -55,10 +55,10 @@ mod tests {
         let job = |expected_ms| JobSpec { expected_ms: Some(expected_ms), ..JobSpec::workers("q", 1, 1, Ask::whole(1)) };
         engine.apply(At(0), Event::DeviceSeen(Device::new("gpu-0", "box", "H100-80GB", 81_920)));
         engine.apply(At(0), Event::QueueSet { name: "q".into(), queue: Queue::devices(1, None) });
-        engine.apply(At(0), Event::JobSet { name: "first".into(), spec: job(60_000) });
+        engine.apply(At(0), Event::JobSet { name: "first".into(), spec: job(60_000).into() });
         engine.decide(At(0));
         engine.apply(At(1), Event::JobStarted { name: "first".into(), attempt: 1 });
-        engine.apply(At(1), Event::JobSet { name: "second".into(), spec: job(60_000) });
+        engine.apply(At(1), Event::JobSet { name: "second".into(), spec: job(60_000).into() });
         engine.decide(At(1));
         engine
     }

@@ -42,13 +42,13 @@ impl Figures {
             ActionKind::StopJob { job, .. } => {
                 if matches!(action.reason, Reason::Reclaim { .. } | Reason::FairShare { .. }) {
                     self.reclaims += 1;
-                    self.reclaiming.insert(job.0.clone(), state.now.0);
+                    self.reclaiming.insert(job.to_string(), state.now.0);
                 }
             }
             ActionKind::StartJob { job, workers, .. } => {
-                let former = self.sizes.insert(job.0.clone(), workers.len());
+                let former = self.sizes.insert(job.to_string(), workers.len());
                 if former.is_some_and(|size| size != workers.len()) {
-                    *self.resizes.entry(job.0.clone()).or_default() += 1;
+                    *self.resizes.entry(job.to_string()).or_default() += 1;
                 }
             }
             ActionKind::StartReplica { .. } | ActionKind::StopReplica { .. } => {}
@@ -57,7 +57,7 @@ impl Figures {
 
     /// An attempt is over; the engine does not know it yet, so its progress is still that of the attempt.
     pub fn attempt_ended(&mut self, job: &JobName, state: &State, exit: JobExit, now_ms: u64) {
-        if let Some(since) = self.reclaiming.remove(&job.0) {
+        if let Some(since) = self.reclaiming.remove(job.as_str()) {
             push(&mut self.reclaim_ms, now_ms.saturating_sub(since));
         }
         if exit == JobExit::Succeeded {
@@ -65,13 +65,13 @@ impl Figures {
         }
         if let Some(progress) = state.jobs.get(job).map(|job| &job.progress) {
             let lost = progress.step.saturating_sub(progress.checkpoint_step);
-            push(self.steps_lost.entry(job.0.clone()).or_default(), lost);
+            push(self.steps_lost.entry(job.to_string()).or_default(), lost);
         }
     }
 
     /// A checkpoint was reported complete.
     pub fn checkpoint(&mut self, job: &JobName) {
-        *self.checkpoints.entry(job.0.clone()).or_default() += 1;
+        *self.checkpoints.entry(job.to_string()).or_default() += 1;
     }
 
     /// A worker was found that should not run any more.
@@ -91,7 +91,7 @@ impl Figures {
             steps_lost: self.steps_lost.clone(),
             checkpoints: self.checkpoints.clone(),
             resizes: self.resizes.clone(),
-            peak_wanted: state.models.iter().map(|(name, model)| (name.0.clone(), model.peak_want)).collect(),
+            peak_wanted: state.models.iter().map(|(name, model)| (name.to_string(), model.peak_want)).collect(),
             double_runs: self.double_runs,
         }
     }

@@ -54,7 +54,7 @@ impl World {
                 self.tell(Event::QueueSet { name: QueueName::from(name), queue: convert::queue(&queue.spec) });
             }
             Object::TrainingJob(job) => {
-                self.tell(Event::JobSet { name: JobName::from(name), spec: convert::job(name, namespace, &job.spec) });
+                self.tell(Event::JobSet { name: JobName::from(name), spec: convert::job(name, namespace, &job.spec).into() });
             }
             Object::Model(model) => {
                 let generation = self.objects.model(name).map_or(1, |(_, generation)| generation);
@@ -68,7 +68,7 @@ impl World {
 
     /// Tells the engine the pool's policy, and where the box stands in its topology.
     fn tell_pool(&mut self, pool: &PoolSpec) {
-        self.tell(Event::NodeSet { name: NodeName::from(NODE), spec: in_pool(&self.node, pool) });
+        self.tell(Event::NodeSet { name: NodeName::from(NODE), spec: in_pool(&self.node, pool).into() });
         self.tell(Event::PolicySet(convert::policy(pool)));
     }
 

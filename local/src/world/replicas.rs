@@ -62,9 +62,9 @@ impl World {
         std::fs::create_dir_all(&locks).map_err(|e| format!("make {}: {e}", locks.display()))?;
         let mut command: Vec<String> = vec![self.places.exe.display().to_string(), "replica".to_owned()];
         let mut arg = |name: &str, value: String| command.extend([name.to_owned(), value]);
-        arg("--model", model.0.clone());
+        arg("--model", model.to_string());
         arg("--onnx", spec.source.onnx.clone());
-        arg("--replica-id", replica.0.clone());
+        arg("--replica-id", replica.to_string());
         arg("--control", self.places.url.clone());
         arg("--max-batch-rows", spec.batching.max_rows.to_string());
         if let Some(pace) = spec.simulated_pace.as_ref().filter(|_| simulated.is_some()) {
@@ -79,7 +79,7 @@ impl World {
         if let Some(device) = devices.first().filter(|device| device.simulated || share.is_some()) {
             arg("--device-lock", locks.join(format!("{}.lock", device.id)).display().to_string());
         }
-        let labels = [("model", model.0.clone()), ("replica", replica.0.clone())];
+        let labels = [("model", model.to_string()), ("replica", replica.to_string())];
         let env = BTreeMap::from([(tidegate_api::contract::CUDA_VISIBLE_DEVICES.to_owned(), visible(&devices))]);
         Ok(UnitSpec {
             id: unit_id(replica)?,
@@ -95,7 +95,7 @@ impl World {
 
     /// A replica says how it is.
     pub(super) fn replica_report(&mut self, report: &ReplicaReport) {
-        let id = ReplicaId(report.replica_id.clone());
+        let id = ReplicaId::from(report.replica_id.as_str());
         let Some(server) = self.servers.get_mut(&id) else { return };
         server.busy_us = report.busy_us;
         server.rows = report.rows;
@@ -130,7 +130,7 @@ impl World {
                 server.told_to_end = true;
             }
             // Both ways, as in a cluster: the wish by the control session, and the signal that no replica can miss.
-            self.publisher.draining.send_if_modified(|draining| draining.insert(id.0.clone()));
+            self.publisher.draining.send_if_modified(|draining| draining.insert(id.to_string()));
             self.end_unit(&unit, REPLICA_GRACE);
         }
     }
@@ -143,7 +143,7 @@ impl World {
     /// A replica has ended.
     pub(super) fn server_exited(&mut self, replica: &ReplicaId, exit: &Exit) {
         let Some(server) = self.servers.remove(replica) else { return };
-        self.publisher.draining.send_if_modified(|draining| draining.remove(&replica.0));
+        self.publisher.draining.send_if_modified(|draining| draining.remove(replica.as_str()));
         let failed = !server.told_to_end;
         tracing::info!(replica = %replica, code = ?exit.code, signal = ?exit.signal, failed, "replica ended");
         if failed {
@@ -155,7 +155,7 @@ impl World {
     }
 
     fn forget_servers(&self, model: &ModelName, keep: Option<&UnitId>) {
-        let of_model = |status: &crate::units::UnitStatus| status.spec.labels.get("model") == Some(&model.0);
+        let of_model = |status: &crate::units::UnitStatus| status.spec.labels.get("model").is_some_and(|of| of == model.as_str());
         let ended = |status: &crate::units::UnitStatus| matches!(status.state, crate::units::UnitState::Ended(_));
         for status in self.units.all() {
             let failed_before =

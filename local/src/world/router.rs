@@ -153,10 +153,10 @@ impl World {
         config.endpoints = self
             .servers
             .iter()
-            .filter(|(_, server)| server.model.0 == name)
+            .filter(|(_, server)| server.model.as_str() == name)
             .filter_map(|(id, server)| {
                 let address = server.address.clone()?;
-                Some(Endpoint { replica_id: id.0.clone(), address, draining: server.draining.is_some() })
+                Some(Endpoint { replica_id: id.to_string(), address, draining: server.draining.is_some() })
             })
             .collect();
         Some(config)

@@ -114,7 +114,7 @@ impl World {
     }
 
     fn observe(&mut self, machine: &Machine) {
-        self.tell(Event::NodeSet { name: NodeName::from(NODE), spec: machine.spec.clone() });
+        self.tell(Event::NodeSet { name: NodeName::from(NODE), spec: machine.spec.clone().into() });
         // What ailed before does until the agent says that it does not any more.
         self.ailments.retain(|id, _| self.devices.contains_key(id));
         for device in &machine.devices {
@@ -124,7 +124,7 @@ impl World {
         }
         let known = self.engine.state().devices();
         let gone: Vec<DeviceId> = known
-            .filter(|device| device.health != Health::Lost && !self.devices.contains_key(&device.id.0))
+            .filter(|device| device.health != Health::Lost && !self.devices.contains_key(device.id.as_str()))
             .map(|device| device.id.clone())
             .collect();
         for id in gone {
@@ -146,9 +146,9 @@ impl World {
         for status in found {
             let label = |key: &str| status.spec.labels.get(key).cloned();
             if let (Some(job), Some(attempt)) = (label("job"), label("attempt").and_then(|text| text.parse().ok())) {
-                attempts.entry((JobName(job), attempt)).or_default().push(status);
+                attempts.entry((JobName::from(job), attempt)).or_default().push(status);
             } else if let (Some(model), Some(replica)) = (label("model"), label("replica")) {
-                self.adopt_replica(ModelName(model), ReplicaId(replica), status);
+                self.adopt_replica(ModelName::from(model), ReplicaId::from(replica), status);
             } else if [UNIT, agent::UNIT].contains(&status.spec.id.as_str()) && matches!(status.state, UnitState::Ended(_)) {
                 self.forget(&status.spec.id);
             }

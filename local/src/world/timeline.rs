@@ -102,10 +102,10 @@ fn holders(state: &State, waiting: &[Action]) -> BTreeMap<Key, bool> {
     for (device, claims) in &holdings.devices {
         for claim in claims.iter().filter(|claim| !is_pending(waiting, &claim.holder)) {
             let (kind, name) = match &claim.holder {
-                Holder::Job(name) => ("job", name.0.clone()),
-                Holder::Replica(model, _) => ("model", model.0.clone()),
+                Holder::Job(name) => ("job", name.to_string()),
+                Holder::Replica(model, _) => ("model", model.to_string()),
             };
-            all.insert((device.0.clone(), kind.to_owned(), name), borrowers.contains(&claim.queue));
+            all.insert((device.to_string(), kind.to_owned(), name), borrowers.contains(&claim.queue));
         }
     }
     all

@@ -40,13 +40,13 @@ impl World {
     fn device_views(&self, state: &State, holdings: &Holdings) -> Vec<view::Device> {
         let borrowers = holdings.borrowers(state);
         let device = |device: &tidegate_core::state::Device| {
-            let (id, ailment) = (device.id.0.clone(), self.ailments.get(&device.id.0));
+            let (id, ailment) = (device.id.to_string(), self.ailments.get(device.id.as_str()));
             let health = ailment.map_or(word(device.health), Ailment::word);
             let claims = holdings.claims(&device.id).iter().filter(|claim| !is_pending(&self.waiting, &claim.holder));
             let holder =
                 |claim: &Claim| holder_view(state, &claim.holder, claim.releasing.is_some(), borrowers.contains(&claim.queue));
             view::Device {
-                class: device.class.0.clone(),
+                class: device.class.to_string(),
                 memory_mib: device.memory_mib,
                 simulated: self.devices.get(&id).is_some_and(|device| device.simulated),
                 health: health.to_owned(),
@@ -62,8 +62,8 @@ impl World {
         let (phase, reason) = self.job_phase(name, job);
         let (min, max) = job.spec.size();
         view::Job {
-            name: name.0.clone(),
-            queue: job.spec.queue.0.clone(),
+            name: name.to_string(),
+            queue: job.spec.queue.to_string(),
             priority: job.spec.priority,
             phase: phase.to_owned(),
             reason,
@@ -127,8 +127,8 @@ impl World {
             _ => self.last_reason(&format!("model/{name}")),
         };
         view::Model {
-            name: name.0.clone(),
-            queue: model.spec.queue.0.clone(),
+            name: name.to_string(),
+            queue: model.spec.queue.to_string(),
             priority: model.spec.priority,
             phase: phase.to_owned(),
             reason,
@@ -241,9 +241,9 @@ fn word(health: Health) -> &'static str {
 
 fn holder_view(state: &State, holder: &Holder, releasing: bool, lent: bool) -> view::Holder {
     let (kind, name, observed) = match holder {
-        Holder::Job(name) => ("job", name.0.clone(), state.jobs.get(name).and_then(Job::run).is_some_and(|run| run.observed)),
+        Holder::Job(name) => ("job", name.to_string(), state.jobs.get(name).and_then(Job::run).is_some_and(|run| run.observed)),
         Holder::Replica(model, id) => {
-            ("model", model.0.clone(), state.replicas.get(id).is_some_and(|replica| replica.phase == ReplicaPhase::Ready))
+            ("model", model.to_string(), state.replicas.get(id).is_some_and(|replica| replica.phase == ReplicaPhase::Ready))
         }
     };
     let phase = match (releasing, observed) {
@@ -262,8 +262,8 @@ fn queue_views(state: &State, holdings: &Holdings) -> Vec<view::Queue> {
         let (nominal, borrowing_limit) = (devices(gpu.nominal), gpu.borrowing_limit);
         let used = u32::try_from(holdings.queue_milli(name).div_ceil(1000)).unwrap_or(u32::MAX);
         view::Queue {
-            name: name.0.clone(),
-            parent: queue.parent.as_ref().map(|parent| parent.0.clone()),
+            name: name.to_string(),
+            parent: queue.parent.as_ref().map(|parent| parent.to_string()),
             nominal,
             borrowing_limit: borrowing_limit.map(devices),
             used,

@@ -39,7 +39,7 @@ pub struct PoolKey {
 impl PoolKey {
     /// The engine's name of a device of the pool: neither a driver's nor a device's name has a slash.
     pub fn device(&self, name: &str) -> DeviceId {
-        DeviceId(format!("{}/{}/{name}", self.driver, self.name))
+        DeviceId::from(format!("{}/{}/{name}", self.driver, self.name))
     }
 }
 

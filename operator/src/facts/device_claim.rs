@@ -336,8 +336,8 @@ mod tests {
         let consumed = Amounts::from([("memory".to_owned(), 1_000_000_000)]);
         let allocation = Allocation {
             node: Some("n1".to_owned()),
-            devices: vec![DeviceId("gpu.nvidia.com/n1/gpu-3".to_owned())],
-            shares: vec![(DeviceId("gpu.nvidia.com/n1/gpu-4".to_owned()), consumed)],
+            devices: vec!["gpu.nvidia.com/n1/gpu-3".into()],
+            shares: vec![("gpu.nvidia.com/n1/gpu-4".into(), consumed)],
         };
         assert_eq!((found.allocation, found.other_consumers, found.ours, found.protected), (Some(allocation), 1, true, true));
         assert_eq!(found.reserved, [(PodKey::new("team", "p"), "up".to_owned())]);

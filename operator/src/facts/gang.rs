@@ -11,7 +11,7 @@ pub const MOST_GANG: u32 = 100_000;
 const LWS_GROUP: &str = "leaderworkerset.sigs.k8s.io/group-key";
 
 /// Pods of one namespace that start together.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Gang {
     /// What a label says, or `KIND/NAME` of what makes them one: a label's value has no slash.
     pub name: String,

@@ -7,6 +7,7 @@ use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use kube::ResourceExt;
 use tidegate_api::{labels, quantity};
 use tidegate_core::mig::Instance;
+use tidegate_core::names::Class;
 use tidegate_core::node::{Effect, MAX_DEVICES, Taint};
 
 /// The resource of whole GPUs.
@@ -50,7 +51,7 @@ pub struct NodeFacts {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Counted {
     pub count: u32,
-    pub class: String,
+    pub class: Class,
     pub memory_mib: u64,
     /// They are parts of GPUs, so many thousandths of one each.
     pub part: Option<u16>,
@@ -88,13 +89,13 @@ fn devices(allocatable: Option<&BTreeMap<String, Quantity>>, labels: &BTreeMap<S
     let gpu_mib = labels.get(PRODUCT_MIB).and_then(|mib| mib.parse().ok());
     let whole = |count: u32| {
         let class = labels::gpu_class(labels).unwrap_or_else(|| UNKNOWN_CLASS.to_owned());
-        Counted { count, class, memory_mib: gpu_mib.unwrap_or(UNKNOWN_MIB), part: None }
+        Counted { count, class: class.into(), memory_mib: gpu_mib.unwrap_or(UNKNOWN_MIB), part: None }
     };
     let part = |class: &str, count: u32| {
         let instance = class.strip_prefix(labels::MIG_CLASS).and_then(|profile| Instance::of(profile, gpu_mib));
         // One that is no profile's counts as a whole GPU.
         let (memory_mib, part) = instance.map_or((UNKNOWN_MIB, 1000), |instance| (instance.memory_mib, instance.part));
-        Counted { count, class: class.to_owned(), memory_mib, part: Some(part) }
+        Counted { count, class: class.into(), memory_mib, part: Some(part) }
     };
     let all = allocatable.into_iter().flatten();
     let found = all.filter_map(|(resource, quantity)| {
@@ -158,7 +159,7 @@ mod tests {
             json!({"zone": "a", "nvidia.com/gpu.product": "NVIDIA-H100-80GB-HBM3", "nvidia.com/gpu.memory": "81559"}),
         );
         assert_eq!((found.cpu_milli, found.memory_mib, found.pods), (3920, 15_360, 110));
-        let gpus = Counted { count: 8, class: "H100-80GB-HBM3".to_owned(), memory_mib: 81_559, part: None };
+        let gpus = Counted { count: 8, class: "H100-80GB-HBM3".into(), memory_mib: 81_559, part: None };
         assert_eq!(found.devices, [gpus]);
         assert_eq!(found.labels[NAME_LABEL], "n1");
     }
@@ -166,8 +167,8 @@ mod tests {
     #[test]
     fn a_label_of_ours_names_the_class_before_any_other() {
         let found = node(json!({}), json!({"tidegate.dev/gpu-class": "H100", "nvidia.com/gpu.product": "NVIDIA-A"}));
-        assert_eq!(found.devices[0].class, "H100");
-        assert_eq!(node(json!({}), json!({})).devices[0].class, UNKNOWN_CLASS);
+        assert_eq!(found.devices[0].class, "H100".into());
+        assert_eq!(node(json!({}), json!({})).devices[0].class, UNKNOWN_CLASS.into());
     }
 
     #[test]

@@ -105,9 +105,9 @@ pub struct PodFacts {
     pub requests: Requests,
     pub needs: Option<Box<Needs>>,
     /// What it says to us; absent: it is another scheduler's.
-    pub ours: Option<Ours>,
+    pub ours: Option<Arc<Ours>>,
     /// Which worker it is, of a training job of ours.
-    pub worker: Option<WorkerOf>,
+    pub worker: Option<Box<WorkerOf>>,
     /// Which replica it is, of a model of ours.
     pub replica: Option<Box<ReplicaOf>>,
     /// Whose seat it takes, of an object that was suspended and was started.
@@ -147,8 +147,8 @@ pub struct WorkerOf {
     pub stuck: Option<Box<str>>,
 }
 
-/// What a pod says that is ours to place.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// What a pod says that is ours to place; that of pods of one template is equal.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Ours {
     pub queue: String,
     pub priority: i32,
@@ -189,8 +189,9 @@ impl PodFacts {
             is_made: pod.metadata.owner_references.iter().flatten().any(|owner| owner.controller == Some(true)),
             created: At(u64::try_from(created).unwrap_or(0)),
             bound: status.and_then(bound),
-            ours: (spec.scheduler_name.as_deref() == Some(labels::SCHEDULER)).then(|| Ours::of(pod, spec, &requests, ports)),
-            worker: WorkerOf::of(pod),
+            ours: (spec.scheduler_name.as_deref() == Some(labels::SCHEDULER))
+                .then(|| Ours::of(pod, spec, &requests, ports).into()),
+            worker: WorkerOf::of(pod).map(Box::new),
             replica: ReplicaOf::of(pod).map(Box::new),
             seat: SeatOf::of(pod, spec),
             requests,
@@ -418,7 +419,7 @@ mod tests {
     }
 
     fn problem(change: impl FnOnce(&mut Value)) -> String {
-        facts(change).ours.unwrap().problem.unwrap_or_default()
+        facts(change).ours.unwrap().problem.clone().unwrap_or_default()
     }
 
     #[test]
@@ -427,7 +428,7 @@ mod tests {
         let ours = pod.ours.unwrap();
         assert_eq!((ours.ask.amount, ours.ask.cpu_milli), (Amount::Whole(2), 1000));
         assert_eq!((ours.queue.as_str(), ours.owner.as_str(), ours.recipe.as_str()), ("vision", "team", "night"));
-        assert_eq!((pod.phase, pod.created.0 % 10_000, ours.problem), (PodPhase::Pending, 1_000, None));
+        assert_eq!((pod.phase, pod.created.0 % 10_000, &ours.problem), (PodPhase::Pending, 1_000, &None));
     }
 
     #[test]

@@ -67,7 +67,7 @@ impl Seats {
     pub fn of<'a>(attempt: u32, since: At, workers: impl Iterator<Item = &'a Placed>) -> Self {
         let mut nodes = BTreeMap::<String, Vec<u32>>::new();
         for worker in workers {
-            let counts = nodes.entry(worker.node.0.clone()).or_default();
+            let counts = nodes.entry(worker.node.to_string()).or_default();
             let group = usize::from(worker.group);
             counts.resize(counts.len().max(group + 1), 0);
             if let Some(count) = counts.get_mut(group) {
@@ -103,7 +103,7 @@ impl Seats {
         let mut all = Vec::new();
         for (node, counts) in &self.nodes {
             for (group, count) in (0_u16..).zip(counts) {
-                let seat = Placed { group, node: NodeName(node.clone()), devices: Vec::new(), slices: 0 };
+                let seat = Placed { group, node: NodeName::from(node.as_str()), devices: Vec::new(), slices: 0 };
                 all.extend(std::iter::repeat_n(seat, *count as usize));
             }
         }

@@ -104,7 +104,7 @@ impl Look {
     fn at(scene: Arc<Scene>, etas: Option<Arc<(Instant, Etas)>>, began: Instant) -> Self {
         let etas = etas.unwrap_or_else(|| {
             let all = eta::all(&scene.engine, scene.at, Limits { steps: ETA_STEPS, ..Limits::default() });
-            let told = all.into_iter().map(|(name, eta)| (name.0, tidegate_api::eta::Eta::of(&eta, scene.at)));
+            let told = all.into_iter().map(|(name, eta)| (name.to_string(), tidegate_api::eta::Eta::of(&eta, scene.at)));
             Arc::new((began, told.collect()))
         });
         let page = Arc::new(Page::of(&scene, &etas.1));

@@ -17,10 +17,10 @@ fn world(tasks: &TaskTracker) -> Asker {
     let spec = || JobSpec { expected_ms: Some(60_000), ..JobSpec::workers("q", 1, 1, Wish::whole(1)) };
     engine.apply(At(0), Event::DeviceSeen(Device::new("n1/0", "n1", "H100-80GB", 81_920)));
     engine.apply(At(0), Event::QueueSet { name: "q".into(), queue: Queue::devices(1, None) });
-    engine.apply(At(0), Event::JobSet { name: "first".into(), spec: spec() });
+    engine.apply(At(0), Event::JobSet { name: "first".into(), spec: spec().into() });
     engine.decide(At(0));
     engine.apply(At(0), Event::JobStarted { name: "first".into(), attempt: 1 });
-    engine.apply(At(0), Event::JobSet { name: "second".into(), spec: spec() });
+    engine.apply(At(0), Event::JobSet { name: "second".into(), spec: spec().into() });
     engine.decide(At(0));
     let (to, mut asks) = mpsc::channel(4);
     tasks.spawn(async move {

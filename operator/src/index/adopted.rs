@@ -80,7 +80,7 @@ pub(super) fn key_of(job: &JobName) -> Option<Arc<str>> {
 impl Adopted {
     /// Its name in the engine.
     fn job(&self, name: &str) -> JobName {
-        JobName(if self.life == 0 { format!("{PREFIX}{name}") } else { format!("{PREFIX}{name}#{}", self.life) })
+        JobName::from(if self.life == 0 { format!("{PREFIX}{name}") } else { format!("{PREFIX}{name}#{}", self.life) })
     }
 
     /// The engine is to forget it.
@@ -236,7 +236,7 @@ impl Index {
         if entry.told.as_ref() == Some(&spec) {
             return Vec::new();
         }
-        let mut events = vec![Event::JobSet { name: entry.job(name), spec: spec.clone() }];
+        let mut events = vec![Event::JobSet { name: entry.job(name), spec: spec.clone().into() }];
         if entry.told.replace(spec).is_none() {
             let submitted = entry.facts.as_ref().map(|facts| facts.created).unwrap_or_default();
             let observed = Observed { submitted, attempts: entry.attempts, failures: 0, run: None };

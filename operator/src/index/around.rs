@@ -1,6 +1,7 @@
 //! What other objects say about pods, and which pods rest on them.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use tidegate_api::import::kueue;
 use tidegate_api::labels;
@@ -144,6 +145,7 @@ impl Around {
     /// Adds to what a pod says what other objects say of it.
     pub fn complete(&self, pod: &mut PodFacts) {
         let PodFacts { key, uid, node, needs: Some(needs), ours: Some(ours), .. } = pod else { return };
+        let ours = Arc::make_mut(ours);
         let mut problems: Vec<String> = ours.problem.take().into_iter().collect();
         problems.extend(self.group(needs, ours).err());
         for claim in &needs.claims {

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use k8s_openapi::api::core::v1::{Pod, Service};
+use litemap::LiteMap;
 use serde::Serialize;
 use serde_json::Value;
 use tidegate_api::kinds::{MAX_MESSAGE, cut};
@@ -124,6 +125,11 @@ impl Write {
         matches!(self, Self::Refuse { .. } | Self::Status { .. } | Self::Note { .. })
     }
 
+    /// It ends what was seen, and others wait for that: it may go before what was ordered earlier.
+    pub fn makes_room(&self) -> bool {
+        matches!(self, Self::Evict { .. } | Self::EndPod { uid: Some(_), .. })
+    }
+
     /// Bounded word for metrics.
     pub fn word(&self) -> &'static str {
         match self {
@@ -217,10 +223,10 @@ impl Index {
         let waits = !volumes.is_empty() || !given.is_empty();
         let bind = chosen.iter().filter(|_| !waits);
         let writes: Vec<Write> = bind.map(|(pod, worker)| Write::bind(pod, &worker.node.0)).collect();
-        let placed: BTreeMap<PodKey, Placed> = chosen.into_iter().map(|(pod, worker)| (pod.key.clone(), worker)).collect();
+        let placed: LiteMap<PodKey, Placed> = chosen.into_iter().map(|(pod, worker)| (pod.key.clone(), worker)).collect();
         self.writes.extend(writes);
         let mut events = Vec::new();
-        for (pod, worker) in &placed {
+        for (pod, worker) in placed.iter() {
             let comes = self.pods.get(pod).map(|entry| self.nodes.comes(&entry.facts, &worker.node.0));
             events.extend(comes.unwrap_or_default());
             if given.values().any(|given| given.pod == *pod) {
@@ -230,8 +236,8 @@ impl Index {
         let Some(unit) = self.units.get_mut(&of) else { return dropped };
         let open = placed.keys().cloned().collect();
         let run = Run { attempt, since: at, open, placed, action: Some(id), ..Run::default() };
-        let spec = unit.spec.as_ref().map(|spec| unit::as_placed(spec, &run.placed));
-        (unit.phase, unit.refused) = (Phase::Running(run), None);
+        let spec = unit.spec.as_ref().map(|spec| self.specs.share(unit::as_placed(spec, &run.placed)));
+        (unit.phase, unit.refused) = (Phase::Running(run.into()), None);
         self.to_tell.remove(&of);
         // It will not be made larger once it runs.
         let grown = spec.filter(|spec| unit.spec.as_ref() != Some(spec));
@@ -250,7 +256,7 @@ impl Index {
     pub(super) fn refuses(&self, chosen: &[(&PodFacts, Placed)]) -> Option<Refusal> {
         let mut by_node = BTreeMap::<&str, Vec<&PodFacts>>::new();
         for (pod, worker) in chosen {
-            by_node.entry(worker.node.0.as_str()).or_default().push(pod);
+            by_node.entry(worker.node.as_str()).or_default().push(pod);
         }
         by_node.iter().find_map(|(node, pods)| self.nodes.refuses(node, pods))
     }
@@ -258,7 +264,7 @@ impl Index {
     /// A start that cannot be; whoever asks why the unit waits is told.
     fn refused(&mut self, of: &UnitId, id: ActionId, why: String) -> Vec<Event> {
         if let Some(unit) = self.units.get_mut(of) {
-            unit.refused = Some(why.clone());
+            unit.refused = Some(why.as_str().into());
         }
         vec![close(id, Outcome::Failed(why))]
     }
@@ -378,7 +384,7 @@ impl Index {
             return [done(Outcome::Done), self.settle(id)].concat();
         }
         if run.placed.is_empty() {
-            (unit.phase, unit.refused) = (Phase::Waiting, Some(failed.join("; ")));
+            (unit.phase, unit.refused) = (Phase::Waiting, Some(failed.join("; ").into()));
             return [done(Outcome::Failed(failed.join("; "))), self.settle(id)].concat();
         }
         // A gang in part gives back what it has; one that is large enough goes on.
@@ -405,6 +411,8 @@ impl Index {
     /// Everybody who waits is to be told why again, if it has changed.
     pub fn ask_again(&mut self) {
         self.round = self.round.wrapping_add(1);
+        self.ours.forget_unused();
+        self.specs.forget_unused();
         let waits = |(_, unit): &(&UnitId, &unit::Unit)| unit.run().is_none();
         self.to_tell.extend(self.units.iter().filter(waits).map(|(id, _)| id.clone()));
         self.look_at_waiting_trainings();
@@ -422,7 +430,7 @@ impl Index {
             Phase::Gathering => self.hindered(unit).unwrap_or_else(|| format!("{} of its gang are there", unit.members.len())),
             Phase::Running(_) => return Vec::new(),
         };
-        let members: Vec<PodKey> = unit.members.iter().cloned().collect();
+        let members: Vec<PodKey> = unit.members.keys().cloned().collect();
         let mut writes = Vec::new();
         for key in members {
             let Some(entry) = self.pods.get_mut(&key) else { continue };
@@ -438,7 +446,7 @@ impl Index {
             if message.is_empty() || entry.facts.node.is_some() || !is_news {
                 continue;
             }
-            if entry.told.replace(Told { message: message.clone(), round: self.round }).is_none() {
+            if entry.told.replace(Told { message: message.clone(), round: self.round }.into()).is_none() {
                 writes.push(Note::refused(&entry.facts.uid, &message).about(&key));
             }
             writes.push(Write::Refuse { pod: key, uid: entry.facts.uid.clone(), message });
@@ -449,7 +457,7 @@ impl Index {
     /// Which pod of a gang cannot be placed as it is, and why.
     fn hindered(&self, unit: &unit::Unit) -> Option<String> {
         let problem = |key: &PodKey| Some((key.clone(), self.pods.get(key)?.facts.ours.as_ref()?.problem.clone()?));
-        let (key, problem) = unit.members.iter().find_map(problem)?;
+        let (key, problem) = unit.members.keys().find_map(problem)?;
         Some(format!("pod {key} of its gang: {problem}"))
     }
 }

@@ -11,6 +11,7 @@
 mod held;
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use tidegate_core::Event;
 use tidegate_core::ask::{Amount, Ask, ClassWish, Term};
@@ -49,6 +50,7 @@ impl Index {
         let Some(ours) = ours.as_mut().filter(|_| !used.is_empty() && !phase.is_over()) else {
             return self.leave_devices(key);
         };
+        let ours = Arc::make_mut(ours);
         let mut ask = Ask { named: true, ..Ask::clone(&ours.ask) };
         let mut problems: Vec<String> = ours.problem.take().into_iter().collect();
         let marks = if node.is_some() {

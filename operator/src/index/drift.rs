@@ -69,7 +69,7 @@ impl Index {
                     state.replicas.get(replica).map_or(&[][..], |replica| std::slice::from_ref(&replica.seat))
                 }
             };
-            unsettled.extend(seats.iter().filter_map(|seat| state.nodes.name(seat.node)).map(|node| node.0.as_str()));
+            unsettled.extend(seats.iter().filter_map(|seat| state.nodes.name(seat.node)).map(|node| node.as_str()));
         }
         let mut names: BTreeSet<&str> = held.keys().map(String::as_str).collect();
         names.extend(counted.keys().copied());
@@ -89,13 +89,13 @@ fn counted(engine: &Engine) -> BTreeMap<&str, u64> {
         for seat in job.run().map_or(&[][..], |run| &run.seats) {
             let gpus = job.spec.groups.get(usize::from(seat.group)).map_or(0, |group| group.ask.devices());
             if let Some(node) = state.nodes.name(seat.node) {
-                *counted.entry(node.0.as_str()).or_default() += u64::from(gpus);
+                *counted.entry(node.as_str()).or_default() += u64::from(gpus);
             }
         }
     }
     for replica in state.replicas.values() {
         if let Some(node) = state.nodes.name(replica.seat.node) {
-            *counted.entry(node.0.as_str()).or_default() += u64::from(replica.ask.devices());
+            *counted.entry(node.as_str()).or_default() += u64::from(replica.ask.devices());
         }
     }
     counted

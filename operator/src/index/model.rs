@@ -296,10 +296,10 @@ impl Index {
         let Some(model) = self.models.get(key) else { return };
         let (Some(facts), Some(told)) = (&model.facts, &model.told) else { return };
         let of_it = |pod: &PodKey| self.replica_facts(pod).filter(|(pod, of)| pod.holds() && of.uid == facts.uid);
-        let unknown = |of: &ReplicaOf| !model.replicas.contains_key(&ReplicaId(of.id.clone()));
+        let unknown = |of: &ReplicaOf| !model.replicas.contains_key(&ReplicaId::from(of.id.as_str()));
         let mut found = Vec::new();
         for (pod, of) in model.pods.iter().filter_map(of_it).filter(|(_, of)| unknown(of)) {
-            let node = NodeName(pod.node.clone().unwrap_or_default());
+            let node = NodeName::from(pod.node.clone().unwrap_or_default());
             let observed = ObservedReplica {
                 model: name(key),
                 ask: told.ask.clone(),
@@ -317,7 +317,7 @@ impl Index {
                 draining: None,
                 ending: pod.ending,
             };
-            found.push((ReplicaId(of.id.clone()), observed, replica));
+            found.push((ReplicaId::from(of.id.as_str()), observed, replica));
         }
         let Some(model) = self.models.get_mut(key) else { return };
         for (id, observed, replica) in found {

@@ -1,6 +1,7 @@
 //! Nodes: what they have, less what others' pods use of it.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use tidegate_api::labels;
 use tidegate_core::ask::Term;
@@ -30,7 +31,7 @@ struct Node {
     /// Labels of the engine alone: see [`super::devices`].
     marks: BTreeSet<String>,
     /// What the engine was told.
-    told: Option<NodeSpec>,
+    told: Option<Arc<NodeSpec>>,
     slots: Slots,
 }
 
@@ -362,12 +363,12 @@ impl Node {
         labels.insert(FREE_STORAGE_LABEL.to_owned(), self.free_storage(facts).to_string());
         labels.extend(self.marks.iter().map(|mark| (mark.clone(), String::new())));
         labels.extend(wanted.keys().filter(|port| self.is_taken(port)).map(|port| (port.mark(), String::new())));
-        let spec = NodeSpec {
+        let spec = Arc::new(NodeSpec {
             labels,
             taints: facts.taints.clone(),
             cpu_milli: facts.cpu_milli.saturating_sub(self.foreign.0),
             memory_mib: facts.memory_mib.saturating_sub(self.foreign.1),
-        };
+        });
         if self.told.as_ref() == Some(&spec) {
             return Vec::new();
         }

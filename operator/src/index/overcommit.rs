@@ -36,7 +36,7 @@ impl Repair {
     }
 
     pub fn event(self) -> Event {
-        Event::NodeOvercommitted { name: NodeName(self.node), over: self.over }
+        Event::NodeOvercommitted { name: NodeName::from(self.node), over: self.over }
     }
 }
 
@@ -134,7 +134,7 @@ impl Index {
             Some(id) => self.units.get(id).map(|unit| Work::Job(unit.job())),
             None => {
                 let worker = facts.worker.as_ref().map(|of| Work::Job(super::training::name(&of.job)));
-                let replica = || facts.replica.as_ref().map(|of| Work::Replica(ReplicaId(of.id.clone())));
+                let replica = || facts.replica.as_ref().map(|of| Work::Replica(ReplicaId::from(of.id.as_str())));
                 let seat = || facts.seat.as_ref().and_then(|seat| self.job_of_seat(&seat.object)).map(Work::Job);
                 worker.or_else(replica).or_else(seat)
             }

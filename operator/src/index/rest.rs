@@ -26,10 +26,10 @@ impl Index {
     /// when some seem to be missing, since it costs a pass over the pods.
     pub(super) fn still_needed(&self, id: &UnitId, placed: usize) -> usize {
         let size = self.size(id, &self.members(id));
-        let UnitId::Gang { namespace, name } = id else { return size };
+        let UnitId::Gang(of) = id else { return size };
         let is_of_it = |facts: &&PodFacts| {
             let gang = facts.ours.as_ref().and_then(|ours| ours.gang.as_ref());
-            facts.key.namespace() == namespace && gang.is_some_and(|gang| gang.name == *name)
+            facts.key.namespace() == of.namespace() && gang.is_some_and(|gang| gang.name == of.name())
         };
         let done = || self.pods.values().map(|entry| &entry.facts).filter(|facts| facts.phase == PodPhase::Succeeded);
         if placed >= size { size } else { size.saturating_sub(done().filter(is_of_it).count()) }
@@ -96,11 +96,11 @@ impl Index {
         }
         self.jobs.remove(&name);
         self.to_tell.remove(rest);
-        for key in unit.members {
+        for (key, ()) in unit.members.into_tuple_vec() {
             if let Some(entry) = self.pods.get_mut(&key) {
                 entry.unit = Some(gang.clone());
             }
-            self.units.entry(gang.clone()).or_insert_with(|| Unit::new(gang)).members.insert(key);
+            self.units.entry(gang.clone()).or_insert_with(|| Unit::new(gang)).members.insert(key, ());
         }
     }
 }

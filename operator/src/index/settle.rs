@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use litemap::LiteMap;
 use tidegate_core::event::{Observed, ObservedRun};
 use tidegate_core::names::NodeName;
 use tidegate_core::plan::Placed;
@@ -33,7 +34,7 @@ impl Index {
     }
 
     pub(super) fn members(&self, id: &UnitId) -> Vec<&PodFacts> {
-        let members = self.units.get(id).map(|unit| unit.members.iter().cloned().collect::<Vec<_>>());
+        let members = self.units.get(id).map(|unit| unit.members.keys().cloned().collect::<Vec<_>>());
         self.facts(members.unwrap_or_default().into_iter())
     }
 
@@ -54,6 +55,7 @@ impl Index {
         let size = self.size(id, &waiting);
         let spec = (!waiting.is_empty() && waiting.len() >= size).then(|| unit::spec(&waiting, size));
         let submitted = waiting.iter().map(|pod| pod.created).max().unwrap_or_default();
+        let spec = spec.map(|spec| self.specs.share(spec));
         let Some(unit) = self.units.get_mut(id) else { return };
         let name = unit.job();
         match spec {
@@ -69,7 +71,7 @@ impl Index {
             }
             None if unit.phase == Phase::Waiting => {
                 events.push(Event::JobRemoved(name.clone()));
-                unit.begin_anew();
+                unit.begin_anew(id);
                 self.jobs.remove(&name);
             }
             Some(_) | None => {}
@@ -81,7 +83,7 @@ impl Index {
         // One that was nominated may be bound elsewhere in the end.
         let known = |unit: &super::Unit, pod: &PodFacts| {
             let placed = unit.run().and_then(|run| run.placed.get(&pod.key));
-            placed.is_some_and(|placed| pod.node.as_ref().is_none_or(|node| *node == placed.node.0))
+            placed.is_some_and(|placed| pod.node.as_ref().is_none_or(|node| node == placed.node.as_str()))
         };
         let Some(unit) = self.units.get(id) else { return };
         let all = self.members(id);
@@ -104,12 +106,12 @@ impl Index {
         };
         let place = |pod: &&PodFacts| {
             let group = asks.iter().position(|ask| *ask == unit::ask(pod)).and_then(|at| u16::try_from(at).ok());
-            let node = pod.node.clone().or_else(|| pod.nominated.clone()).map(NodeName);
+            let node = pod.node.clone().or_else(|| pod.nominated.clone()).map(NodeName::from);
             let node = node.or_else(|| open(pod).map(|placed| placed.node.clone())).unwrap_or_default();
             let placed = Placed { group: group.unwrap_or_default(), node, devices: devices(pod), slices: 0 };
             (pod.key.clone(), placed)
         };
-        let placed: BTreeMap<PodKey, Placed> = holding.iter().map(place).collect();
+        let placed: LiteMap<PodKey, Placed> = holding.iter().map(place).collect();
         let since = holding.iter().map(|pod| pod.bound.unwrap_or(pod.created)).min().unwrap_or_default();
         for pod in holding.iter().map(|pod| pod.key.clone()).collect::<Vec<_>>() {
             self.end_claim_jobs_of(&pod, events);
@@ -118,9 +120,10 @@ impl Index {
         let name = unit.job();
         match &mut unit.phase {
             Phase::Running(run) => run.placed = placed,
-            phase => *phase = Phase::Running(Run { attempt: 1, since, placed, ..Run::default() }),
+            phase => *phase = Phase::Running(Run { attempt: 1, since, placed, ..Run::default() }.into()),
         }
         let spec = unit.run().map_or_else(|| spec.clone(), |run| unit::as_placed(&spec, &run.placed));
+        let spec = self.specs.share(spec);
         events.push(Event::JobSet { name: name.clone(), spec: spec.clone() });
         unit.spec = Some(spec);
         self.jobs.insert(name, id.clone());
@@ -174,7 +177,7 @@ impl Index {
         if !ended.is_empty() {
             let placed = run.placed.clone();
             if let Some(spec) = &unit.spec {
-                let spec = unit::as_placed(spec, &placed);
+                let spec = self.specs.share(unit::as_placed(spec, &placed));
                 unit.spec = Some(spec.clone());
                 events.push(Event::JobSet { name: name.clone(), spec });
             }
@@ -223,12 +226,12 @@ impl Index {
         events.extend(run.action.map(|id| Event::Outcome { id, outcome: Outcome::Done }));
         events.push(Event::JobExited { name: name.clone(), attempt: run.attempt, exit });
         events.push(Event::JobRemoved(name.clone()));
-        unit.begin_anew();
+        unit.begin_anew(id);
         self.jobs.remove(&name);
         let over = |pods: &BTreeMap<PodKey, super::Entry>, key: &PodKey| {
             pods.get(key).is_none_or(|entry| entry.facts.phase.is_over() || entry.facts.ours.is_none())
         };
-        let gone: Vec<PodKey> = unit.members.iter().filter(|key| over(&self.pods, key)).cloned().collect();
+        let gone: Vec<PodKey> = unit.members.keys().filter(|key| over(&self.pods, key)).cloned().collect();
         for key in gone {
             unit.members.remove(&key);
             if let Some(entry) = self.pods.get_mut(&key) {

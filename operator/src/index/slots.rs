@@ -28,7 +28,7 @@ struct Slot {
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Kind {
-    class: String,
+    class: Class,
     memory_mib: u64,
     part: Option<u16>,
 }
@@ -48,14 +48,14 @@ impl Kind {
     }
 
     fn seen(&self, node: &str, index: usize) -> Event {
-        let device = Device::new(slot(node, index), NodeName::from(node), Class(self.class.clone()), self.memory_mib);
+        let device = Device::new(slot(node, index), NodeName::from(node), self.class.clone(), self.memory_mib);
         Event::DeviceSeen(Device { part: self.part, ..device })
     }
 }
 
 /// The engine's name of a slot.
 fn slot(node: &str, index: usize) -> DeviceId {
-    DeviceId(format!("{node}/{index}"))
+    DeviceId::from(format!("{node}/{index}"))
 }
 
 impl Slots {

@@ -636,7 +636,7 @@ fn a_gang_that_is_found_half_bound_is_made_whole() {
             });
         }
         assert!(rig.turn().is_empty());
-        let jobs: Vec<_> = rig.engine.state().jobs.iter().filter_map(|(name, job)| Some((name.0.as_str(), job.run()?))).collect();
+        let jobs: Vec<_> = rig.engine.state().jobs.iter().filter_map(|(name, job)| Some((name.as_str(), job.run()?))).collect();
         let [(name, run)] = jobs.as_slice() else { panic!("{jobs:?}") };
         assert_eq!((*name, run.seats.len(), run.observed), ("gang/team/g", 3, true), "{bound} were bound");
     }

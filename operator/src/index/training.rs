@@ -126,7 +126,7 @@ impl Run {
 
 /// The engine's name of a training job.
 pub(super) fn name(key: &PodKey) -> JobName {
-    JobName(format!("{PREFIX}{key}"))
+    JobName::from(format!("{PREFIX}{key}"))
 }
 
 /// The training job that the engine calls so.
@@ -221,7 +221,7 @@ impl Index {
         if is_known || (facts.status.phase.is_over() && training.told.is_none()) {
             return Vec::new();
         }
-        let mut events = vec![Event::JobSet { name: name(key), spec: job.clone() }];
+        let mut events = vec![Event::JobSet { name: name(key), spec: job.clone().into() }];
         if training.told.replace(job).is_none() {
             let (attempts, failures) = (facts.status.attempts, facts.status.failures);
             let observed = Observed { submitted: facts.created, attempts, failures, run: None };
@@ -274,7 +274,7 @@ impl Index {
         // Whatever holds something is counted, of an older attempt too.
         let taken = all.iter().filter(|(pod, of)| pod.holds() || (of.attempt == attempt && of.uid == facts.uid));
         let worker = |(pod, of): &(&PodFacts, &WorkerOf)| {
-            let node = NodeName(pod.node.clone().unwrap_or_default());
+            let node = NodeName::from(pod.node.clone().unwrap_or_default());
             let placed = Placed { group: of.group, node, devices: Vec::new(), slices: 0 };
             (pod.key.clone(), Worker::new(placed, State::Seen))
         };

@@ -1,9 +1,10 @@
 //! Pods that are one job of the engine: a gang, one pod alone, or a pod of another scheduler that holds GPUs.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::Arc;
 
+use litemap::LiteMap;
 use tidegate_core::ask::{Ask, ClassWish};
 use tidegate_core::names::{Class, JobName, Namespace, QueueName};
 use tidegate_core::plan::{ActionId, Placed};
@@ -20,15 +21,10 @@ pub(super) const NOBODYS: &str = "(others)";
 /// Which pods belong together.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) enum UnitId {
-    Gang {
-        namespace: String,
-        name: String,
-    },
+    /// By the gang's name in its namespace.
+    Gang(PodKey),
     /// Those of a gang that wait while others of it are bound.
-    Rest {
-        namespace: String,
-        name: String,
-    },
+    Rest(PodKey),
     Single(PodKey),
     /// Placed by another scheduler.
     Foreign(PodKey),
@@ -49,7 +45,7 @@ impl UnitId {
             return placed.then(|| Self::Foreign(pod.key.clone()));
         };
         Some(match &ours.gang {
-            Some(gang) => Self::Gang { namespace: pod.key.namespace().to_owned(), name: gang.name.clone() },
+            Some(gang) => Self::Gang(PodKey::new(pod.key.namespace(), &gang.name)),
             None => Self::Single(pod.key.clone()),
         })
     }
@@ -58,22 +54,22 @@ impl UnitId {
 impl UnitId {
     /// The rest of a gang.
     pub fn rest(&self) -> Option<Self> {
-        let Self::Gang { namespace, name } = self else { return None };
-        Some(Self::Rest { namespace: namespace.clone(), name: name.clone() })
+        let Self::Gang(gang) = self else { return None };
+        Some(Self::Rest(gang.clone()))
     }
 
     /// The gang of which it is the rest.
     pub fn whole(&self) -> Option<Self> {
-        let Self::Rest { namespace, name } = self else { return None };
-        Some(Self::Gang { namespace: namespace.clone(), name: name.clone() })
+        let Self::Rest(gang) = self else { return None };
+        Some(Self::Gang(gang.clone()))
     }
 }
 
 impl fmt::Display for UnitId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Gang { namespace, name } => write!(f, "gang/{namespace}/{name}"),
-            Self::Rest { namespace, name } => write!(f, "rest/{namespace}/{name}"),
+            Self::Gang(gang) => write!(f, "gang/{gang}"),
+            Self::Rest(gang) => write!(f, "rest/{gang}"),
             Self::Single(pod) => write!(f, "pod/{pod}"),
             Self::Foreign(pod) => write!(f, "foreign/{pod}"),
         }
@@ -87,7 +83,7 @@ pub(super) enum Phase {
     Gathering,
     /// It waits for its turn.
     Waiting,
-    Running(Run),
+    Running(Box<Run>),
 }
 
 /// A start that was ordered, or was found.
@@ -95,12 +91,12 @@ pub(super) enum Phase {
 pub(super) struct Run {
     pub attempt: u32,
     pub since: At,
-    pub placed: BTreeMap<PodKey, Placed>,
+    pub placed: LiteMap<PodKey, Placed>,
     /// Bindings without an answer, and the action that they carry out.
     pub open: BTreeSet<PodKey>,
     pub action: Option<ActionId>,
     /// Pods that were not any more what we had seen when they were to be bound, and which version that was.
-    pub stale: BTreeMap<PodKey, String>,
+    pub stale: LiteMap<PodKey, String>,
     /// Pods that could not be bound, and why.
     pub failed: Vec<String>,
     /// Some pod of it has failed, or went away before it was done.
@@ -115,34 +111,37 @@ pub(super) struct Run {
 /// See the module.
 #[derive(Clone, Debug)]
 pub(super) struct Unit {
-    pub members: BTreeSet<PodKey>,
+    pub members: LiteMap<PodKey, ()>,
     pub phase: Phase,
-    pub spec: Option<JobSpec>,
+    pub spec: Option<Arc<JobSpec>>,
     /// Why it could not be started where the engine would have it.
-    pub refused: Option<String>,
-    base: String,
+    pub refused: Option<Box<str>>,
+    /// Its name in the engine.
+    job: JobName,
     /// Rises when the same pods are a job again: what has ended in the engine is never told to go on.
     life: u32,
 }
 
 impl Unit {
     pub fn new(id: &UnitId) -> Self {
-        Self { members: BTreeSet::new(), phase: Phase::Gathering, spec: None, refused: None, base: id.to_string(), life: 0 }
+        let job = JobName::from(id.to_string());
+        Self { members: LiteMap::new(), phase: Phase::Gathering, spec: None, refused: None, job, life: 0 }
     }
 
     /// Its name in the engine.
     pub fn job(&self) -> JobName {
-        JobName(if self.life == 0 { self.base.clone() } else { format!("{}#{}", self.base, self.life) })
+        self.job.clone()
     }
 
     /// It is another job from now on.
-    pub fn begin_anew(&mut self) {
+    pub fn begin_anew(&mut self, id: &UnitId) {
         self.life += 1;
+        self.job = JobName::from(format!("{id}#{}", self.life));
         (self.phase, self.spec, self.refused) = (Phase::Gathering, None, None);
     }
 
     pub fn has(&self, pod: &PodKey) -> bool {
-        self.members.contains(pod)
+        self.members.contains_key(pod)
     }
 
     pub fn run(&self) -> Option<&Run> {
@@ -188,7 +187,7 @@ pub(super) fn ask(pod: &PodFacts) -> Arc<Ask> {
 
 /// How many of a unit must start together.
 pub(super) fn size(id: &UnitId, pods: &[&PodFacts]) -> usize {
-    if !matches!(id, UnitId::Gang { .. }) {
+    if !matches!(id, UnitId::Gang(_)) {
         return 1;
     }
     let sizes = pods.iter().filter_map(|pod| pod.ours.as_ref()?.gang.as_ref()).map(|gang| gang.size as usize);
@@ -200,7 +199,7 @@ pub(super) fn spec(pods: &[&PodFacts], size: usize) -> JobSpec {
     let asks = asks(pods.iter().copied());
     let count = |wanted: &Arc<Ask>| u32::try_from(pods.iter().filter(|pod| ask(pod) == *wanted).count()).unwrap_or(u32::MAX);
     let one_kind = asks.len() == 1;
-    let ours: Vec<&Ours> = pods.iter().filter_map(|pod| pod.ours.as_ref()).collect();
+    let ours: Vec<&Ours> = pods.iter().filter_map(|pod| pod.ours.as_deref()).collect();
     let first = ours.first();
     let groups = asks.iter().map(|ask| {
         let max = count(ask);
@@ -226,7 +225,7 @@ pub(super) fn spec(pods: &[&PodFacts], size: usize) -> JobSpec {
 }
 
 /// The same job when it has so many workers of each group and wants no more: what runs never restarts to grow.
-pub(super) fn as_placed(spec: &JobSpec, placed: &BTreeMap<PodKey, Placed>) -> JobSpec {
+pub(super) fn as_placed(spec: &JobSpec, placed: &LiteMap<PodKey, Placed>) -> JobSpec {
     let mut spec = spec.clone();
     for (number, group) in (0_u16..).zip(&mut spec.groups) {
         let count = placed.values().filter(|worker| worker.group == number).count();

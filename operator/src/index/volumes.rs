@@ -46,9 +46,9 @@ impl Index {
                 if matches!(found.bond, Bond::Bound(_)) {
                     continue;
                 }
-                let node = &worker.node.0;
+                let node = worker.node.to_string();
                 let before = nodes.insert(claim.key.clone(), node.clone()).or_else(|| self.chosen_for(&claim.key));
-                if let Some(before) = before.filter(|before| before != node) {
+                if let Some(before) = before.filter(|before| *before != node) {
                     return Err(format!("claim {} has no volume yet, and is wanted on {before} and {node} at once", claim.key));
                 }
             }

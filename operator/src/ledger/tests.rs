@@ -33,7 +33,7 @@ fn experienced() -> Engine {
     engine.apply(At(0), Event::DeviceSeen(Device::new("gpu-0", "n1", "H100-80GB", 81_920)));
     engine.apply(At(0), Event::QueueSet { name: "q".into(), queue: Queue { budget_ms: Some(1), ..Queue::devices(1, None) } });
     for (name, at, exit) in [("first", 0, JobExit::Succeeded), ("second", 2_000, JobExit::Stopped)] {
-        engine.apply(At(at), Event::JobSet { name: name.into(), spec: job() });
+        engine.apply(At(at), Event::JobSet { name: name.into(), spec: job().into() });
         let observed = Observed { submitted: At(at), ..Observed::default() };
         engine.apply(At(at), Event::JobObserved { name: name.into(), observed });
         engine.decide(At(at));
@@ -48,7 +48,7 @@ fn experienced() -> Engine {
 /// Told of `second` as after a restart, submitted at that moment.
 fn told(engine: &mut Engine, submitted: u64) {
     let spec = JobSpec::workers("q", 1, 1, Ask::whole(1));
-    engine.apply(At(5_000), Event::JobSet { name: "second".into(), spec });
+    engine.apply(At(5_000), Event::JobSet { name: "second".into(), spec: spec.into() });
     let observed = Observed { submitted: At(submitted), ..Observed::default() };
     engine.apply(At(5_000), Event::JobObserved { name: "second".into(), observed });
 }

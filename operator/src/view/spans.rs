@@ -21,7 +21,7 @@ pub fn timeline(scene: &Scene, page: &Page, since_ms: u64) -> Timeline {
 /// Spans that have not ended.
 pub(super) fn open(devices: &Devices, shown: &[Device]) -> Vec<Span> {
     let of = |device: &Device| {
-        let id = DeviceId(device.id.clone());
+        let id = DeviceId::from(device.id.as_str());
         devices.claims(&id).filter_map(|claim| span(devices, &id, claim)).collect::<Vec<_>>()
     };
     shown.iter().flat_map(of).collect()
@@ -29,9 +29,9 @@ pub(super) fn open(devices: &Devices, shown: &[Device]) -> Vec<Span> {
 
 fn span(devices: &Devices, device: &DeviceId, claim: &Claim) -> Option<Span> {
     let (kind, name, At(from_ms)) = match &claim.holder {
-        Holder::Job(name) => ("job", &name.0, devices.state.jobs.get(name)?.run()?.since),
-        Holder::Replica(model, id) => ("model", &model.0, devices.state.replicas.get(id)?.since),
+        Holder::Job(name) => ("job", name.as_str(), devices.state.jobs.get(name)?.run()?.since),
+        Holder::Replica(model, id) => ("model", model.as_str(), devices.state.replicas.get(id)?.since),
     };
     let lent = devices.borrowers.contains(&claim.queue);
-    Some(Span { device: device.0.clone(), kind: kind.to_owned(), name: name.clone(), lent, from_ms, to_ms: None })
+    Some(Span { device: device.to_string(), kind: kind.to_owned(), name: name.to_owned(), lent, from_ms, to_ms: None })
 }

@@ -23,7 +23,7 @@ fn scene(nodes: u32, jobs: u32) -> Scene {
     for number in 0..jobs {
         let (name, at) = (format!("job-{number:04}"), At(u64::from(number)));
         let spec = JobSpec::workers("a", 1, 1, Ask::whole(1));
-        engine.apply(at, Event::JobSet { name: name.as_str().into(), spec });
+        engine.apply(at, Event::JobSet { name: name.as_str().into(), spec: spec.into() });
         engine.apply(
             at,
             Event::JobObserved { name: name.as_str().into(), observed: Observed { submitted: at, ..Observed::default() } },

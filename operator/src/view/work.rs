@@ -42,8 +42,8 @@ fn view_of(scene: &Scene, name: &JobName, job: &Job, reasons: &BTreeMap<&str, &s
     };
     let (min, max) = job.spec.size();
     view::Job {
-        name: name.0.clone(),
-        queue: job.spec.queue.0.clone(),
+        name: name.to_string(),
+        queue: job.spec.queue.to_string(),
         priority: job.spec.priority,
         phase: phase.to_owned(),
         reason,
@@ -56,7 +56,7 @@ fn view_of(scene: &Scene, name: &JobName, job: &Job, reasons: &BTreeMap<&str, &s
         checkpoint_step: job.progress.checkpoint_step,
         done: job.progress.done_ppm.map(|ppm| f64::from(ppm) / 1e6),
         submitted_ms: job.submitted.0,
-        eta: etas.get(&name.0).filter(|_| phase == "waiting").cloned(),
+        eta: etas.get(name.as_str()).filter(|_| phase == "waiting").cloned(),
         ..view::Job::default()
     }
 }
@@ -82,8 +82,8 @@ fn model_view(scene: &Scene, state: &State, name: &ModelName, model: &Model, rea
     };
     let fit = model.demand.service;
     view::Model {
-        name: name.0.clone(),
-        queue: model.spec.queue.0.clone(),
+        name: name.to_string(),
+        queue: model.spec.queue.to_string(),
         priority: model.spec.priority,
         phase: phase.to_owned(),
         reason: reasons.get(format!("model/{name}").as_str()).map_or_else(String::new, |reason| (*reason).to_owned()),

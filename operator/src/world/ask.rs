@@ -37,8 +37,8 @@ pub struct Planned {
 impl Planned {
     pub fn of(action: &Action, at: At) -> Self {
         let nodes = match &action.kind {
-            ActionKind::StartJob { workers, .. } => workers.iter().map(|worker| worker.node.0.clone()).collect(),
-            ActionKind::StartReplica { place, .. } => vec![place.node.0.clone()],
+            ActionKind::StartJob { workers, .. } => workers.iter().map(|worker| worker.node.to_string()).collect(),
+            ActionKind::StartReplica { place, .. } => vec![place.node.to_string()],
             ActionKind::StopJob { .. } | ActionKind::StopReplica { .. } => Vec::new(),
         };
         Self {

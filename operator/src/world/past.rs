@@ -111,7 +111,7 @@ impl World {
         let Some(run) = state.jobs.get(name).and_then(|job| job.run()).filter(|run| run.attempt == attempt) else { return };
         let devices: Vec<DeviceId> =
             run.seats.iter().flat_map(|seat| state.devices_of(seat)).map(|device| device.id.clone()).collect();
-        let nodes = run.seats.iter().filter_map(|seat| state.nodes.name(seat.node)).map(|node| node.0.clone()).collect();
+        let nodes = run.seats.iter().filter_map(|seat| state.nodes.name(seat.node)).map(|node| node.to_string()).collect();
         let (since, gpus) = (run.since, devices.len());
         self.ended("job", &name.0, devices, since, at);
         if !name.0.starts_with(OTHERS) {
@@ -131,13 +131,13 @@ impl World {
         let state = self.engine.state();
         let Some(replica) = state.replicas.get(id) else { return };
         let devices = state.devices_of(&replica.seat).map(|device| device.id.clone()).collect();
-        let (model, since) = (replica.model.0.clone(), replica.since);
+        let (model, since) = (replica.model.to_string(), replica.since);
         self.ended("model", &model, devices, since, at);
     }
 
     fn ended(&mut self, kind: &str, name: &str, devices: Vec<DeviceId>, since: At, at: At) {
-        for DeviceId(device) in devices {
-            let (kind, name) = (kind.to_owned(), name.to_owned());
+        for device in devices {
+            let (device, kind, name) = (device.to_string(), kind.to_owned(), name.to_owned());
             let span = Span { device, kind, name, lent: false, from_ms: since.0, to_ms: Some(at.0) };
             self.spans.push_back(span.into());
             if self.spans.len() > SPANS {

@@ -145,7 +145,7 @@ mod tests {
 
     fn told(events: Vec<Event>) -> Demand {
         let [Event::Demand { model, demand }] = <[Event; 1]>::try_from(events).unwrap() else { panic!() };
-        assert_eq!(model.0, "digits");
+        assert_eq!(model.as_str(), "digits");
         demand
     }
 

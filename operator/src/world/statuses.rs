@@ -38,7 +38,7 @@ impl World {
         let books = self.engine.books();
         let mut writes = Vec::new();
         for (name, shown) in &mut self.queues {
-            let queue = QueueName(name.clone());
+            let queue = QueueName::from(name.as_str());
             let node = books.tree.node(&queue);
             let gpus = |amount: fn(&Tree, NodeIx, ResourceIx) -> i64| {
                 node.map_or_else(String::new, |node| decimal(amount(&books.tree, node, GPU)))

@@ -128,8 +128,8 @@ impl Place {
 
     fn add_node(&mut self, node: u32) {
         let labels = [("rack".to_owned(), format!("rack-{:04}", node / RACK_NODES))].into_iter().collect();
-        let name = NodeName(format!("n{node:06}"));
-        self.tell(Event::NodeSet { name: name.clone(), spec: NodeSpec { labels, ..NodeSpec::default() } });
+        let name = NodeName::from(format!("n{node:06}"));
+        self.tell(Event::NodeSet { name: name.clone(), spec: NodeSpec { labels, ..NodeSpec::default() }.into() });
         for gpu in 0..NODE_GPUS {
             self.tell(Event::DeviceSeen(Device::new(format!("n{node:06}/{gpu}"), name.clone(), "GPU", DEVICE_MIB)));
         }
@@ -143,7 +143,7 @@ impl Place {
         let ask = Ask { amount: Amount::Whole(gpus / workers), ..Ask::default() };
         let spread = (workers > 1).then(|| Spread { level: "rack".to_owned(), required: false });
         let spec = JobSpec { spread, recipe: format!("g{gpus}"), ..JobSpec::workers(queue, workers, workers, ask) };
-        self.tell(Event::JobSet { name: JobName(format!("j{:08}", self.jobs)), spec });
+        self.tell(Event::JobSet { name: JobName::from(format!("j{:08}", self.jobs)), spec: spec.into() });
         self.jobs += 1;
         gpus
     }
@@ -161,7 +161,7 @@ impl Place {
 }
 
 fn queue_name(queue: u32) -> QueueName {
-    QueueName(format!("queue-{queue:03}"))
+    QueueName::from(format!("queue-{queue:03}"))
 }
 
 /// A function of its own, so that callgrind can be told to count inside it alone.

@@ -107,7 +107,7 @@ fn at(now: Ms) -> At {
 }
 
 fn job_name(job: u32) -> JobName {
-    JobName(format!("j{job}"))
+    JobName::from(format!("j{job}"))
 }
 
 fn job_of(name: &JobName) -> u32 {
@@ -197,7 +197,7 @@ impl EngineCapacity {
         let gpus = self.classes.get(model.class).map_or(0, |class| class.gpus);
         let fixed = self.parts.fixed.get(index).copied().filter(|_| !self.parts.lending);
         let micros = |seconds: f64| whole(seconds * 1e6);
-        let name = ModelName(format!("m{index:04}"));
+        let name = ModelName::from(format!("m{index:04}"));
         let spec = state::ModelSpec {
             queue: QueueName::from(INFERENCE),
             namespace: Namespace::default(),
@@ -402,7 +402,7 @@ impl CapacityPolicy for EngineCapacity {
 
     fn submitted(&mut self, now: Ms, ask: &Ask) {
         let spec = self.spec(ask);
-        self.tell(now, Event::JobSet { name: job_name(ask.job), spec });
+        self.tell(now, Event::JobSet { name: job_name(ask.job), spec: spec.into() });
     }
 
     fn finished(&mut self, now: Ms, job: u32) {

@@ -45,7 +45,7 @@ fn at(now: Ms) -> At {
 }
 
 fn name(workload: WorkloadIx) -> JobName {
-    JobName(format!("w{}", workload.0))
+    JobName::from(format!("w{}", workload.0))
 }
 
 fn index(name: &JobName) -> WorkloadIx {
@@ -76,7 +76,7 @@ impl EngineScheduler {
         this.queues(scene);
         match &scene.layout {
             Some(layout) => this.nodes(&layout.clone()),
-            None => this.tell(0, Event::NodeSet { name: NodeName::from("all"), spec: NodeSpec::default() }),
+            None => this.tell(0, Event::NodeSet { name: NodeName::from("all"), spec: NodeSpec::default().into() }),
         }
         this
     }
@@ -129,8 +129,8 @@ impl EngineScheduler {
             let cpu_milli = if cpu > 0 { cpu } else { NodeSpec::default().cpu_milli };
             // The engine knows no limit of pods on a node: their memory stands for it.
             let spec = NodeSpec { labels, cpu_milli, memory_mib: u64::from(layout.pods_per_node), ..NodeSpec::default() };
-            let name = NodeName(format!("n{node:06}"));
-            self.tell(0, Event::NodeSet { name: name.clone(), spec });
+            let name = NodeName::from(format!("n{node:06}"));
+            self.tell(0, Event::NodeSet { name: name.clone(), spec: spec.into() });
             for gpu in 0..gpus {
                 self.tell(0, Event::DeviceSeen(Device::new(format!("n{node:06}/{gpu}"), name.clone(), "GPU", 81_920)));
             }
@@ -247,7 +247,7 @@ fn job(scene: &Scene, queue: QueueName, class: &Class) -> JobSpec {
 impl QuotaScheduler for EngineScheduler {
     fn submit(&mut self, now: Ms, workload: WorkloadIx, queue: NodeIx, class: u16) {
         if let Some(spec) = self.spec(queue, class) {
-            self.tell(now, Event::JobSet { name: name(workload), spec });
+            self.tell(now, Event::JobSet { name: name(workload), spec: spec.into() });
         }
     }
 

@@ -42,7 +42,7 @@ fn topology(settings: &ScaleSettings, nodes: u32) -> Topology {
 
 fn queue(at: u32, gpus: u32, count: u32) -> QueueQuota {
     let quota = Quota { nominal: i64::from(gpus / count) * 1000, ..Quota::default() };
-    QueueQuota { name: QueueName(format!("queue-{at}")), parent: None, weight_milli: 1000, quotas: vec![(0, quota)] }
+    QueueQuota { name: QueueName::from(format!("queue-{at}")), parent: None, weight_milli: 1000, quotas: vec![(0, quota)] }
 }
 
 fn workloads(settings: &ScaleSettings, gpus: u64, queues: u32) -> Result<Vec<Workload>, Error> {

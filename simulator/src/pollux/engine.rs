@@ -98,7 +98,7 @@ pub struct EngineRule {
 }
 
 fn name(id: usize) -> JobName {
-    JobName(format!("j{id:05}"))
+    JobName::from(format!("j{id:05}"))
 }
 
 fn moment(now_s: u64) -> At {
@@ -122,7 +122,7 @@ impl EngineRule {
         });
         for node in 0..setting.nodes {
             let on = format!("n{node:03}");
-            tell(Event::NodeSet { name: on.as_str().into(), spec: NodeSpec::default() });
+            tell(Event::NodeSet { name: on.as_str().into(), spec: NodeSpec::default().into() });
             for gpu in 0..setting.gpus_per_node {
                 tell(Event::DeviceSeen(Device::new(format!("{on}/{gpu}"), on.clone(), "GPU", 16_384)));
             }
@@ -181,8 +181,8 @@ impl EngineRule {
         }
         for job in jobs {
             let (name, spec) = (name(job.id), self.spec(job, setting));
-            if self.engine.state().jobs.get(&name).is_none_or(|known| known.spec != spec) {
-                self.tell(now_s, Event::JobSet { name: name.clone(), spec });
+            if self.engine.state().jobs.get(&name).is_none_or(|known| *known.spec != spec) {
+                self.tell(now_s, Event::JobSet { name: name.clone(), spec: spec.into() });
             }
             let Some(attempt) = self.attempt(&name) else { continue };
             let step = whole(job.done * 1000.0);

@@ -104,8 +104,8 @@ fn believed(engine: &Engine) -> Running {
     for (name, job) in state.jobs.iter() {
         for seat in job.run().map_or(&[][..], |run| &run.seats) {
             let (nodes, devices) = running.entry(unit_of(&name.0)).or_default();
-            nodes.extend(state.nodes.name(seat.node).map(|node| node.0.clone()));
-            devices.extend(state.devices_of(seat).filter(|device| device.named).map(|device| device.id.0.clone()));
+            nodes.extend(state.nodes.name(seat.node).map(|node| node.to_string()));
+            devices.extend(state.devices_of(seat).filter(|device| device.named).map(|device| device.id.to_string()));
         }
     }
     for (nodes, _) in running.values_mut() {

@@ -9,8 +9,9 @@ use crate::kinds::{ClassSpeed, GpuAsk, MigProfile, NodeAffinity};
 
 /// What it asks of devices, and on which nodes.
 pub fn ask(gpu: &GpuAsk, nodes: Option<&NodeAffinity>) -> Ask {
-    let fast = |speed: &ClassSpeed| ClassWish { class: Class(speed.class.clone()), speed_milli: speed.speed_milli, devices: 0 };
-    let plain = gpu.classes.iter().map(|class| ClassWish::from(Class(class.clone())));
+    let fast =
+        |speed: &ClassSpeed| ClassWish { class: Class::from(speed.class.as_str()), speed_milli: speed.speed_milli, devices: 0 };
+    let plain = gpu.classes.iter().map(|class| ClassWish::from(Class::from(class.as_str())));
     let classes = plain.chain(gpu.class_speeds.iter().map(fast)).collect();
     Ask { amount: amount(gpu), classes, affinity: nodes.map(labels::affinity).unwrap_or_default(), ..Ask::default() }
 }

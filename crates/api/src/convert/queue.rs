@@ -18,7 +18,7 @@ pub fn queue(spec: &kinds::QueueSpec) -> Queue {
         quotas.insert(Resource::Gpu, Quota { nominal: sum, ..Quota::default() });
     }
     Queue {
-        parent: spec.parent.clone().map(QueueName),
+        parent: spec.parent.as_deref().map(QueueName::from),
         quotas,
         weight_milli: spec.weight * 1000,
         priority: spec.priority,

@@ -161,15 +161,22 @@ impl Facts<'_> {
 
     /// A device of a node that is full takes the place of one that is lost and that nobody holds; without any it is refused: a node has
     /// at most [`MAX_DEVICES`].
-    fn device_seen(&mut self, device: Device) {
+    fn device_seen(&mut self, mut device: Device) {
         let now = self.state.now;
         let ix = match self.state.nodes.ix(&device.node) {
             Some(ix) => ix,
             None => self.state.nodes.insert(device.node.clone(), Node::default()),
         };
-        if !self.state.classes.contains(&device.class) {
-            self.state.classes.push(device.class.clone());
-            self.desk.books.cluster.set_classes(&self.state.classes);
+        // Thousands of devices have few names of nodes and classes between them: these are shared.
+        match self.state.classes.iter().find(|class| **class == device.class) {
+            Some(class) => device.class = class.clone(),
+            None => {
+                self.state.classes.push(device.class.clone());
+                self.desk.books.cluster.set_classes(&self.state.classes);
+            }
+        }
+        if let Some(node) = self.state.nodes.name(ix) {
+            device.node = node.clone();
         }
         self.left(&device.id, ix);
         let empty = self.empty_place(ix);

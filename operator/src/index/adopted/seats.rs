@@ -160,7 +160,7 @@ impl Run {
         for at in 0..self.seats.len() {
             let Some(seat) = self.seats.get(at) else { continue };
             let (group, from) = (seat.placed.group, seat.placed.node.clone());
-            let node = seat.pod.as_ref().and_then(|pod| site.pods.get(pod)?.facts.node.clone()).map(NodeName);
+            let node = seat.pod.as_ref().and_then(|pod| site.pods.get(pod)?.facts.node.clone()).map(NodeName::from);
             let Some(node) = node.filter(|node| *node != from) else { continue };
             match self.seats.iter_mut().find(|other| other.is_free(group) && other.placed.node == node) {
                 Some(other) => other.placed.node = from,

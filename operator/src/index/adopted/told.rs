@@ -78,7 +78,7 @@ impl Index {
             Ok(Group { name: String::new(), min: group.count, max: group.count, ask: self.ask_of(facts, group)?, spread })
         };
         Ok(JobSpec {
-            queue: QueueName(self.around.queue_of(facts)?),
+            queue: QueueName::from(self.around.queue_of(facts)?),
             namespace: Namespace::from(facts.key.namespace()),
             priority: self.around.priority_of(facts).0,
             owner: facts.key.namespace().to_owned(),

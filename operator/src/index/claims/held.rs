@@ -119,11 +119,11 @@ impl Index {
         }
         let mut events = self.end_claim_job(&claim.key);
         self.claim_jobs.ever += 1;
-        let name = JobName(format!("claim/{}#{}", claim.key, self.claim_jobs.ever));
+        let name = JobName::from(format!("claim/{}#{}", claim.key, self.claim_jobs.ever));
         let (groups, workers) = as_workers(&held);
         let run = ObservedRun { since: claim.created, workers, started: true };
         let observed = Observed { submitted: claim.created, attempts: 1, failures: 0, run: Some(run) };
-        events.push(Event::JobSet { name: name.clone(), spec: spec(&claim.key, groups) });
+        events.push(Event::JobSet { name: name.clone(), spec: spec(&claim.key, groups).into() });
         events.push(Event::JobObserved { name: name.clone(), observed });
         self.claim_jobs.told.insert(claim.key.clone(), ClaimJob { name, held });
         events

@@ -21,7 +21,7 @@ impl Devices {
         let sets = slices.filter(|slice| Some(slice.generation) == newest).flat_map(|slice| slice.counters.clone());
         let mut left: Counters = sets.collect();
         let first = pool.device("");
-        let of_pool = |device: &&DeviceId| device.0.starts_with(&first.0);
+        let of_pool = |device: &&DeviceId| device.as_str().starts_with(first.as_str());
         let held = self.held.range(first.clone()..).map(|(device, _)| device).take_while(of_pool);
         let busy: BTreeSet<&DeviceId> = held.chain(self.kept.range(first.clone()..).take_while(of_pool)).collect();
         // The name of another pool may begin with this one's.

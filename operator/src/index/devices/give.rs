@@ -58,7 +58,7 @@ impl Devices {
         };
         let marks = self.enter(pod, &key);
         let wanted = |shape: &Shape| {
-            let classes = shape.answer()?.into_iter().map(Class).collect();
+            let classes = shape.answer()?.into_iter().map(Class::from).collect();
             if count != 1 && !key.share.is_empty() {
                 let several = "asks for several shares of devices: a pod is given one, so let it ask for one";
                 return Err(several.to_owned());
@@ -160,7 +160,7 @@ impl Devices {
             }
             all.push((
                 claim.key.clone(),
-                Given { pod: pod.key.clone(), node: node.clone(), devices, share: consumed, step: Step::Waits },
+                Given { pod: pod.key.clone(), node: node.to_string(), devices, share: consumed, step: Step::Waits },
             ));
         }
         Ok(all)

@@ -124,7 +124,7 @@ impl Devices {
             now.insert(id.clone(), Told { lost: true, ..was.clone() });
         }
         for (id, is) in wanted.iter().filter(|(id, is)| told.get(id) != Some(is) && may_change(id)) {
-            let device = node::Device::new(id.clone(), NodeName::from(name), Class(is.class.clone()), is.memory_mib);
+            let device = node::Device::new(id.clone(), NodeName::from(name), Class::from(is.class.as_str()), is.memory_mib);
             events.push(Event::DeviceSeen(node::Device { named: true, part: is.part, ..device }));
             now.insert(id.clone(), is.clone());
         }

@@ -41,7 +41,7 @@ pub(super) fn made(facts: &ModelFacts, wanted: &WantedModel, serving: &Serving, 
     let number = order.replica.0.rsplit('-').next().unwrap_or_default();
     let key = PodKey::new(facts.key.namespace(), &format!("{}-{:x}-{number}", facts.key.name(), order.at.0 / 1000));
     let mut spec = wanted.pod.clone();
-    spec.node_name = Some(order.place.node.0.clone());
+    spec.node_name = Some(order.place.node.to_string());
     if let Some(container) = spec.containers.first_mut() {
         container.image = wanted.image().map(str::to_owned).or_else(|| serving.image.clone());
         container.command = Some(vec!["tidegate".to_owned()]);
@@ -61,7 +61,7 @@ fn arguments(facts: &ModelFacts, wanted: &WantedModel, serving: &Serving, order:
     let mut say = |flag: &str, value: String| words.extend([flag.to_owned(), value]);
     say("--model", facts.key.name().to_owned());
     say("--onnx", spec.source.onnx.clone());
-    say("--replica-id", order.replica.0.clone());
+    say("--replica-id", order.replica.to_string());
     say("--control", serving.control_url.clone().unwrap_or_default());
     if serving.control_auth {
         say("--control-token-file", format!("{TOKEN_FOLDER}/{TOKEN_FILE}"));
@@ -112,7 +112,7 @@ fn metadata(facts: &ModelFacts, name: &str, order: &Order<'_>) -> ObjectMeta {
         block_owner_deletion: None,
     };
     let said = [
-        (labels::REPLICA, order.replica.0.clone()),
+        (labels::REPLICA, order.replica.to_string()),
         (labels::GENERATION, order.generation.to_string()),
         (labels::MADE_FROM, order.made_from.to_owned()),
     ];

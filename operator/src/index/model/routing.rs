@@ -32,7 +32,7 @@ impl Index {
             let (_, of) = self.replica_facts(&replica.pod)?;
             let address = of.address.as_ref().filter(|_| of.ready.is_some() || replica.draining.is_some())?;
             let draining = replica.draining.is_some() || replica.ending;
-            Some(Endpoint { replica_id: id.0.clone(), address: host_and_port(address), draining })
+            Some(Endpoint { replica_id: id.to_string(), address: host_and_port(address), draining })
         };
         config.endpoints = model.replicas.iter().filter_map(endpoint).collect();
         Some(config)
@@ -66,14 +66,14 @@ impl Index {
     /// Replicas that are to end.
     pub fn draining(&self) -> BTreeSet<String> {
         let all = self.models.values().flat_map(|model| &model.replicas);
-        all.filter(|(_, replica)| replica.draining.is_some() && replica.ending).map(|(id, _)| id.0.clone()).collect()
+        all.filter(|(_, replica)| replica.draining.is_some() && replica.ending).map(|(id, _)| id.to_string()).collect()
     }
 
     /// What a replica says of its model. Whether it answers its pod says.
     pub fn replica_report(&mut self, report: &ReplicaReport) -> Vec<Event> {
         let Some(key) = self.model_called(&ModelName::from(report.model.as_str())) else { return Vec::new() };
         let Some(model) = self.models.get_mut(&key) else { return Vec::new() };
-        let Some(replica) = model.replicas.get(&ReplicaId(report.replica_id.clone())) else { return Vec::new() };
+        let Some(replica) = model.replicas.get(&ReplicaId::from(report.replica_id.as_str())) else { return Vec::new() };
         let Some(tensors) = report.tensors.as_ref().map(convert::model_info) else { return Vec::new() };
         let news =
             model.tensors.as_ref().is_none_or(|(known, generation)| replica.generation >= *generation && *known != tensors);

@@ -145,7 +145,7 @@ impl Cluster {
     fn report(&mut self) {
         let tensor = TensorSpec { name: "x".to_owned(), datatype: "FP32".to_owned(), shape: vec![-1, 4], batched: true };
         let tensors = ModelTensors { platform: "onnx".to_owned(), inputs: vec![tensor.clone()], outputs: vec![tensor] };
-        let ids: Vec<String> = self.rig.engine.state().replicas.iter().map(|(id, _)| id.0.clone()).collect();
+        let ids: Vec<String> = self.rig.engine.state().replicas.iter().map(|(id, _)| id.to_string()).collect();
         for replica_id in ids {
             let report = ReplicaReport {
                 replica_id,
@@ -366,7 +366,7 @@ fn of_two_models_of_one_name_the_older_has_it_until_it_is_gone() {
     });
     assert!(told.as_ref().is_some_and(|told| told.contains("team/digits") && told.contains("rename")), "{told:?}");
     let has_it = |cluster: &Cluster, namespace: &str| {
-        cluster.rig.engine.state().models.values().any(|model| model.spec.namespace.0 == namespace && !model.removed)
+        cluster.rig.engine.state().models.values().any(|model| model.spec.namespace.as_str() == namespace && !model.removed)
     };
     assert!(has_it(&cluster, "team"));
     let events = cluster.rig.index.model(Change::Gone(PodKey::new("team", "digits")));

@@ -104,7 +104,7 @@ fn annotations(attempt: &Attempt<'_>, rank: usize, place: &Placed) -> BTreeMap<S
 /// A pod of its own is a machine of its own: its devices are numbered from 0 in each.
 fn placed(spec: PodSpec, place: &Placed, rank: usize, service: &str, environment: BTreeMap<String, String>) -> PodSpec {
     let mut spec = spec;
-    spec.node_name = Some(place.node.0.clone());
+    spec.node_name = Some(place.node.to_string());
     spec.hostname = Some(format!("worker-{rank}"));
     spec.subdomain = Some(service.to_owned());
     if let Some(container) = spec.containers.first_mut() {

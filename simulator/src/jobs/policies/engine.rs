@@ -44,7 +44,7 @@ fn at(now: Ms) -> At {
 }
 
 fn name(job: JobIx) -> JobName {
-    JobName(format!("j{}", job.0))
+    JobName::from(format!("j{}", job.0))
 }
 
 fn index(name: &JobName) -> JobIx {
@@ -173,7 +173,7 @@ impl Policy for EnginePolicy {
             self.tell(now, Event::QueueSet { name: QueueName::from(wish.queue.clone()), queue });
         }
         let spec = self.spec(wish);
-        self.tell(now, Event::JobSet { name: name(job), spec });
+        self.tell(now, Event::JobSet { name: name(job), spec: spec.into() });
     }
 
     fn progressed(&mut self, now: Ms, job: JobIx, done_ppm: Option<u32>, checkpoint_at: Option<Ms>) {

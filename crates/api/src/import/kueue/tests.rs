@@ -46,9 +46,9 @@ fn good(text: &str) -> (Vec<Queue>, Vec<String>) {
         .collect();
     assert!(queues.is_empty() || told.iter().all(|line| yaml.contains(&format!("# {line}\n"))), "{told:?}\n{yaml}");
     let tree = queues.iter().map(|queue| {
-        let parent = queue.spec.parent.clone().map(QueueName);
+        let parent = queue.spec.parent.as_deref().map(QueueName::from);
         let engine = convert::queue(&queue.spec);
-        let name = QueueName(queue.metadata.name.clone().unwrap());
+        let name = QueueName::from(queue.metadata.name.clone().unwrap());
         QueueQuota { name, parent, weight_milli: engine.weight_milli, quotas: Vec::new() }
     });
     Tree::build(0, tree.collect()).unwrap();

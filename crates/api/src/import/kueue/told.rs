@@ -85,7 +85,7 @@ pub fn local_queue(found: &Found<LocalQueue>, queue: Option<&str>) -> Vec<Proble
 /// The classes that flavors name.
 pub fn classes(flavors: &BTreeMap<String, Found<ResourceFlavor>>) -> Flavors {
     let class = |found: &Found<ResourceFlavor>| labels::gpu_class(&found.spec.node_labels).filter(|class| is_class(class));
-    let classes = flavors.iter().map(|(name, found)| (name.clone(), class(found).map(Class)));
+    let classes = flavors.iter().map(|(name, found)| (name.clone(), class(found).map(Class::from)));
     Flavors { classes: classes.collect(), ..Flavors::default() }
 }
 

@@ -61,7 +61,7 @@ impl Rig {
     }
 
     fn no_drift(&self) {
-        let listed: Vec<PodFacts> = self.index.pods.values().map(|entry| entry.facts.clone()).collect();
+        let listed: Vec<Listed> = self.index.pods.values().map(|entry| Listed::from(&entry.facts)).collect();
         assert_eq!(self.index.drift(&self.engine, &listed), Vec::<String>::new());
         self.engine.is_consistent().unwrap();
     }
