@@ -292,12 +292,17 @@ impl Index {
         events
     }
 
+    /// What the pod says of itself is kept once, if others say the same.
+    pub fn share(&mut self, pod: &mut PodFacts) {
+        pod.ours = pod.ours.take().map(|ours| self.ours.share(ours));
+    }
+
     fn know(&mut self, mut facts: PodFacts) -> Vec<Event> {
         let key = facts.key.clone();
         let said = facts.needs.as_ref().and_then(|_| facts.ours.clone());
         self.around.complete(&mut facts);
         let mut events = self.complete_devices(&mut facts);
-        facts.ours = facts.ours.map(|ours| self.ours.share(ours));
+        self.share(&mut facts);
         events.extend(self.regroup(&facts));
         let known = self.pods.remove(&key);
         let was = known.as_ref().and_then(|known| known.unit.clone());

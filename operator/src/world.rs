@@ -189,7 +189,10 @@ impl World {
     }
 
     /// Takes in news; until every kind was listed they only collect.
-    fn hear(&mut self, news: Seen) {
+    fn hear(&mut self, mut news: Seen) {
+        if let Seen::Is(Object::Pod(facts)) = &mut news {
+            self.index.share(facts);
+        }
         if self.missing.is_empty() || matches!(news, Seen::Broken(_)) {
             return self.take_in(news);
         }

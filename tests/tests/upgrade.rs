@@ -1,5 +1,6 @@
 //! The operator's life among workloads: it is replaced by its next build while pods and gangs come and go, and it is uninstalled. As
-//! `docs/operations.md` has it, step by step. `TIDEGATE_PREVIOUS` names the build that is replaced; absent: this one by itself.
+//! `docs/operations.md` has it, step by step. `TIDEGATE_PREVIOUS` names the build that is replaced (`cargo xtask test` keeps the last one that
+//! passed all tests, for that); absent: this one by itself.
 #![expect(clippy::unwrap_used, reason = "tests")]
 
 use std::collections::{BTreeMap, BTreeSet};

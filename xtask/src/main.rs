@@ -19,6 +19,7 @@ mod command;
 mod controlplane;
 mod docs;
 mod prerequisites;
+mod previous;
 mod python_tests;
 mod tally;
 mod test;

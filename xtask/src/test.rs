@@ -9,7 +9,7 @@ use anyhow::Result;
 
 use crate::args::Tier;
 use crate::tally::{self, Tally};
-use crate::{cargo, command, prerequisites, python_tests};
+use crate::{cargo, command, prerequisites, previous, python_tests};
 
 /// The whole-system runs that are tests too: each ends with 1 when something that must hold does not.
 const SCENARIOS: [&str; 2] = ["tide", "crash"];
@@ -41,6 +41,9 @@ pub fn run(tiers: &[Tier]) -> Result<ExitCode> {
     let mut steps = Steps::default();
     for tier in tiers {
         steps.tier(*tier);
+    }
+    if tiers.contains(&Tier::Cluster) && steps.total.failed == 0 {
+        previous::keep()?;
     }
     steps.report(began)
 }
@@ -105,6 +108,9 @@ fn rust_tests(tier: Tier) -> Command {
         Tier::Usual => cargo.args(["--features", "tidegate-tests/outside"]),
         Tier::Cluster => {
             let tests = CLUSTER_TESTS.iter().flat_map(|test| ["--test", test]);
+            if let Some(build) = previous::build().filter(|_| std::env::var_os(previous::VARIABLE).is_none()) {
+                cargo.env(previous::VARIABLE, build);
+            }
             cargo.args(["--features", "tidegate-tests/cluster"]).args(tests)
         }
     };
