@@ -508,8 +508,11 @@ impl World {
         self.end_drained();
         if self.missing.is_empty() && self.mode == Mode::Act {
             self.repair_overcommits();
-            for write in self.index.tell_waiting(&self.engine) {
-                self.write(write);
+            // While orders wait to be carried out, who waits may be ordered next.
+            if self.writer.waiting() == 0 {
+                for write in self.index.tell_waiting(&self.engine) {
+                    self.write(write);
+                }
             }
             if self.ticks.is_multiple_of(STATUS_TICKS) {
                 for write in self.our_statuses(&Timestamp::now().to_string()) {
