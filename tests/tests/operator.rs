@@ -121,7 +121,7 @@ async fn pods_of_a_job_that_say_its_size_are_bound_together() {
     };
     plane.pod("night-a", "a", of_job).await.unwrap();
     let told = refusal(&plane, "night-a").await;
-    assert!(told.contains("1 of its gang are there"), "{told}");
+    assert!(told.contains("1 of the 2 pods of its gang Job/night are there"), "{told}");
     plane.pod("night-b", "a", of_job).await.unwrap();
     plane.until_bound(2).await.unwrap();
 }

@@ -275,7 +275,7 @@ impl Reason {
 
 impl fmt::Display for Reason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let size = |to: &u32| if *to == 0 { "none, it waits".to_owned() } else { to.to_string() };
+        let size = |to: &u32| if *to == 0 { "none".to_owned() } else { to.to_string() };
         match self {
             Self::Demand { milli_rows_per_s, wanted, have } => {
                 write!(

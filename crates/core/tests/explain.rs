@@ -253,7 +253,7 @@ fn a_paused_job_an_unknown_queue_and_a_job_that_backs_off_say_so() {
     story.job("lost", workers("nowhere", 1, 1)).job("fails", workers("q", 1, 1)).settle();
     story.tell(Event::JobExited { name: JobName::from("fails"), attempt: 1, exit: JobExit::Failed }).settle();
     assert_eq!(ask(&story, "paused").because[0], "paused by a person; `resume` lets it run");
-    assert_eq!(ask(&story, "lost").because[0], "queue nowhere does not exist");
+    assert_eq!(ask(&story, "lost").because[0], "queue nowhere does not exist: create it or name another");
     assert_eq!(ask(&story, "fails").because[0], "attempt 1 failed (1 in a row, limit 6); the next starts in 1 s");
 }
 

@@ -38,7 +38,7 @@ pub(super) async fn history(State(asker): State<Asker>, Query(wanted): Query<Wan
 }
 
 async fn read(ledger: &Ledger, wanted: Wanted) -> Result<Value, tidegate_runtime::ledger::Error> {
-    let about = wanted.job.map(|job| format!("job/{job}"));
+    let about = wanted.job.map(|job| if job.starts_with("job/") { job } else { format!("job/{job}") });
     let most = wanted.most.unwrap_or(USUAL).clamp(1, MOST);
     let kept = ledger.kept(about.as_deref(), wanted.before, most).await?;
     let next = kept.last().filter(|_| kept.len() == most as usize).map(|kept| kept.number);

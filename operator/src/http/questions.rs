@@ -34,11 +34,16 @@ pub(super) async fn explain(State(asker): State<Asker>, Query(About { job }): Qu
     let Some(name) = job else {
         return told(StatusCode::BAD_REQUEST, "name a job: /explain?job=pod/NAMESPACE/NAME or gang/NAMESPACE/NAME");
     };
+    // As reasons and plans say it.
+    let name = name.strip_prefix("job/").unwrap_or(&name).to_owned();
     let answer = asker.copy("explain", move |scene| match explain::job(&scene.engine, &JobName::from(name.as_str()), scene.at) {
         Some(found) => {
             Json(json!({"status": found.status, "because": found.because, "wouldChange": found.would_change})).into_response()
         }
-        None => told(StatusCode::NOT_FOUND, format!("there is no job {name}; pods that run or wait are pod/NAMESPACE/NAME")),
+        None => told(StatusCode::NOT_FOUND, format!(
+                "there is no job {name}: a pod that runs or waits is pod/NAMESPACE/NAME, all pods of a gang are gang/NAMESPACE/GANG, a training \
+                 job is training/NAMESPACE/NAME; one that is refused, or whose gang is not whole, has its reason in its condition"
+            )),
     });
     answer.await
 }
@@ -47,7 +52,7 @@ pub(super) async fn explain(State(asker): State<Asker>, Query(About { job }): Qu
 pub(super) async fn eta(State(asker): State<Asker>, Query(About { job }): Query<About>) -> Response {
     let answer = asker.copy("eta", move |scene| {
         let Some(name) = job else { return Json(eta::all(&scene.engine, scene.at)).into_response() };
-        match eta::of(&scene.engine, &name, scene.at) {
+        match eta::of(&scene.engine, name.strip_prefix("job/").unwrap_or(&name), scene.at) {
             Ok(etas) => Json(etas).into_response(),
             Err(NoEta::Unknown(name)) => told(StatusCode::NOT_FOUND, format!("there is no job {name}; see /state")),
             Err(NoEta::NotWaiting(name)) => {

@@ -427,7 +427,7 @@ impl Index {
                 Some(why) => format!("{}; its last start could not be: {why}", explain::waiting(engine, &unit.job())),
                 None => explain::waiting(engine, &unit.job()),
             },
-            Phase::Gathering => self.hindered(unit).unwrap_or_else(|| format!("{} of its gang are there", unit.members.len())),
+            Phase::Gathering => self.hindered(unit).unwrap_or_else(|| self.gathers(id)),
             Phase::Running(_) => return Vec::new(),
         };
         let members: Vec<PodKey> = unit.members.keys().cloned().collect();
@@ -452,6 +452,17 @@ impl Index {
             writes.push(Write::Refuse { pod: key, uid: entry.facts.uid.clone(), message });
         }
         writes
+    }
+
+    /// Who is still missing.
+    fn gathers(&self, id: &UnitId) -> String {
+        let (UnitId::Gang(gang) | UnitId::Rest(gang)) = id else { return String::new() };
+        let (pods, gang) = (self.members(id), gang.name());
+        format!(
+            "{} of the {} pods of its gang {gang} are there: they start together, once all are",
+            pods.len(),
+            self.size(id, &pods)
+        )
     }
 
     /// Which pod of a gang cannot be placed as it is, and why.

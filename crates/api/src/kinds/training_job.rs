@@ -215,15 +215,15 @@ pub struct TrainingJobStatus {
     #[schemars(range(min = 0, max = 9_007_199_254_740_991_i64))]
     pub failures: u32,
     /// Steps done, of which the last report told.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default)]
     #[schemars(range(min = 0, max = 9_007_199_254_740_991_i64))]
     pub step: Option<u64>,
     /// The step of the last complete checkpoint.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default)]
     #[schemars(range(min = 0, max = 9_007_199_254_740_991_i64))]
     pub checkpoint_step: Option<u64>,
     /// Why it stands there.
-    #[serde(default, skip_serializing_if = "String::is_empty")]
+    #[serde(default)]
     #[schemars(length(max = 1024))]
     pub message: String,
     /// The generation of the specification that this is about.

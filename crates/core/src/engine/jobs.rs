@@ -294,7 +294,7 @@ impl Round<'_> {
             return Err(missing(problem.clone()));
         }
         let node = self.desk.books.tree.node(queue).filter(|_| self.state.queues.contains_key(queue));
-        let node = node.ok_or_else(|| missing(format!("queue {queue} does not exist")))?;
+        let node = node.ok_or_else(|| missing(format!("queue {queue} does not exist: create it or name another")))?;
         let kind = self.desk.kind_of(ix).and_then(|kind| self.desk.spec(kind));
         let spec = kind.unwrap_or_else(|| job.spec.clone());
         Ok(Want { by: Claimant::Job(name.clone()), job: Some(ix), queue: node, spec })

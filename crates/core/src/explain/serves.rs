@@ -79,7 +79,7 @@ pub(super) fn lacking(engine: &Engine, model: &Model, now: At) -> String {
         return problem.clone();
     }
     let Some(node) = engine.books().tree.node(queue).filter(|_| state.queues.contains_key(queue)) else {
-        return format!("queue {queue} does not exist");
+        return format!("queue {queue} does not exist: create it or name another");
     };
     if let Some(refused) = engine.refuses_namespace(queue, &model.spec.namespace) {
         return refused;

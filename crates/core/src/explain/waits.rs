@@ -95,7 +95,7 @@ impl<'a> Waiting<'a> {
             return problem.clone();
         }
         if !self.state().queues.contains_key(queue) {
-            return format!("queue {queue} does not exist");
+            return format!("queue {queue} does not exist: create it or name another");
         }
         if self.block.as_ref().is_some_and(Block::is_barred) {
             return self.blocked();
