@@ -8,10 +8,10 @@ mod story;
 
 use story::{HOUR, Story, workers};
 use tidegate_core::explain::{self, Explanation};
-use tidegate_core::names::{Class, JobName, QueueName};
+use tidegate_core::names::{Class, JobName, Namespace, QueueName};
 use tidegate_core::policy::Policy;
 use tidegate_core::quota::Quota;
-use tidegate_core::state::{Ask, ClassWish, Discipline, Group, JobSpec, Queue, Resource, Spread};
+use tidegate_core::state::{Ask, ClassWish, Discipline, Group, JobSpec, ModelSpec, Queue, Resource, Spread};
 use tidegate_core::{Event, JobExit};
 
 fn ask(story: &Story, name: &str) -> Explanation {
@@ -255,6 +255,31 @@ fn a_paused_job_an_unknown_queue_and_a_job_that_backs_off_say_so() {
     assert_eq!(ask(&story, "paused").because[0], "paused by a person; `resume` lets it run");
     assert_eq!(ask(&story, "lost").because[0], "queue nowhere does not exist: create it or name another");
     assert_eq!(ask(&story, "fails").because[0], "attempt 1 failed (1 in a row, limit 6); the next starts in 1 s");
+}
+
+#[test]
+fn a_model_that_its_quota_holds_back_is_told_so_though_devices_are_free() {
+    let mut story = Story::new();
+    let quota = Quota { nominal: 1_000, borrowing_limit: Some(0), ..Quota::default() };
+    story.queue("serving", Queue { quotas: [(Resource::Gpu, quota)].into(), ..Queue::default() }).node("n1", "H100", 4);
+    let spec = ModelSpec {
+        queue: "serving".into(),
+        namespace: Namespace::default(),
+        priority: 0,
+        ask: Ask::whole(1),
+        slo_ms: 250,
+        min: 2,
+        max: 4,
+        zero_after_ms: 10_000,
+        max_rows: 16,
+        max_sharers: 1,
+        memory: None,
+        generation: 1,
+    };
+    story.tell(Event::ModelSet { name: "digits".into(), spec });
+    assert_eq!(story.engine.decide(story.now).actions.len(), 1);
+    let told = explain::lacking(&story.engine, &"digits".into(), story.now);
+    assert_eq!(told, "queue serving uses 1 of its limit of 1 device(s)");
 }
 
 #[test]

@@ -22,6 +22,7 @@ use super::condition::Condition;
 #[kube(printcolumn = r#"{"name":"Running","type":"integer","jsonPath":".status.running"}"#)]
 #[kube(printcolumn = r#"{"name":"Waiting","type":"integer","jsonPath":".status.waiting"}"#)]
 #[kube(printcolumn = r#"{"name":"Accepted","type":"string","jsonPath":".status.conditions[?(@.type=='Accepted')].status"}"#)]
+#[kube(printcolumn = r#"{"name":"Why","type":"string","jsonPath":".status.conditions[?(@.type=='Accepted')].message"}"#)]
 #[serde(rename_all = "camelCase")]
 #[x_kube(validation = Rule::new("!(has(self.nominal) || has(self.borrowingLimit)) || !has(self.quotas) || self.quotas.all(q, q.resource != 'gpu')").message("gives the quota of gpu twice, by nominal or borrowingLimit and in quotas; keep one of the two"))]
 pub struct QueueSpec {

@@ -2,11 +2,11 @@
 
 use crate::engine::Engine;
 use crate::names::ModelName;
-use crate::state::{Model, State};
+use crate::state::{JobSpec, Model, State};
 use crate::time::At;
 
 use super::look::Look;
-use super::{Explanation, claims, counter, words};
+use super::{Explanation, claims, counter, quota, words};
 
 /// Explains a model.
 pub(super) fn explain(engine: &Engine, name: &ModelName, now: At) -> Option<Explanation> {
@@ -94,6 +94,10 @@ pub(super) fn lacking(engine: &Engine, model: &Model, now: At) -> String {
             model.spec.ask.devices(),
             words::of_classes(&model.spec.ask)
         );
+    }
+    let limits = quota::refusing(engine.books(), &JobSpec::workers(queue.clone(), 1, 1, model.spec.ask.clone()));
+    if !limits.is_empty() {
+        return limits.join("; ");
     }
     let tree = &engine.books().tree;
     let (used, own) = (tree.own_usage(node, crate::books::GPU), tree.quota(node, crate::books::GPU).nominal);
