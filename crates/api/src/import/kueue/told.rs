@@ -61,7 +61,9 @@ pub fn local_queue(found: &Found<LocalQueue>, queue: Option<&str>) -> Vec<Proble
     let namespace = document.meta("namespace").map_or("its namespace".to_owned(), |name| format!("namespace {name}"));
     let (what, remedy) = match (&spec.cluster_queue, queue) {
         (Some(_), Some(queue)) => (
-            format!("LocalQueues are read for objects that wait suspended alone (`--kueue`): pods of {namespace} name the Queue itself"),
+            format!(
+                "LocalQueues are read for objects that wait suspended alone (`--kueue`): pods of {namespace} name the Queue itself"
+            ),
             format!("replace their label kueue.x-k8s.io/queue-name: {name} by {}: {queue}", labels::QUEUE),
         ),
         (Some(_), None) => ("names a ClusterQueue that is not in the input".to_owned(), "add it to the input".to_owned()),
