@@ -170,7 +170,7 @@ fn queues(scene: &Scene, borrowers: &BTreeSet<QueueName>) -> Vec<view::Queue> {
         let nominal = whole(quota.nominal);
         view::Queue {
             name: name.to_string(),
-            parent: queue.parent.as_ref().map(|parent| parent.to_string()),
+            parent: queue.parent.as_ref().map(ToString::to_string),
             nominal,
             borrowing_limit: quota.borrowing_limit.map(whole),
             used,

@@ -54,7 +54,7 @@ fn told(wrong: &QuotaError, queues: &BTreeMap<QueueName, QueueQuota>, new: &[Sou
         QuotaError::NoWeight { queue } | QuotaError::Twice { queue } => (queue.clone(), text, "correct it"),
         _ => (QueueName::from(""), text, "correct it"),
     };
-    let parent = queues.get(&queue).and_then(|queue| queue.parent.as_ref()).map(|parent| parent.to_string());
+    let parent = queues.get(&queue).and_then(|queue| queue.parent.as_ref()).map(ToString::to_string);
     let file = new.iter().rev().find(|sourced| is(sourced, &queue.0)).map_or("ledger", |sourced| &sourced.file);
     let problem = Problem {
         file: file.to_owned(),

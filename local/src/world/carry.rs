@@ -33,7 +33,7 @@ pub(super) fn decision(action: &Action, at_ms: u64) -> view::Decision {
 
 /// Where a worker runs: its devices, or the node if it has none.
 fn place(at: &Placed) -> String {
-    let devices: Vec<&str> = at.devices.iter().map(|device| device.as_str()).collect();
+    let devices: Vec<&str> = at.devices.iter().map(tidegate_core::names::DeviceId::as_str).collect();
     if devices.is_empty() { format!("CPU of {}", at.node) } else { devices.join("+") }
 }
 

@@ -263,7 +263,7 @@ fn queue_views(state: &State, holdings: &Holdings) -> Vec<view::Queue> {
         let used = u32::try_from(holdings.queue_milli(name).div_ceil(1000)).unwrap_or(u32::MAX);
         view::Queue {
             name: name.to_string(),
-            parent: queue.parent.as_ref().map(|parent| parent.to_string()),
+            parent: queue.parent.as_ref().map(ToString::to_string),
             nominal,
             borrowing_limit: borrowing_limit.map(devices),
             used,

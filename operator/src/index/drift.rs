@@ -69,7 +69,8 @@ impl Index {
                     state.replicas.get(replica).map_or(&[][..], |replica| std::slice::from_ref(&replica.seat))
                 }
             };
-            unsettled.extend(seats.iter().filter_map(|seat| state.nodes.name(seat.node)).map(|node| node.as_str()));
+            unsettled
+                .extend(seats.iter().filter_map(|seat| state.nodes.name(seat.node)).map(tidegate_core::names::NodeName::as_str));
         }
         let mut names: BTreeSet<&str> = held.keys().map(String::as_str).collect();
         names.extend(counted.keys().copied());

@@ -111,7 +111,7 @@ impl World {
         let Some(run) = state.jobs.get(name).and_then(|job| job.run()).filter(|run| run.attempt == attempt) else { return };
         let devices: Vec<DeviceId> =
             run.seats.iter().flat_map(|seat| state.devices_of(seat)).map(|device| device.id.clone()).collect();
-        let nodes = run.seats.iter().filter_map(|seat| state.nodes.name(seat.node)).map(|node| node.to_string()).collect();
+        let nodes = run.seats.iter().filter_map(|seat| state.nodes.name(seat.node)).map(ToString::to_string).collect();
         let (since, gpus) = (run.since, devices.len());
         self.ended("job", &name.0, devices, since, at);
         if !name.0.starts_with(OTHERS) {

@@ -104,7 +104,7 @@ fn believed(engine: &Engine) -> Running {
     for (name, job) in state.jobs.iter() {
         for seat in job.run().map_or(&[][..], |run| &run.seats) {
             let (nodes, devices) = running.entry(unit_of(&name.0)).or_default();
-            nodes.extend(state.nodes.name(seat.node).map(|node| node.to_string()));
+            nodes.extend(state.nodes.name(seat.node).map(ToString::to_string));
             devices.extend(state.devices_of(seat).filter(|device| device.named).map(|device| device.id.to_string()));
         }
     }

@@ -168,12 +168,11 @@ impl Facts<'_> {
             None => self.state.nodes.insert(device.node.clone(), Node::default()),
         };
         // Thousands of devices have few names of nodes and classes between them: these are shared.
-        match self.state.classes.iter().find(|class| **class == device.class) {
-            Some(class) => device.class = class.clone(),
-            None => {
-                self.state.classes.push(device.class.clone());
-                self.desk.books.cluster.set_classes(&self.state.classes);
-            }
+        if let Some(class) = self.state.classes.iter().find(|class| **class == device.class) {
+            device.class = class.clone();
+        } else {
+            self.state.classes.push(device.class.clone());
+            self.desk.books.cluster.set_classes(&self.state.classes);
         }
         if let Some(node) = self.state.nodes.name(ix) {
             device.node = node.clone();

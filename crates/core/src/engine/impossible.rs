@@ -249,7 +249,7 @@ impl Look<'_> {
             return Impossible::Amount { group: self.named(at), need: words::need(&Group { min: 1, ..group.clone() }) };
         }
         let classes = self.books.cluster.classes();
-        Impossible::class(&self.named(at), ask, classes.iter().map(|class| class.as_str()))
+        Impossible::class(&self.named(at), ask, classes.iter().map(crate::names::Class::as_str))
     }
 
     fn fits(&mut self, ask: &Ask) -> bool {

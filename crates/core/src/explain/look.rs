@@ -127,7 +127,7 @@ fn domain_value(engine: &Engine, key: &str, level: usize, domain: u32) -> String
 
 /// A node by its slot.
 pub(super) fn node_name(state: &State, ix: u32) -> String {
-    state.nodes.name(ix).map(|name| name.to_string()).unwrap_or_default()
+    state.nodes.name(ix).map(ToString::to_string).unwrap_or_default()
 }
 
 /// What the best node has for one worker, when none has enough.
