@@ -560,7 +560,7 @@ async fn queues_in_a_circle_are_told_so_and_hold_nobody_up() {
 #[tokio::test]
 async fn the_manifests_of_the_examples_are_accepted() {
     let plane = ControlPlane::start().await.unwrap();
-    for file in ["operator.yaml", "router.yaml", "queues.yaml", "training-job.yaml", "model.yaml"] {
+    for file in ["operator.yaml", "node-agent.yaml", "router.yaml", "queues.yaml", "training-job.yaml", "model.yaml"] {
         plane.accepts(file).await.unwrap();
     }
 }
