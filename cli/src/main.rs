@@ -12,7 +12,7 @@ use tidegate_runtime::{exit, telemetry};
 use tidegate_simulator::command::Ended;
 use tokio::runtime::Builder;
 
-/// It gives back what a burst has left, and is quicker (`docs/results.md`, "Placing pods on a cluster").
+/// It needs less memory and less CPU for a burst of pods (`docs/results.md`, "Placing pods on a cluster").
 #[global_allocator]
 static ALLOCATOR: MiMalloc = MiMalloc;
 

@@ -180,3 +180,30 @@ pub(super) fn note_used(state: &mut State, tree: &Tree) {
     });
     state.usage.used_milli = used.filter(|(_, milli)| *milli > 0).collect();
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ask::Ask;
+    use crate::state::JobSpec;
+
+    #[test]
+    fn a_users_estimate_gives_way_to_runs_of_its_recipe_alone() {
+        let mut state = State::default();
+        for _ in 0..4 {
+            state.history.add("ann", "short", 10_000);
+        }
+        let expected = |recipe: &str, expected_ms| {
+            let spec = JobSpec {
+                owner: "ann".to_owned(),
+                recipe: recipe.to_owned(),
+                expected_ms,
+                ..JobSpec::workers("q", 1, 1, Ask::whole(1))
+            };
+            state.expected(&Job::new(spec, At(0)), 50)
+        };
+        assert_eq!(expected("short", Some(7_200_000)), (10_000, Estimate::History));
+        assert_eq!(expected("long", Some(7_200_000)), (7_200_000, Estimate::User), "whatever else has ended");
+        assert_eq!(expected("long", None), (10_000, Estimate::History), "better than nothing");
+    }
+}
