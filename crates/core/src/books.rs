@@ -84,7 +84,7 @@ pub struct Books {
 
 impl Default for Books {
     fn default() -> Self {
-        let (tree, broken) = build(&BTreeMap::new(), &BTreeMap::new());
+        let (tree, broken) = build(&State::default(), &BTreeMap::new());
         Self {
             cluster: Cluster::default(),
             tree,
@@ -121,7 +121,7 @@ impl Books {
         classes.sort_unstable();
         classes.dedup();
         self.classes = classes.into_iter().cloned().zip(CLASSES..).collect();
-        (self.tree, self.broken) = build(&state.queues, &self.classes);
+        (self.tree, self.broken) = build(state, &self.classes);
         let tree = &self.tree;
         let given =
             |resource| tree.bottom_up().iter().any(|node| *node != tree.root() && tree.quota(*node, resource).nominal > 0);
@@ -348,7 +348,8 @@ fn signed(amount: u64) -> i64 {
 }
 
 /// The tree of all queues that make one; the others with what is wrong with them.
-fn build(queues: &BTreeMap<QueueName, Queue>, classes: &BTreeMap<Class, ResourceIx>) -> (Tree, BTreeMap<QueueName, String>) {
+fn build(state: &State, classes: &BTreeMap<Class, ResourceIx>) -> (Tree, BTreeMap<QueueName, String>) {
+    let queues = &state.queues;
     let resources = CLASSES + u16::try_from(classes.len()).unwrap_or(0);
     let pool = QueueQuota {
         name: QueueName::from(""),
@@ -366,7 +367,12 @@ fn build(queues: &BTreeMap<QueueName, Queue>, classes: &BTreeMap<Class, Resource
     list.push(pool.clone());
     loop {
         match Tree::build(resources, list.clone()) {
-            Ok(tree) => return (tree, broken),
+            Ok(tree) if state.gone.is_empty() => return (tree, broken),
+            Ok(tree) => {
+                // Nobody may be below one that is gone: they come when the others make a tree.
+                list.extend(state.gone.iter().map(gone));
+                return (Tree::build(resources, list).unwrap_or(tree), broken);
+            }
             Err(problem) => {
                 let before = list.len();
                 let culprit = culprit(&problem);
@@ -378,6 +384,11 @@ fn build(queues: &BTreeMap<QueueName, Queue>, classes: &BTreeMap<Class, Resource
             }
         }
     }
+}
+
+/// What is left of a queue that is not there.
+fn gone(name: &QueueName) -> QueueQuota {
+    QueueQuota { name: name.clone(), parent: None, weight_milli: 1000, quotas: Vec::new() }
 }
 
 /// The queue to leave out so that the rest is a tree.

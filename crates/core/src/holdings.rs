@@ -6,7 +6,7 @@ use crate::claims;
 use crate::cluster;
 use crate::names::{DeviceId, JobName, ModelName, QueueName, ReplicaId};
 use crate::plan::ActionId;
-use crate::state::{Queue, State};
+use crate::state::State;
 
 /// Who claims.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -71,8 +71,8 @@ impl Holdings {
         if self.lent_milli(state) == 0 {
             return Vec::new();
         }
-        let above = |(name, queue): &(&QueueName, &Queue)| self.queue_milli(name) > queue.nominal_milli();
-        state.queues.iter().filter(above).map(|(name, _)| name.clone()).collect()
+        let above = |(name, nominal): &(&QueueName, u64)| self.queue_milli(name) > *nominal;
+        nominals(state).filter(above).map(|(name, _)| name.clone()).collect()
     }
 
     /// Thousandths of devices by `job/NAME` and `model/NAME`, releases included: they still hold.
@@ -92,14 +92,20 @@ impl Holdings {
     pub fn lent_milli(&self, state: &State) -> u64 {
         let mut above = 0;
         let mut below = 0;
-        for (name, queue) in &state.queues {
+        for (name, nominal) in nominals(state) {
             let claims = self.devices.values().flatten().filter(|claim| claim.queue == *name);
             let used: u64 = claims.map(|claim| claim.milli).sum();
-            above += used.saturating_sub(queue.nominal_milli());
-            below += queue.nominal_milli().saturating_sub(used);
+            above += used.saturating_sub(nominal);
+            below += nominal.saturating_sub(used);
         }
         above.min(below)
     }
+}
+
+/// Queues and what is their own, in thousandths of devices: nothing of those that are gone.
+fn nominals(state: &State) -> impl Iterator<Item = (&QueueName, u64)> {
+    let there = state.queues.iter().map(|(name, queue)| (name, queue.nominal_milli()));
+    there.chain(state.gone.iter().map(|name| (name, 0)))
 }
 
 fn holder(state: &State, holder: cluster::Holder) -> Option<Holder> {

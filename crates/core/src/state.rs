@@ -12,7 +12,7 @@ pub use overcommit::{Overcommit, Scarce};
 pub use past::{FORGOTTEN_AFTER_MS, JobPast, ModelPast, Remembered};
 pub use usage::Usage;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
@@ -51,6 +51,10 @@ pub struct State {
     #[serde(skip)]
     pub(crate) places: BTreeMap<DeviceId, (u32, u32)>,
     pub queues: BTreeMap<QueueName, Queue>,
+    /// Queues that are not there, by whose name something runs that may be stopped: nothing is guaranteed to them, all they use
+    /// is borrowed.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub gone: BTreeSet<QueueName>,
     /// Namespaces and their labels, for the selectors of queues.
     pub namespaces: BTreeMap<Namespace, Labels>,
     pub jobs: Arena<JobName, Job>,
@@ -99,6 +103,7 @@ impl Default for State {
             nodes: Arena::default(),
             places: BTreeMap::new(),
             queues: BTreeMap::new(),
+            gone: BTreeSet::new(),
             namespaces: BTreeMap::new(),
             jobs: Arena::default(),
             models: BTreeMap::new(),

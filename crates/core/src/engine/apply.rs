@@ -1,5 +1,6 @@
 //! Facts into state and desk. Nothing here decides.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use crate::cluster::Holder;
@@ -14,6 +15,7 @@ use crate::state::{End, Job, JobSpec, MOST_LABELS, MOST_NAMESPACES, Model, Model
 
 use super::desk::{Desk, given_up};
 use super::predict;
+use super::round::firm;
 use super::rules::Rules;
 
 /// First pause after a failure; it doubles with each more.
@@ -245,11 +247,27 @@ impl Facts<'_> {
     }
 
     fn queues_changed(&mut self) {
+        self.state.gone = gone(self.state);
         self.desk.books.set_queues(self.state);
         self.desk.rules = Rules::of(self.state, &self.desk.books.tree);
         self.desk.books.enter_usage(self.state);
         self.desk.relink();
         self.desk.outlook.changed();
+    }
+
+    /// What was told of a job may be the first that runs by the name of a queue which is not there.
+    pub fn job_runs(&mut self, ix: u32) {
+        let may_stop = self.state.jobs.at(ix).filter(|job| job.spec.preemptible && !firm(job).is_empty());
+        if let Some(queue) = may_stop.map(|job| job.spec.queue.clone()) {
+            self.runs_in(&queue);
+        }
+    }
+
+    /// Something that may be stopped runs by this name of a queue.
+    pub fn runs_in(&mut self, queue: &QueueName) {
+        if !self.state.queues.contains_key(queue) && !self.state.gone.contains(queue) {
+            self.queues_changed();
+        }
     }
 
     fn namespace_seen(&mut self, name: Namespace, labels: Labels) {
@@ -280,6 +298,7 @@ impl Facts<'_> {
         };
         self.set_turn(ix);
         self.desk.list(self.state, ix);
+        self.job_runs(ix);
     }
 
     /// Learns what work is typical; now and then the mix is fitted anew, the seldomer the more nodes must be rated again.
@@ -555,4 +574,13 @@ fn end_attempt(job: &mut Job, now: crate::time::At, exit: JobExit, keep: Vec<Sea
         let not_before = pause.map(|pause| now.plus(pause));
         Phase::Waiting { since: now, not_before, keep }
     };
+}
+
+/// See [`State::gone`].
+fn gone(state: &State) -> BTreeSet<QueueName> {
+    let jobs = state.jobs.iter().map(|(_, job)| job).filter(|job| job.spec.preemptible && !firm(job).is_empty());
+    let models = state.replicas.values().filter(|replica| replica.stop.is_none());
+    let models = models.filter_map(|replica| state.models.get(&replica.model));
+    let used = jobs.map(|job| &job.spec.queue).chain(models.map(|model| &model.spec.queue));
+    used.filter(|queue| !queue.0.is_empty() && !state.queues.contains_key(*queue)).cloned().collect()
 }

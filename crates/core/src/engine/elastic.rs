@@ -34,7 +34,8 @@ struct Bidder {
 impl Bidder {
     fn of(round: &Round, ix: u32, seats: &[Seat], starts: bool) -> Option<Self> {
         let job = round.state.jobs.at(ix)?;
-        let queue = round.desk.books.tree.node(&job.spec.queue)?;
+        let there = round.state.queues.contains_key(&job.spec.queue);
+        let queue = round.desk.books.tree.node(&job.spec.queue).filter(|_| there)?;
         Some(Self { spec: job.spec.clone(), queue, seats: seats.to_vec(), added: Vec::new(), starts })
     }
 

@@ -163,7 +163,8 @@ fn requests(state: &State, desk: &Desk, barred: &BTreeSet<u32>) -> Vec<Vec<i64>>
     };
     for lists in &desk.queues {
         let Some(node) = lists.node else { continue };
-        for (kind, turns) in lists.waiting.iter().filter(|(kind, _)| !barred.contains(*kind)) {
+        let may_start = |kind: &u32| !barred.contains(kind) && state.queues.contains_key(&lists.name);
+        for (kind, turns) in lists.waiting.iter().filter(|(kind, _)| may_start(kind)) {
             if let Some(spec) = desk.spec(*kind) {
                 add_jobs(node, &spec, turns.len());
             }
@@ -204,7 +205,7 @@ fn standings(state: &State, tree: &Tree, capacity_milli: i64) -> Vec<Standing> {
             let part = weight(*node) * 1_000_000 / sum.max(1);
             let used = used_ppm(state, &queue.name, capacity_milli);
             let weight = decay::weight_after_usage(part, used, state.policy.history_percent.saturating_mul(10));
-            let priority = state.queues.get(&queue.name).map_or(0, |queue| queue.priority);
+            let priority = state.queues.get(&queue.name).map_or(i32::MIN, |queue| queue.priority);
             all.iter_mut().skip(node.0 as usize).take(1).for_each(|slot| *slot = Standing { priority, weight });
         }
     }

@@ -164,7 +164,8 @@ fn place(round: &mut Round, name: &ModelName) {
 
 /// A place for one more replica: free, or, if it is needed, reclaimed from work that owes it. The books hold it.
 fn seat_for(round: &mut Round, name: &ModelName, model: &Model, ask: &Ask, needed: bool) -> Option<Seat> {
-    let queue = round.desk.books.tree.node(&model.spec.queue)?;
+    let there = round.state.queues.contains_key(&model.spec.queue);
+    let queue = round.desk.books.tree.node(&model.spec.queue).filter(|_| there)?;
     let spec = JobSpec { priority: model.spec.priority, ..JobSpec::workers(model.spec.queue.clone(), 1, 1, ask.clone()) };
     let want = Want { by: Claimant::Model(name.clone()), job: None, queue, spec: Arc::new(spec) };
     let allowed = round.desk.books.quota_allows(want.gang()).is_ok();

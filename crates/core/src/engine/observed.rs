@@ -33,6 +33,7 @@ impl Facts<'_> {
         }
         self.set_turn(ix);
         self.desk.list(self.state, ix);
+        self.job_runs(ix);
     }
 
     /// A replica is there that was ordered by another engine. One of a model or a node that is not known holds nothing.
@@ -59,6 +60,9 @@ impl Facts<'_> {
         let number = id.0.rsplit('-').next().and_then(|number| number.parse::<u64>().ok());
         self.state.next_replica = self.state.next_replica.max(number.map_or(0, |number| number.saturating_add(1)));
         self.was_wanted(&seen.model, seen.generation);
+        if let Some(queue) = self.state.models.get(&seen.model).map(|model| model.spec.queue.clone()) {
+            self.runs_in(&queue);
+        }
     }
 
     /// What serves was wanted a moment ago, by routers that have not told this engine yet: it stays as long as if the want had just

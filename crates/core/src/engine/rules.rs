@@ -69,7 +69,8 @@ fn rule(state: &State, tree: &Tree, node: NodeIx) -> Rule {
     let path: Vec<NodeIx> = tree.path(node).filter(|node| *node != tree.root()).collect();
     let mut precedence = Precedence::default();
     for (height, node) in path.iter().rev().enumerate() {
-        let priority = queue(*node).map_or(0, |queue| queue.priority);
+        // Of those that are gone it is taken back first.
+        let priority = queue(*node).map_or(i32::MIN, |queue| queue.priority);
         match precedence.get_mut(height) {
             Some(slot) => *slot = priority,
             None => precedence[LEVELS - 1] = precedence[LEVELS - 1].max(priority),

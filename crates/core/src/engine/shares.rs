@@ -112,7 +112,7 @@ fn circles(round: &mut Round) -> Vec<Circle> {
     };
     let mut circles = BTreeMap::new();
     for lists in desk.queues.iter().filter(|lists| shares_any(state, lists)) {
-        let Some(node) = lists.node else { continue };
+        let Some(node) = lists.node.filter(|_| state.queues.contains_key(&lists.name)) else { continue };
         let own_only = desk.queues.iter().any(|other| other.name != lists.name && !waiting(other).is_empty());
         let waiting = waiting(lists);
         let jobs = waiting.iter().chain(&lists.holders).filter_map(|ix| Some((*ix, state.jobs.at(*ix)?)));

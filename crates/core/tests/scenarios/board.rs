@@ -221,6 +221,7 @@ impl Board {
                     let attempt = self.engine.state().jobs[&name].attempts;
                     self.tell(Event::JobExited { name, attempt, exit: JobExit::Refused });
                 }
+                [queue, "is", "deleted"] => self.tell(Event::QueueRemoved(QueueName::from(*queue))),
                 [node, "is", "lost"] => self.tell(Event::NodeLost(NodeName::from(*node))),
                 [name, "comes:", ..] => {
                     let rest = line.iter().skip(2).cloned();
