@@ -62,6 +62,9 @@ pub struct Own {
     pub status_errors: u64,
 }
 
+/// Why NVML is closed where nothing is wrong: not yet looked, or no GPUs here.
+const NO_FAULT: [&str; 3] = ["starting", "no_library", "no_devices"];
+
 /// A reading in progress: of which GPU and since when.
 #[derive(Clone, Debug)]
 struct Call {
@@ -283,6 +286,12 @@ impl Node {
     /// The worst health of all GPUs.
     pub fn worst(&self) -> State {
         self.gpus.values().map(|gpu| gpu.health.state()).max().unwrap_or_default()
+    }
+
+    /// The same, and sick when there is a driver that cannot be used: what it has is not seen.
+    pub fn health(&self) -> State {
+        let broken = self.closed.as_ref().is_some_and(|(category, _)| !NO_FAULT.contains(category));
+        if broken { self.worst().max(State::Sick) } else { self.worst() }
     }
 
     fn hung_calls(&self, at: Duration) -> impl Iterator<Item = &Call> {

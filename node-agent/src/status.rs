@@ -130,7 +130,7 @@ pub fn status(node: &Node, now: Timestamp, at: Duration) -> GpuNodeStatus {
         driver: node.driver.as_ref().and_then(|driver| driver.driver.known().cloned()).filter(|_| node.closed.is_none()),
         closed: node.closed.as_ref().map(|(_, why)| cut(why, LONGEST_WHY)),
         gpu_count: u32::try_from(gpus.len()).unwrap_or(u32::MAX),
-        health: health(node.worst()),
+        health: health(node.health()),
         gpus,
     }
 }

@@ -1,9 +1,11 @@
 //! A real API server with its etcd, and operators beside it. There is no controller, and no kubelet unless a test starts one
 //! ([`ControlPlane::real_node`]): nodes and pods are objects, and a test says what a kubelet would say of them.
+//! [`ControlPlane::whole`] has all that a cluster has.
 //!
 //! Everything is on a network of its own, which the test's thread enters too: no port collides, nothing leaves the machine.
 
 pub mod kwok;
+mod whole;
 pub mod witness;
 
 use std::fs;
@@ -31,6 +33,7 @@ use serde_json::{Value, json};
 use tidegate_api::kinds::{self, Queue, QueueStatus, TrainingJob, TrainingJobStatus, TrainingPhase};
 
 use crate::harness::{binary, binary_of, until, workspace};
+use crate::kubelet::namespaces::ADDRESS;
 use crate::kubelet::parts::{Parts, READY_WITHIN};
 use crate::kubelet::{self, Kubelet, image};
 use crate::outside::installed;
@@ -50,8 +53,11 @@ const OPERATOR: &str = "operator-token";
 pub const SOON: Duration = Duration::from_mins(3);
 /// By which the API server serves `PodGroup`s: without them it has none.
 pub const POD_GROUPS: [&str; 2] = ["--feature-gates=GenericWorkload=true", "--runtime-config=scheduling.k8s.io/v1beta1=true"];
-/// Our image on a real node.
-pub const IMAGE: &str = "localhost/tidegate:test";
+/// Of an API server without controllers: nobody makes service accounts, or needs its address.
+const ALONE: [&str; 3] =
+    ["--bind-address=127.0.0.1", "--endpoint-reconciler-type=none", "--disable-admission-plugins=ServiceAccount"];
+/// Our image on a real node, by the name that manifests have in `examples/kubernetes`.
+pub const IMAGE: &str = "registry.example/tidegate:0.1.0";
 /// The namespace of the pods.
 pub const TEAM: &str = "team";
 
@@ -61,6 +67,8 @@ pub struct ControlPlane {
     parts: Parts,
     kubelet: Option<Kubelet>,
     database: Option<postgres::Folder>,
+    /// Of the API server.
+    flags: Vec<String>,
     pub client: Client,
 }
 
@@ -72,17 +80,22 @@ impl ControlPlane {
 
     /// With more flags of the API server.
     pub async fn start_with(flags: &[&str]) -> Result<Self> {
-        let programs = installed("TIDEGATE_TEST_CONTROLPLANE")?;
-        let mut parts = Parts::open(FOLDER).await?;
-        parts.namespaces.enter_network()?;
-        let client = Self::serve(&mut parts, &programs, flags).await;
-        let client = client.with_context(|| parts.said())?;
-        let plane = Self { parts, kubelet: None, database: None, client };
+        let plane = Self::served(ALONE.iter().chain(flags)).await?;
         plane.prepare().await?;
         Ok(plane)
     }
 
-    async fn serve(parts: &mut Parts, programs: &Path, flags: &[&str]) -> Result<Client> {
+    async fn served(flags: impl IntoIterator<Item = &&str>) -> Result<Self> {
+        let programs = installed("TIDEGATE_TEST_CONTROLPLANE")?;
+        let flags: Vec<String> = flags.into_iter().map(|flag| (*flag).to_owned()).collect();
+        let mut parts = Parts::open(FOLDER).await?;
+        parts.namespaces.enter_network()?;
+        let client = Self::serve(&mut parts, &programs, &flags).await;
+        let client = client.with_context(|| parts.said())?;
+        Ok(Self { parts, kubelet: None, database: None, flags, client })
+    }
+
+    async fn serve(parts: &mut Parts, programs: &Path, flags: &[String]) -> Result<Client> {
         start_etcd(parts, programs)?;
         let tokens = format!("{ADMIN},admin,admin,\"system:masters\"\n{NOBODY},nobody,nobody\n{OPERATOR},operator,operator\n");
         fs::write(parts.at("tokens.csv"), tokens)?;
@@ -91,6 +104,7 @@ impl ControlPlane {
         ensure!(made.status.success(), "openssl genrsa: {}", String::from_utf8_lossy(&made.stderr));
         start_api_server(parts, programs, flags)?;
         fs::write(parts.at("kubeconfig"), kubeconfig(OPERATOR))?;
+        fs::write(parts.at("admin-kubeconfig"), kubeconfig(ADMIN))?;
         let file = Kubeconfig::from_yaml(&kubeconfig(ADMIN))?;
         let config = Config::from_custom_kubeconfig(file, &KubeConfigOptions::default()).await?;
         let client = Client::try_from(config)?;
@@ -123,7 +137,7 @@ impl ControlPlane {
         let programs = installed("TIDEGATE_TEST_CONTROLPLANE")?;
         match part {
             "etcd" => start_etcd(&mut self.parts, &programs)?,
-            _ => start_api_server(&mut self.parts, &programs, &[])?,
+            _ => start_api_server(&mut self.parts, &programs, &self.flags)?,
         }
         until("the API server", READY_WITHIN, || async { Ok(self.list().await.ok()) }).await.map(drop)
     }
@@ -187,15 +201,9 @@ impl ControlPlane {
         self.node_of(Kubelet::create()?, gpus).await
     }
 
-    /// The same; pods that are not on the node's network have an address of their own.
-    pub async fn real_node_with_pod_network(&mut self, gpus: &[String]) -> Result<()> {
-        self.node_of(Kubelet::with_pod_network()?, gpus).await
-    }
-
     async fn node_of(&mut self, kubelet: Kubelet, gpus: &[String]) -> Result<()> {
         let kubelet = self.kubelet.insert(kubelet);
         let server = self.parts.at("admin-kubeconfig");
-        fs::write(&server, kubeconfig(ADMIN))?;
         let started = kubelet.start(&mut self.parts, gpus, Some(&server)).await;
         started.with_context(|| self.parts.said())?;
         let executables = [binary()?, binary_of("tidegate-node-agent")?];
@@ -400,20 +408,13 @@ clientConnection:
 leaderElection:
   leaderElect: false
 ",
-            self.admin_config()?.display()
+            self.at("admin-kubeconfig").display()
         );
         fs::write(self.parts.at("scheduler.yaml"), config)?;
         let mut scheduler = self.parts.command(&installed("TIDEGATE_TEST_CONTROLPLANE")?.join("kube-scheduler"));
         scheduler.arg("--config").arg(self.parts.at("scheduler.yaml"));
         scheduler.args(["--bind-address=127.0.0.1", "--feature-gates=GenericWorkload=true"]);
         self.parts.spawn(name, scheduler)
-    }
-
-    /// A file by which programs reach the API server with every right.
-    fn admin_config(&self) -> Result<PathBuf> {
-        let file = self.parts.at("admin-kubeconfig");
-        fs::write(&file, kubeconfig(ADMIN))?;
-        Ok(file)
     }
 
     /// The process of a part: `nsenter` waits for it, if it is in a namespace of processes too.
@@ -462,8 +463,13 @@ leaderElection:
 
     /// What an operator answers: the status and the text.
     pub async fn ask(&self, port: u16, path: &str, token: Option<&str>) -> Result<(u16, String)> {
+        self.get(&format!("http://127.0.0.1:{port}{path}"), token).await
+    }
+
+    /// What is answered at a URL: the status and the text.
+    pub async fn get(&self, url: &str, token: Option<&str>) -> Result<(u16, String)> {
         let client = reqwest::Client::builder().no_proxy().timeout(SOON).build()?;
-        let request = client.get(format!("http://127.0.0.1:{port}{path}"));
+        let request = client.get(url);
         let request = token.into_iter().fold(request, reqwest::RequestBuilder::bearer_auth);
         let answer = request.send().await?;
         Ok((answer.status().as_u16(), answer.text().await?))
@@ -515,22 +521,16 @@ fn start_etcd(parts: &mut Parts, programs: &Path) -> Result<()> {
     parts.spawn("etcd", etcd)
 }
 
-fn start_api_server(parts: &mut Parts, programs: &Path, flags: &[&str]) -> Result<()> {
+fn start_api_server(parts: &mut Parts, programs: &Path, flags: &[String]) -> Result<()> {
     let key = parts.at("service-accounts.pem").display().to_string();
     let mut server = parts.command(&programs.join("kube-apiserver"));
-    server.args([
-        "--bind-address=127.0.0.1",
-        "--secure-port=6443",
-        "--advertise-address=10.99.0.1",
-        "--endpoint-reconciler-type=none",
-    ]);
+    server.args(["--secure-port=6443".to_owned(), format!("--advertise-address={ADDRESS}")]);
     server.args([format!("--etcd-servers={ETCD}"), "--service-cluster-ip-range=10.0.0.0/24".to_owned()]);
     server.arg(format!("--cert-dir={}", parts.at("certs").display()));
     server.arg(format!("--token-auth-file={}", parts.at("tokens.csv").display()));
     server.args([format!("--service-account-key-file={key}"), format!("--service-account-signing-key-file={key}")]);
     server.args(["--service-account-issuer=https://kubernetes.default.svc", "--authorization-mode=RBAC"]);
-    // No controller makes service accounts here.
-    server.args(["--disable-admission-plugins=ServiceAccount", "--v=1"]).args(flags);
+    server.arg("--v=1").args(flags);
     parts.spawn("kube-apiserver", server)
 }
 

@@ -1,5 +1,5 @@
-//! Tidegate on a real node ([`ControlPlane::real_node`]): operator, router and node agent as pods of our image on the node's network. There
-//! is no controller, so these are the pods that controllers would make of manifests.
+//! Tidegate in a whole Kubernetes ([`ControlPlane::whole`]), installed as people install it: the manifests of `examples/kubernetes`, applied by
+//! `kubectl`. A node of two cores has no room for what they ask for, and has a GPU driver that is a file: that much is patched.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -7,30 +7,35 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use kube::api::{Api, PostParams};
-use nvml_fake::{Script, install};
+use k8s_openapi::api::coordination::v1::Lease;
+use k8s_openapi::api::core::v1::{Pod, Service};
+use kube::ResourceExt;
+use kube::api::{Api, ListParams};
+use nvml_fake::{Script, install as install_library};
+use serde::Serialize;
 use serde_json::{Map, Value, json};
 use tempfile::TempDir;
 use tidegate_api::kinds::{GpuHealth, GpuNode};
 
-use crate::control_plane::{ControlPlane, IMAGE};
-use crate::harness::until;
+use crate::control_plane::ControlPlane;
+use crate::harness::{until, workspace};
 use crate::kubelet::Node;
-use crate::kubelet::namespaces::ADDRESS;
 
 /// A container's start, on a machine that is busy with other tests.
 pub const SOON: Duration = Duration::from_mins(2);
-/// Where clients ask, workers report and people ask, and the agent tells.
-pub const ROUTER: &str = "http://127.0.0.1:7000";
-pub const OPERATOR_PORT: u16 = 9101;
-pub const AGENT: &str = "http://127.0.0.1:9400";
-/// Our pods.
-pub const PARTS: [&str; 3] = ["operator", "router", "agent"];
+/// Our parts, by their pods' label `app`.
+pub const PARTS: [&str; 3] = ["tidegate-operator", "tidegate-router", "tidegate-node-agent"];
+/// Where they are.
+pub const NAMESPACE: &str = "tidegate-system";
+
+/// Everything that is needed, in the order in which documentation names it.
+const MANIFESTS: [&str; 4] = ["rbac.yaml", "operator.yaml", "router.yaml", "node-agent.yaml"];
+/// By this label other tools say that a node has GPUs; the agent runs on those.
+const HAS_GPUS: &str = "nvidia.com/gpu.present=true";
 
 /// The driver of a node's GPUs.
 pub struct Driver {
     folder: TempDir,
-    library: PathBuf,
     /// By which the device plug-in and the driver call them.
     pub uuids: Vec<String>,
 }
@@ -40,8 +45,22 @@ impl Driver {
     pub fn of(gpus: u32) -> Result<Self> {
         let script = Script::of(gpus, "NVIDIA H100 80GB HBM3", 81_559);
         let folder = open_folder()?;
-        let (library, _) = install(folder.path(), &script)?;
-        Ok(Self { folder, library, uuids: script.gpus.into_iter().map(|gpu| gpu.uuid).collect() })
+        install_library(folder.path(), &script)?;
+        Ok(Self { folder, uuids: script.gpus.into_iter().map(|gpu| gpu.uuid).collect() })
+    }
+
+    /// What NVIDIA's runtime does for a container that is to see the driver: its library is in the loader's folder.
+    fn mounted(&self) -> Result<Value> {
+        let loader = PathBuf::from(format!("/usr/lib/{}-linux-gnu", std::env::consts::ARCH));
+        let volume = json!({"name": "driver", "hostPath": {"path": self.folder.path()}});
+        let mut patch = vec![json!({"op": "add", "path": "/spec/template/spec/volumes/-", "value": volume})];
+        for entry in fs::read_dir(self.folder.path())? {
+            let name = entry?.file_name();
+            let mount =
+                json!({"name": "driver", "mountPath": loader.join(&name), "subPath": name.to_string_lossy(), "readOnly": true});
+            patch.push(json!({"op": "add", "path": "/spec/template/spec/containers/0/volumeMounts/-", "value": mount}));
+        }
+        Ok(Value::Array(patch))
     }
 }
 
@@ -52,46 +71,96 @@ pub fn open_folder() -> Result<TempDir> {
     Ok(folder)
 }
 
-/// Starts the operator. Replicas reach it wherever they are.
-pub async fn operator(plane: &ControlPlane) -> Result<()> {
-    let command = [
-        "/usr/bin/tidegate",
-        "operator",
-        &format!("--listen=127.0.0.1:{OPERATOR_PORT}"),
-        "--control-listen=0.0.0.0:8090",
-        &format!("--control-url=http://{ADDRESS}:8090"),
-        &format!("--progress-url=http://127.0.0.1:{OPERATOR_PORT}"),
-        &format!("--replica-image={IMAGE}"),
-        // One that is told to end gives its lease up at once; on a busy machine a short one is lost.
-        "--lease-seconds=30",
-        "--check-seconds=1",
-    ];
-    run(plane, "operator", &command, &[], &plane.at("kubeconfig")).await
+/// The manifests for this node, as `kubectl kustomize` makes them.
+struct Overlay(TempDir);
+
+impl Overlay {
+    fn of(driver: &Driver) -> Result<Self> {
+        let folder = tempfile::tempdir()?;
+        for file in MANIFESTS {
+            fs::copy(workspace().join("examples/kubernetes").join(file), folder.path().join(file))?;
+        }
+        let small = json!([{"op": "replace", "path": "/spec/template/spec/containers/0/resources/requests/cpu", "value": "20m"}]);
+        let patches = [("Deployment", small), ("DaemonSet", driver.mounted()?)];
+        let patches: Vec<Value> =
+            patches.iter().map(|(kind, patch)| json!({"target": {"kind": kind}, "patch": patch.to_string()})).collect();
+        let all = json!({"resources": MANIFESTS, "patches": patches});
+        fs::write(folder.path().join("kustomization.yaml"), all.to_string())?;
+        Ok(Self(folder))
+    }
+
+    fn folder(&self) -> String {
+        self.0.path().display().to_string()
+    }
 }
 
-/// Starts the router, which sees these paths of the node.
-pub async fn router(plane: &ControlPlane, paths: &[&Path]) -> Result<()> {
-    let command = ["/usr/bin/tidegate", "router", "--listen=127.0.0.1:7000", "--control=http://127.0.0.1:8090"];
-    run(plane, "router", &command, paths, &plane.at("kubeconfig")).await
-}
-
-/// Starts the agent, and waits until it has told of all GPUs.
-pub async fn agent(plane: &ControlPlane, driver: &Driver) -> Result<()> {
-    let command = [
-        "/usr/bin/tidegate-node-agent",
-        "--listen=127.0.0.1:9400",
-        &format!("--nvml-library={}", driver.library.display()),
-        &format!("--node-name={}", Node::NAME),
-    ];
-    let sockets = Path::new("/var/lib/kubelet/pod-resources");
-    run(plane, "agent", &command, &[driver.folder.path(), sockets], &plane.at("admin-kubeconfig")).await?;
+/// Applies the manifests, and waits until all parts are ready and the agent has told of all GPUs.
+pub async fn install(plane: &ControlPlane, driver: &Driver) -> Result<()> {
+    plane.kubectl(&["label", "node", Node::NAME, HAS_GPUS], "").await?;
+    plane.kubectl(&["apply", "--kustomize", &Overlay::of(driver)?.folder()], "").await?;
+    all_are_ready(plane).await?;
     let nodes: Api<GpuNode> = Api::all(plane.client.clone());
     let look = || async {
         let status = nodes.get(Node::NAME).await?.status.unwrap_or_default();
         let healthy = status.gpus.iter().filter(|gpu| gpu.health == GpuHealth::Healthy).count();
         Ok((healthy == driver.uuids.len()).then_some(()))
     };
-    until("the agent to tell of its GPUs", SOON, look).await.with_context(|| plane.said())
+    until("the agent to tell of its GPUs", SOON, look).await
+}
+
+/// Waits for it.
+pub async fn all_are_ready(plane: &ControlPlane) -> Result<()> {
+    for part in ["deployment/tidegate-operator", "deployment/tidegate-router", "daemonset/tidegate-node-agent"] {
+        plane.kubectl(&["rollout", "status", part, "--namespace", NAMESPACE, "--timeout=2m"], "").await?;
+    }
+    Ok(())
+}
+
+/// Takes all of it away but our kinds.
+pub async fn uninstall(plane: &ControlPlane, driver: &Driver) -> Result<()> {
+    plane.kubectl(&["delete", "--kustomize", &Overlay::of(driver)?.folder(), "--timeout=2m"], "").await.map(drop)
+}
+
+/// Replicas of these namespaces may connect to the operator, as the example of a model gives them that right.
+pub async fn admit_replicas(plane: &ControlPlane) -> Result<()> {
+    let text = fs::read_to_string(workspace().join("examples/kubernetes/model.yaml"))?;
+    let (binding, _) = text.split_once("\n---\n").context("model.yaml has one document")?;
+    plane.apply(binding).await
+}
+
+/// `kubectl apply` of objects of ours in a namespace, or without one.
+pub async fn apply(plane: &ControlPlane, objects: &[impl Serialize], namespace: &str) -> Result<()> {
+    let documents: Vec<String> = objects.iter().map(serde_yaml::to_string).collect::<Result<_, _>>()?;
+    plane.kubectl(&["apply", "--namespace", namespace, "--filename", "-"], &documents.join("---\n")).await.map(drop)
+}
+
+/// Where clients ask: the address of the routers' service.
+pub async fn router(plane: &ControlPlane) -> Result<String> {
+    let services: Api<Service> = Api::namespaced(plane.client.clone(), NAMESPACE);
+    let address = services.get("tidegate-router").await?.spec.and_then(|spec| spec.cluster_ip);
+    Ok(format!("http://{}", address.context("the routers' service has no address")?))
+}
+
+/// Where the operator that leads answers people.
+pub async fn leader(plane: &ControlPlane) -> Result<String> {
+    let leases: Api<Lease> = Api::namespaced(plane.client.clone(), NAMESPACE);
+    let spec = leases.get("tidegate-operator").await?.spec.unwrap_or_default();
+    let holder = spec.holder_identity.context("no operator leads")?;
+    let leads = |pod: &Pod| holder.starts_with(&pod.name_any());
+    Ok(format!("http://{}:8080", address(plane, PARTS[0], leads).await?))
+}
+
+/// Where the agent answers.
+pub async fn agent(plane: &ControlPlane) -> Result<String> {
+    Ok(format!("http://{}:9400", address(plane, PARTS[2], |_| true).await?))
+}
+
+/// Of a pod of ours.
+async fn address(plane: &ControlPlane, part: &str, is: impl Fn(&Pod) -> bool) -> Result<String> {
+    let pods: Api<Pod> = Api::namespaced(plane.client.clone(), NAMESPACE);
+    let all = pods.list(&ListParams::default().labels(&format!("app={part}"))).await?.items;
+    let found = all.into_iter().filter(is).find_map(|pod| pod.status?.pod_ip);
+    found.with_context(|| format!("no pod of {part} has an address"))
 }
 
 /// Fields of a `PodSpec` by which its container, of this name, sees these paths of the node under the same names.
@@ -102,21 +171,4 @@ pub fn pod_spec(container: &str, paths: &[&Path]) -> Map<String, Value> {
     let container = json!({"name": container, "volumeMounts": mounts.collect::<Vec<Value>>()});
     let fields = [("volumes", volumes.collect()), ("containers", json!([container]))];
     fields.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
-}
-
-async fn run(plane: &ControlPlane, name: &str, command: &[&str], paths: &[&Path], kubeconfig: &Path) -> Result<()> {
-    let all: Vec<&Path> = paths.iter().copied().chain([kubeconfig]).collect();
-    let mut spec = Value::Object(pod_spec("main", &all));
-    spec["nodeName"] = json!(Node::NAME);
-    spec["hostNetwork"] = json!(true);
-    spec["terminationGracePeriodSeconds"] = json!(10);
-    let container = &mut spec["containers"][0];
-    container["image"] = json!(IMAGE);
-    container["imagePullPolicy"] = json!("Never");
-    container["command"] = json!(command);
-    container["env"] = json!([{"name": "KUBECONFIG", "value": kubeconfig}, {"name": "TIDEGATE_LOG", "value": "info"}]);
-    container["securityContext"] = json!({"runAsUser": 0});
-    let pod = json!({"metadata": {"name": name}, "spec": spec});
-    plane.pods().create(&PostParams::default(), &serde_json::from_value(pod)?).await?;
-    Ok(())
 }

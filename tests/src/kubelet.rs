@@ -30,7 +30,7 @@ use serde::Deserialize;
 use crate::harness::until;
 use crate::outside::installed;
 use cgroups::Cgroups;
-pub use configuration::IMAGE as BUSYBOX;
+pub use configuration::{DOMAIN, IMAGE as BUSYBOX, PODS};
 pub use container::Container;
 use parts::{Parts, READY_WITHIN};
 
@@ -158,7 +158,7 @@ impl Kubelet {
         Ok(Self { cgroups: Cgroups::create()?, programs: installed("TIDEGATE_TEST_CONTROLPLANE")?, network: None })
     }
 
-    /// The same, and pods that are not on the node's network have an address of their own.
+    /// The same, and pods that are not on the node's network have an address of their own, and ask the node for names.
     pub fn with_pod_network() -> Result<Self> {
         Ok(Self { network: Some(installed("TIDEGATE_TEST_CNI")?), ..Self::create()? })
     }
@@ -204,7 +204,8 @@ impl Kubelet {
         let pods = parts.at("pods");
         fs::create_dir(&pods)?;
         let file = parts.at("kubelet.yaml");
-        fs::write(&file, configuration::kubelet(&pods, self.cgroups.name()))?;
+        let names = self.network.as_ref().map(|_| namespaces::ADDRESS);
+        fs::write(&file, configuration::kubelet(&pods, self.cgroups.name(), names))?;
         let mut command = parts.command(&self.programs.join("kubelet"));
         command.arg("--config").arg(&file).args(["--hostname-override", Node::NAME]);
         if let Some(server) = server {

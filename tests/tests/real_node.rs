@@ -1,5 +1,5 @@
 //! Tidegate in pods on a real kubelet, from its own image: operator, router, node agent, replicas and workers are containers, and nobody plays
-//! a part of theirs. There is no controller: the test makes the pods that controllers would make of manifests.
+//! a part of theirs. What people write is applied by `kubectl`: the manifests of `examples/kubernetes`, queues, a model, a training job.
 #![expect(clippy::unwrap_used, reason = "tests")]
 
 use std::fs;
@@ -7,13 +7,13 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
-use kube::api::{Api, PostParams};
+use kube::api::Api;
 use serde_json::{Value, json};
 use tempfile::TempDir;
-use tidegate_api::kinds::{Model, ModelStatus, Pool, TrainingJob, TrainingJobStatus, TrainingPhase};
+use tidegate_api::kinds::{Model, ModelStatus, TrainingJob, TrainingJobStatus, TrainingPhase};
 use tidegate_tests::control_plane::{ControlPlane, TEAM};
 use tidegate_tests::harness::until;
-use tidegate_tests::installation::{Driver, ROUTER, SOON, agent, open_folder, operator, pod_spec, router};
+use tidegate_tests::installation::{self, Driver, NAMESPACE, SOON, open_folder, pod_spec};
 use tidegate_tests::kubelet::BUSYBOX;
 use tidegate_tests::onnx;
 
@@ -37,10 +37,15 @@ struct Folders {
     driver: Driver,
 }
 
-fn on_the_node_s_network(container: &str, path: &Path) -> Value {
-    let mut spec = Value::Object(pod_spec(container, &[path]));
-    spec["hostNetwork"] = json!(true);
-    spec
+fn queue(name: &str) -> Value {
+    json!({"apiVersion": "tidegate.dev/v1alpha1", "kind": "Queue", "metadata": {"name": name}, "spec": {"nominal": 1}})
+}
+
+fn pool() -> Value {
+    json!({
+        "apiVersion": "tidegate.dev/v1alpha1", "kind": "Pool", "metadata": {"name": "all"},
+        "spec": {"lendAfterSeconds": 1, "growAfterSeconds": 1},
+    })
 }
 
 fn model(models: &Path) -> Value {
@@ -49,7 +54,7 @@ fn model(models: &Path) -> Value {
         "spec": {
             "queue": "product", "source": {"onnx": models.join("digits.onnx")}, "sloMilliseconds": SLO_MS,
             "coldStartBudgetMilliseconds": 120_000, "replicas": {"min": 0, "max": 1}, "scaleToZeroAfterSeconds": 3,
-            "podSpec": on_the_node_s_network("replica", models),
+            "podSpec": pod_spec("replica", &[models]),
         },
     })
 }
@@ -62,17 +67,17 @@ fn training_job(checkpoints: &Path) -> Value {
             "checkpoint": {"directory": checkpoints, "graceSeconds": 5},
             "template": {
                 "image": BUSYBOX, "command": ["/bin/sh", "-c", WORKER],
-                "podSpec": on_the_node_s_network("worker", checkpoints),
+                "podSpec": pod_spec("worker", &[checkpoints]),
             },
         },
     })
 }
 
-async fn infer() -> Result<(u16, Duration)> {
+async fn infer(router: &str) -> Result<(u16, Duration)> {
     let row = json!({"inputs": [{"name": "x", "shape": [1, 4], "datatype": "FP32", "data": [1.0, -2.0, 3.0, -4.0]}]});
     let client = reqwest::Client::builder().no_proxy().timeout(SOON).build()?;
     let began = Instant::now();
-    let answer = client.post(format!("{ROUTER}/v2/models/digits/infer")).body(row.to_string()).send().await?;
+    let answer = client.post(format!("{router}/v2/models/digits/infer")).body(row.to_string()).send().await?;
     let status = answer.status().as_u16();
     answer.bytes().await?;
     Ok((status, began.elapsed()))
@@ -101,41 +106,30 @@ async fn start() -> (ControlPlane, Folders) {
     let folders =
         Folders { models: open_folder().unwrap(), checkpoints: open_folder().unwrap(), driver: Driver::of(GPUS).unwrap() };
     fs::write(folders.models.path().join("digits.onnx"), onnx::model_of("Relu")).unwrap();
-    let mut plane = ControlPlane::start().await.unwrap();
-    plane.real_node(&folders.driver.uuids).await.unwrap();
-    plane.queue("research", 1).await.unwrap();
-    plane.queue("product", 1).await.unwrap();
-    let pool = json!({
-        "apiVersion": "tidegate.dev/v1alpha1", "kind": "Pool", "metadata": {"name": "all"},
-        "spec": {"lendAfterSeconds": 1, "growAfterSeconds": 1},
-    });
-    let pools: Api<Pool> = Api::all(plane.client.clone());
-    pools.create(&PostParams::default(), &serde_json::from_value(pool).unwrap()).await.unwrap();
+    let plane = ControlPlane::whole(&folders.driver.uuids).await.unwrap();
+    installation::admit_replicas(&plane).await.unwrap();
+    let installed = installation::install(&plane, &folders.driver).await;
+    installed.with_context(|| plane.said()).unwrap();
+    installation::apply(&plane, &[queue("research"), queue("product"), pool()], TEAM).await.unwrap();
     (plane, folders)
 }
 
 #[tokio::test]
 async fn training_gives_a_gpu_to_requests_and_takes_it_back_with_every_part_in_a_container() {
     let (plane, folders) = start().await;
-    operator(&plane).await.unwrap();
-    router(&plane, &[]).await.unwrap();
-    agent(&plane, &folders.driver).await.unwrap();
-
-    let models: Api<Model> = Api::namespaced(plane.client.clone(), TEAM);
-    models.create(&PostParams::default(), &serde_json::from_value(model(folders.models.path())).unwrap()).await.unwrap();
+    let router = installation::router(&plane).await.unwrap();
+    installation::apply(&plane, &[model(folders.models.path())], TEAM).await.unwrap();
     until_model(&plane, "a replica to tell the model's tensors", |status| status.tensors.is_some()).await;
     until_model(&plane, "the model to sleep", |status| status.ready + status.starting == 0).await;
-    let jobs: Api<TrainingJob> = Api::namespaced(plane.client.clone(), TEAM);
-    let job = training_job(folders.checkpoints.path());
-    jobs.create(&PostParams::default(), &serde_json::from_value(job).unwrap()).await.unwrap();
+    installation::apply(&plane, &[training_job(folders.checkpoints.path())], TEAM).await.unwrap();
     let large = until_workers(&plane, 2).await;
 
     // The first request is held until its GPU is back; those after it keep their SLO.
-    assert_eq!(infer().await.unwrap().0, 200);
+    assert_eq!(infer(&router).await.unwrap().0, 200);
     let began = Instant::now();
     let mut slowest = Duration::ZERO;
     while began.elapsed() < RUSH {
-        let (status, took) = infer().await.unwrap();
+        let (status, took) = infer(&router).await.unwrap();
         assert_eq!(status, 200);
         slowest = slowest.max(took);
     }
@@ -145,14 +139,16 @@ async fn training_gives_a_gpu_to_requests_and_takes_it_back_with_every_part_in_a
     let kept = || fs::read_to_string(folders.checkpoints.path().join("step")).unwrap().trim().parse::<u64>().unwrap();
     let first = kept();
 
-    // Another operator finds all as it is.
-    plane.end("operator").await.unwrap();
-    let gone = || async { Ok(plane.pods().get_opt("operator").await?.is_none().then_some(())) };
-    until("the operator to be gone", SOON, gone).await.unwrap();
-    assert_eq!(infer().await.unwrap().0, 200);
-    operator(&plane).await.unwrap();
+    // Other operators find all as it is.
+    plane.kubectl(&["delete", "pod", "--selector=app=tidegate-operator", "--namespace", NAMESPACE], "").await.unwrap();
+    assert_eq!(infer(&router).await.unwrap().0, 200);
+    installation::all_are_ready(&plane).await.unwrap();
     let grown = until_workers(&plane, 2).await;
     assert_eq!((grown.attempts, grown.failures), (small.attempts + 1, 0), "it grew once, when nobody asked any more");
     assert!(kept() > first, "it went on from its checkpoint");
     until_model(&plane, "the model to sleep again", |status| status.ready == 0).await;
+
+    // What was installed goes; what it made for people stays.
+    installation::uninstall(&plane, &folders.driver).await.unwrap();
+    assert_eq!(plane.bound().await.unwrap().len(), 2, "training goes on");
 }

@@ -15,8 +15,8 @@ const GO: &str = "/usr/local/go/bin/go";
 /// Drivers of disks that would need C libraries.
 const CONTAINERD_TAGS: &str = "no_btrfs,no_devmapper,no_zfs";
 
-/// Builds the API server, etcd, the kubelet, the device plug-in, the DRA driver, containerd with its shim and `ctr`, and what stands
-/// beside us: kube-scheduler and KWOK. Their folder.
+/// Builds all of Kubernetes with etcd, CoreDNS, containerd with its shim and `ctr`, the device plug-in and the DRA driver of the tests, and KWOK. Their
+/// folder.
 pub fn build(cache: &Path) -> Result<PathBuf> {
     let go = go()?;
     let programs = cache.join("controlplane");
@@ -25,8 +25,8 @@ pub fn build(cache: &Path) -> Result<PathBuf> {
 
     let linked = format!("-s -w {}", kubernetes_version(&go, &sources)?);
     let mut kubernetes = compile(&go, &sources, &programs);
-    let selected = ["./kubelet", "./deviceplugin", "./dradriver", "./kube-apiserver", "./kube-scheduler"];
-    command::run(kubernetes.args(["-ldflags", &linked]).args(selected))?;
+    command::run(kubernetes.args(["-ldflags", &linked, "tool", "./deviceplugin", "./dradriver"]))?;
+    command::run(compile(&go, &sources.join("coredns"), &programs).args(["-ldflags", "-s -w", "."]))?;
     let mut etcd = compile(&go, &sources.join("etcd"), &programs.join("etcd"));
     command::run(etcd.args(["-ldflags", "-s -w", "."]))?;
     let mut containerd = compile(&go, &sources.join("containerd"), &programs);

@@ -67,6 +67,8 @@ fn cluster(folder: &Path) -> Vec<Wanted> {
         ("TIDEGATE_TEST_RUNC", "runc", program(&["runc"], "runc")),
         ("TIDEGATE_TEST_BUSYBOX", "busybox", program(&["busybox"], "busybox-static")),
         ("TIDEGATE_TEST_IP", "ip", program(&["ip"], "iproute2")),
+        ("TIDEGATE_TEST_NFT", "nft", program(&["nft"], "nftables")),
+        ("TIDEGATE_TEST_CNI", "the plug-ins of pods' networks", pod_network()),
         ("TIDEGATE_TEST_POSTGRES", "PostgreSQL's server", postgres()),
         ("TIDEGATE_TEST_FAKETIME", "libfaketime", faketime()),
     ]
@@ -80,7 +82,6 @@ pub fn on_cluster() -> Result<Vec<(&'static str, PathBuf)>> {
 /// Environment variables for the example's day on a cluster.
 pub fn example() -> Result<Vec<(&'static str, PathBuf)>> {
     let mut environment = prepare(Tier::Cluster).map_err(|missing| anyhow!(missing.join("; ")))?;
-    environment.push(("TIDEGATE_TEST_CNI", pod_network()?));
     environment.push(("TIDEGATE_TEST_MINILM", minilm(&cache::folder()?)?));
     Ok(environment)
 }

@@ -2,6 +2,14 @@
 
 use std::collections::BTreeMap;
 
+/// The most characters of a label's value; names may have more.
+const LONGEST_VALUE: usize = 63;
+
+/// A name as the value of a label.
+pub fn value(name: &str) -> Option<String> {
+    (name.len() <= LONGEST_VALUE).then(|| name.to_owned())
+}
+
 /// Value of `schedulerName` of pods that Tidegate places.
 pub const SCHEDULER: &str = "tidegate";
 
@@ -24,6 +32,8 @@ pub const PREEMPTIBLE: &str = "tidegate.dev/preemptible";
 pub const EXPECTED_SECONDS: &str = "tidegate.dev/expected-seconds";
 /// Label of a worker's pod: the uid of its `TrainingJob`. Its headless service selects by it.
 pub const TRAINING_JOB: &str = "tidegate.dev/training-job-uid";
+/// Label of a worker's pod, for people: the name of its `TrainingJob`, if it is short enough for a label ([`value`]).
+pub const TRAINING_JOB_NAME: &str = "tidegate.dev/training-job";
 /// Annotations of a worker's pod: which attempt, which worker of it, in which of the job's groups.
 pub const ATTEMPT: &str = "tidegate.dev/attempt";
 /// See [`ATTEMPT`].
@@ -34,6 +44,8 @@ pub const GROUP: &str = "tidegate.dev/group";
 pub const WORLD_SIZE: &str = "tidegate.dev/world-size";
 /// Label of a replica's pod: the uid of its `Model`.
 pub const MODEL: &str = "tidegate.dev/model-uid";
+/// Label of a replica's pod, for people: the name of its `Model`, if it is short enough for a label ([`value`]).
+pub const MODEL_NAME: &str = "tidegate.dev/model";
 /// Annotations of a replica's pod: which replica it is, of which generation, and what it was made from, in short.
 pub const REPLICA: &str = "tidegate.dev/replica";
 /// See [`REPLICA`].

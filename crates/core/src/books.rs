@@ -377,7 +377,13 @@ fn build(state: &State, classes: &BTreeMap<Class, ResourceIx>) -> (Tree, BTreeMa
                 let before = list.len();
                 let culprit = culprit(&problem);
                 list.retain(|queue| queue.name != culprit || queue.name.0.is_empty());
-                broken.insert(culprit, problem.to_string());
+                let told = match &problem {
+                    QuotaError::NoParent { queue, parent } if broken.contains_key(parent) => {
+                        format!("queue `{queue}` is below `{parent}`, which is refused itself: mend that one first")
+                    }
+                    problem => problem.to_string(),
+                };
+                broken.insert(culprit, told);
                 if list.len() == before {
                     list = vec![pool.clone()];
                 }

@@ -77,6 +77,18 @@ fn the_longest_texts_fit_the_schema() {
     assert_eq!(status.driver, None);
 }
 
+#[test]
+fn a_driver_that_cannot_be_used_is_no_healthy_node_and_a_node_without_one_is() {
+    let health = |category: &'static str| {
+        let mut node = node();
+        node.gpus.clear();
+        node.closed(category, "why", Duration::from_secs(80));
+        status(&node, Timestamp::UNIX_EPOCH, Duration::from_secs(90)).health
+    };
+    assert_eq!(["driver", "version_mismatch", "driver_not_loaded"].map(health), [GpuHealth::Sick; 3]);
+    assert_eq!(["starting", "no_library", "no_devices"].map(health), [GpuHealth::Healthy; 3]);
+}
+
 /// What of `value` the schema does not allow: unknown and missing fields, other words, texts and lists beyond their bounds.
 fn broken(schema: &Value, value: &Value, path: &str) -> Vec<String> {
     let most = |key: &str, count: usize| schema[key].as_u64().is_some_and(|most| count as u64 > most);

@@ -113,8 +113,10 @@ impl Look {
     }
 }
 
+/// The connection ends, so that who asks again through a service may reach the one that leads.
 fn stands_by() -> Response {
-    (StatusCode::SERVICE_UNAVAILABLE, "this operator stands by or is busy; ask the one that leads\n").into_response()
+    let close = [(header::CONNECTION, "close")];
+    (StatusCode::SERVICE_UNAVAILABLE, close, "this operator stands by or is busy; ask the one that leads\n").into_response()
 }
 
 fn failed(error: &tokio::task::JoinError) -> Response {

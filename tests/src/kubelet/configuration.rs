@@ -31,16 +31,23 @@ pub const NETWORK: &str = r#"{"cniVersion": "1.0.0", "name": "none", "plugins": 
 /// in which it is remembered who has which.
 pub fn network(given: &Path) -> String {
     let addresses = json!({
-        "type": "host-local", "dataDir": given, "ranges": [[{"subnet": "10.88.0.0/24"}]], "routes": [{"dst": "0.0.0.0/0"}],
+        "type": "host-local", "dataDir": given, "ranges": [[{"subnet": PODS}]], "routes": [{"dst": "0.0.0.0/0"}],
     });
     let plugin = json!({"type": "ptp", "ipMasq": false, "ipam": addresses});
     json!({"cniVersion": "1.0.0", "name": "pods", "plugins": [plugin]}).to_string()
 }
 
-/// Of the kubelet, in block style: it takes flow style for JSON. Works on cgroup version 1 and does not evict on a full disk.
-pub fn kubelet(pods: &Path, cgroup: &str) -> String {
+/// Addresses of pods that have one of their own.
+pub const PODS: &str = "10.88.0.0/24";
+/// Names of the cluster end like this.
+pub const DOMAIN: &str = "cluster.local";
+
+/// Of the kubelet, in block style: it takes flow style for JSON. Works on cgroup version 1 and does not evict on a full disk. `names` is
+/// where pods ask for names.
+pub fn kubelet(pods: &Path, cgroup: &str, names: Option<&str>) -> String {
+    let names = names.map(|at| format!("clusterDomain: {DOMAIN}\nclusterDNS:\n- {at}\n")).unwrap_or_default();
     format!(
-        "apiVersion: kubelet.config.k8s.io/v1beta1
+        "{names}apiVersion: kubelet.config.k8s.io/v1beta1
 kind: KubeletConfiguration
 staticPodPath: {}
 fileCheckFrequency: 1s

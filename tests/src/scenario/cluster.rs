@@ -1,16 +1,17 @@
-//! The day of `tide` on a real cluster: operator, router, agent, replicas and workers are containers on a real kubelet, from our image.
+//! The day of `tide` on a real cluster, installed and used by `kubectl apply` of manifests: operators, routers, agent, replicas and workers are
+//! containers on a real kubelet, from our image.
 //!
 //! ```text
 //! undisturbed training ──> final metrics to compare with                                  training
 //! API server, kubelet, queues, operator, router, agent, models ──> all are there          installation, here
 //! training begins and has every GPU; the day, stretched, open loop, seeded                tidegate_load::play
 //!   beside it: pods as the API tells, processes as the machine shows, GPUs as the agent says  witness, watch, agent
-//! training runs to its end, models sleep, our pods are told to end ──> nothing left       here
+//! training runs to its end, models sleep, the manifests are deleted ──> nothing left      here
 //! the engine's own sums, its decisions, what workers wrote down ──> the same figures       report, diary
 //! ```
 //!
 //! What differs from one box, and why: containers take seconds to start where processes take a tenth of one, so the day is stretched and a
-//! cold start may take longer. There is no DNS here, so workers are on the node's network and are told where rank 0 is.
+//! cold start may take longer.
 
 mod agent;
 mod diary;
@@ -22,11 +23,10 @@ mod witness;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result};
-use k8s_openapi::api::core::v1::{Node as NodeObject, Pod};
+use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt;
-use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams, PostParams};
-use serde_json::json;
-use tidegate_api::kinds::{Model, Pool, Queue, TrainingJob, TrainingPhase};
+use kube::api::{Api, ListParams};
+use tidegate_api::kinds::{Model, TrainingJob, TrainingPhase};
 use tidegate_load::{Options, Report, play};
 use tokio::sync::watch as signal;
 use tokio::task::JoinSet;
@@ -39,7 +39,7 @@ use super::run::Settings;
 use super::{training, watch};
 use crate::control_plane::{ControlPlane, TEAM};
 use crate::harness::until;
-use crate::installation::{self, Driver, PARTS, ROUTER, SOON};
+use crate::installation::{self, Driver, NAMESPACE, PARTS, SOON};
 use crate::kubelet::Node;
 use diary::Attempt;
 use stage::Stage;
@@ -52,7 +52,7 @@ const COLD_START_MS: u32 = 20_000;
 /// After the day, with all GPUs: what is left of two trainings, on a machine that is busy.
 const TRAINING_WITHIN: Duration = Duration::from_mins(10);
 /// By this label of a node the operator lets replicas keep the pace of a simulated GPU.
-const SIMULATED: &str = "tidegate.dev/simulated-gpus";
+const SIMULATED: &str = "tidegate.dev/simulated-gpus=true";
 
 /// Plays it. Errors are those of the machinery; what did not hold is in the figures. The calling thread enters the cluster's network.
 pub async fn run(settings: &Settings) -> Result<Figures> {
@@ -63,8 +63,7 @@ pub async fn run(settings: &Settings) -> Result<Figures> {
     eprintln!("starting the cluster");
     let stage = Stage::set(&example)?;
     let driver = Driver::of(GPUS)?;
-    let mut plane = ControlPlane::start().await?;
-    plane.real_node_with_pod_network(&driver.uuids).await?;
+    let plane = ControlPlane::whole(&driver.uuids).await?;
     let observed = observe(&plane, &stage, &driver, settings, &example, undisturbed).await;
     figures::figures(&observed.with_context(|| plane.said())?, &example)
 }
@@ -84,16 +83,16 @@ enum Found {
 }
 
 impl Watchers {
-    fn start(plane: &ControlPlane, stage: &Stage) -> Self {
+    fn start(plane: &ControlPlane, stage: &Stage, agent: String) -> Self {
         let (stop, stopped) = signal::channel(false);
         let mut tasks = JoinSet::new();
-        let (pods, stopped_too) = (plane.pods(), stopped.clone());
+        let (pods, stopped_too) = (Api::all(plane.client.clone()), stopped.clone());
         tasks.spawn(async move { Found::Pods(witness::watch(pods, stopped_too).await) });
         let (folder, stopped_too) = (stage.folder().to_owned(), stopped.clone());
         tasks.spawn(async move { Found::DoubleRuns(watch::double_runs(folder, stopped_too).await) });
         let (folder, stopped_too) = (stage.folder().to_owned(), stopped.clone());
         tasks.spawn(async move { Found::SharedGpus(watch::shared_gpus(folder, stopped_too).await) });
-        tasks.spawn(async move { Found::AgentsWord(agent::shared_gpus(stopped).await) });
+        tasks.spawn(async move { Found::AgentsWord(agent::shared_gpus(agent, stopped).await) });
         Self { stop, tasks }
     }
 
@@ -121,14 +120,14 @@ async fn observe(
     example: &Example,
     undisturbed: PerJob<f64>,
 ) -> Result<Observed> {
-    install(plane, stage, driver, example).await?;
+    install(plane, driver, example).await?;
     serve(plane, stage, example).await?;
-    let watchers = Watchers::start(plane, stage);
+    let watchers = Watchers::start(plane, stage, installation::agent(plane).await?);
     train(plane, stage, example).await?;
     eprintln!("training has every GPU; the day begins");
     let stretch = settings.stretch.unwrap_or(STRETCH);
     let before = operator::state(plane).await?;
-    let client = day(example, settings.seed, stretch).await?;
+    let client = day(&installation::router(plane).await?, example, settings.seed, stretch).await?;
     let after = operator::state(plane).await?;
     let mut decisions = operator::decisions(plane).await?;
     let state_after_day = operator::view(plane).await?;
@@ -139,7 +138,7 @@ async fn observe(
     decisions.extend(operator::decisions(plane).await?);
     let jobs = jobs(plane, stage, example).await?;
     let began = Instant::now();
-    let mut orphans = take_away(plane, example).await?;
+    let mut orphans = take_away(plane, driver, example).await?;
     let drain_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
     let (seen, double_runs, shared_gpus) = watchers.end().await?;
     orphans.extend(crate::processes::of(stage.folder())?.iter().map(|process| process.command.join(" ")));
@@ -173,27 +172,19 @@ async fn observe(
 }
 
 /// The policy of the example, and our pods.
-async fn install(plane: &ControlPlane, stage: &Stage, driver: &Driver, example: &Example) -> Result<()> {
-    let nodes: Api<NodeObject> = Api::all(plane.client.clone());
-    let label = json!({"metadata": {"labels": {SIMULATED: "true"}}});
-    nodes.patch(Node::NAME, &PatchParams::default(), &Patch::Merge(label)).await?;
-    let pools: Api<Pool> = Api::all(plane.client.clone());
-    pools.create(&PostParams::default(), &example.pool).await?;
-    let queues: Api<Queue> = Api::all(plane.client.clone());
-    for queue in &example.queues {
-        queues.create(&PostParams::default(), queue).await?;
-    }
-    installation::operator(plane).await?;
-    installation::router(plane, &[&stage.models()]).await?;
-    installation::agent(plane, driver).await
+async fn install(plane: &ControlPlane, driver: &Driver, example: &Example) -> Result<()> {
+    plane.kubectl(&["label", "node", Node::NAME, SIMULATED], "").await?;
+    installation::apply(plane, std::slice::from_ref(&example.pool), TEAM).await?;
+    installation::apply(plane, &example.queues, TEAM).await?;
+    installation::admit_replicas(plane).await?;
+    installation::install(plane, driver).await
 }
 
 /// Makes the models, and waits until a replica of each has told what its file says, so that clients can find it, and sleeps again.
 async fn serve(plane: &ControlPlane, stage: &Stage, example: &Example) -> Result<()> {
     let models: Api<Model> = Api::namespaced(plane.client.clone(), TEAM);
-    for model in example.models.values() {
-        models.create(&PostParams::default(), &stage.model(model)).await?;
-    }
+    let all: Vec<Model> = example.models.values().map(|model| stage.model(model)).collect();
+    installation::apply(plane, &all, TEAM).await?;
     for name in example.models.keys() {
         let look = || async { Ok(models.get(name).await?.status.filter(|status| status.tensors.is_some()).map(drop)) };
         until(&format!("a replica to tell what {name} takes"), SOON, look).await?;
@@ -215,9 +206,8 @@ async fn asleep(models: &Api<Model>, example: &Example) -> Result<()> {
 /// Makes the jobs, and waits until they have every GPU.
 async fn train(plane: &ControlPlane, stage: &Stage, example: &Example) -> Result<()> {
     let jobs: Api<TrainingJob> = Api::namespaced(plane.client.clone(), TEAM);
-    for (number, (name, job)) in (0u16..).zip(&example.jobs) {
-        jobs.create(&PostParams::default(), &stage.job(name, job, number)?).await?;
-    }
+    let all: Vec<TrainingJob> = example.jobs.iter().map(|(name, job)| stage.job(name, job)).collect::<Result<_>>()?;
+    installation::apply(plane, &all, TEAM).await?;
     let look = || async {
         let running = jobs.list(&ListParams::default()).await?.items.into_iter().filter_map(|job| job.status);
         let workers: u32 = running.filter(|status| status.phase == TrainingPhase::Running).map(|status| status.workers).sum();
@@ -226,8 +216,8 @@ async fn train(plane: &ControlPlane, stage: &Stage, example: &Example) -> Result
     until("training to have every GPU", SOON, look).await
 }
 
-async fn day(example: &Example, seed: u64, stretch: f64) -> Result<Report> {
-    let options = Options { duration_scale: stretch, phase_ends: example::phase_ends(), ..Options::new(ROUTER, seed) };
+async fn day(router: &str, example: &Example, seed: u64, stretch: f64) -> Result<Report> {
+    let options = Options { duration_scale: stretch, phase_ends: example::phase_ends(), ..Options::new(router, seed) };
     Ok(play(&example.script, options, &CancellationToken::new()).await?)
 }
 
@@ -262,36 +252,25 @@ async fn jobs(plane: &ControlPlane, stage: &Stage, example: &Example) -> Result<
 }
 
 /// Deletes everything, as a person would. Pods that do not go.
-async fn take_away(plane: &ControlPlane, example: &Example) -> Result<Vec<String>> {
-    let (models, jobs): (Api<Model>, Api<TrainingJob>) =
-        (Api::namespaced(plane.client.clone(), TEAM), Api::namespaced(plane.client.clone(), TEAM));
-    for name in example.models.keys() {
-        models.delete(name, &DeleteParams::default()).await?;
-    }
-    for name in example.jobs.keys() {
-        jobs.delete(name, &DeleteParams::default()).await?;
-    }
-    let others = || async {
-        let pods = plane.list().await?;
-        // Those that have ended are the garbage collector's, of which there is none here.
-        for pod in pods.iter().filter(|pod| has_ended(pod)) {
-            plane.end(&pod.name_any()).await?;
+async fn take_away(plane: &ControlPlane, driver: &Driver, example: &Example) -> Result<Vec<String>> {
+    let objects = example.models.keys().map(|name| format!("model/{name}"));
+    let objects: Vec<String> = objects.chain(example.jobs.keys().map(|name| format!("trainingjob/{name}"))).collect();
+    let delete = ["delete", "--namespace", TEAM].into_iter().chain(objects.iter().map(String::as_str));
+    plane.kubectl(&delete.collect::<Vec<_>>(), "").await?;
+    let pods: Api<Pod> = Api::all(plane.client.clone());
+    let left = |namespace: &'static str| {
+        let pods = pods.clone();
+        async move {
+            let all = pods.list(&ListParams::default()).await?.items;
+            Ok(all.iter().all(|pod| pod.namespace().as_deref() != Some(namespace)).then_some(()))
         }
-        Ok(pods.iter().all(|pod| PARTS.contains(&pod.name_any().as_str())).then_some(()))
     };
-    let gone = until("the pods of jobs and models to be gone", SOON, others).await;
-    for part in PARTS {
-        plane.pods().delete(part, &DeleteParams::default()).await?;
-    }
-    let none = || async { Ok(plane.list().await?.is_empty().then_some(())) };
-    if gone.is_err() | until("all pods to be gone", SOON, none).await.is_err() {
+    let gone = until("the pods of jobs and models to be gone", SOON, || left(TEAM)).await;
+    installation::uninstall(plane, driver).await?;
+    if gone.is_err() | until("all pods to be gone", SOON, || left(NAMESPACE)).await.is_err() {
         eprintln!("not all pods are gone within {SOON:?}");
     }
-    Ok(plane.list().await?.iter().map(|pod| format!("pod {}", pod.name_any())).collect())
-}
-
-fn has_ended(pod: &Pod) -> bool {
-    matches!(pod.status.as_ref().and_then(|status| status.phase.as_deref()), Some("Succeeded" | "Failed"))
+    Ok(pods.list(&ListParams::default()).await?.iter().map(|pod| format!("pod {}", pod.name_any())).collect())
 }
 
 /// Milliseconds since the Unix epoch.

@@ -116,10 +116,12 @@ fn metadata(facts: &ModelFacts, name: &str, order: &Order<'_>) -> ObjectMeta {
         (labels::GENERATION, order.generation.to_string()),
         (labels::MADE_FROM, order.made_from.to_owned()),
     ];
+    let uid = (labels::MODEL.to_owned(), facts.uid.clone());
+    let model = labels::value(facts.key.name()).map(|model| (labels::MODEL_NAME.to_owned(), model));
     ObjectMeta {
         name: Some(name.to_owned()),
         namespace: Some(facts.key.namespace().to_owned()),
-        labels: Some(BTreeMap::from([(labels::MODEL.to_owned(), facts.uid.clone())])),
+        labels: Some([uid].into_iter().chain(model).collect()),
         annotations: Some(said.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()),
         owner_references: Some(vec![owner]),
         ..ObjectMeta::default()

@@ -79,7 +79,7 @@ fn metadata(facts: &TrainingFacts, name: &str, annotations: BTreeMap<String, Str
     ObjectMeta {
         name: Some(name.to_owned()),
         namespace: Some(facts.key.namespace().to_owned()),
-        labels: Some(selector(facts)),
+        labels: Some(labels_of(facts)),
         annotations: Some(annotations).filter(|all| !all.is_empty()),
         owner_references: Some(vec![owner]),
         ..ObjectMeta::default()
@@ -88,6 +88,12 @@ fn metadata(facts: &TrainingFacts, name: &str, annotations: BTreeMap<String, Str
 
 fn selector(facts: &TrainingFacts) -> BTreeMap<String, String> {
     BTreeMap::from([(labels::TRAINING_JOB.to_owned(), facts.uid.clone())])
+}
+
+/// The selector, and the name by which people look for pods.
+fn labels_of(facts: &TrainingFacts) -> BTreeMap<String, String> {
+    let name = labels::value(facts.key.name()).map(|name| (labels::TRAINING_JOB_NAME.to_owned(), name));
+    selector(facts).into_iter().chain(name).collect()
 }
 
 /// What a pod says of itself to the next leader.

@@ -7,15 +7,13 @@ use serde_json::Value;
 use tokio::sync::watch;
 use tokio::time::{MissedTickBehavior, interval};
 
-use crate::installation::AGENT;
-
 /// It looks once a second itself.
 const EVERY: Duration = Duration::from_secs(1);
 /// A pod that is gone may be listed until the agent looks again.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// GPUs that it gave to two containers at one moment, in words.
-pub async fn shared_gpus(mut stop: watch::Receiver<bool>) -> Vec<String> {
+/// GPUs that it gave to two containers at one moment, in words. It answers there.
+pub async fn shared_gpus(agent: String, mut stop: watch::Receiver<bool>) -> Vec<String> {
     let mut ticks = interval(EVERY);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut found = Vec::new();
@@ -23,7 +21,7 @@ pub async fn shared_gpus(mut stop: watch::Receiver<bool>) -> Vec<String> {
         tokio::select! {
             _ = stop.changed() => return found,
             _ = ticks.tick() => {
-                for shared in ask().await.map(|gpus| shared(&gpus)).unwrap_or_default() {
+                for shared in ask(&agent).await.map(|gpus| shared(&gpus)).unwrap_or_default() {
                     if !found.contains(&shared) {
                         found.push(shared);
                     }
@@ -33,9 +31,9 @@ pub async fn shared_gpus(mut stop: watch::Receiver<bool>) -> Vec<String> {
     }
 }
 
-async fn ask() -> Result<Value> {
+async fn ask(agent: &str) -> Result<Value> {
     let client = reqwest::Client::builder().no_proxy().timeout(PATIENCE).build()?;
-    Ok(serde_json::from_str(&client.get(format!("{AGENT}/gpus")).send().await?.error_for_status()?.text().await?)?)
+    Ok(serde_json::from_str(&client.get(format!("{agent}/gpus")).send().await?.error_for_status()?.text().await?)?)
 }
 
 fn shared(gpus: &Value) -> Vec<String> {

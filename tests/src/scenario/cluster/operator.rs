@@ -10,7 +10,7 @@ use tidegate_core::Engine;
 
 use crate::control_plane::{ADMIN, ControlPlane};
 use crate::harness::until;
-use crate::installation::OPERATOR_PORT;
+use crate::installation::leader;
 
 /// It answers two questions at once; a third one is told to come again.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -53,7 +53,8 @@ fn parsed<T: DeserializeOwned>(text: &str) -> Result<T> {
 
 async fn ask(plane: &ControlPlane, path: &str) -> Result<String> {
     let look = || async {
-        let (status, text) = plane.ask(OPERATOR_PORT, path, Some(ADMIN)).await?;
+        let url = format!("{}{path}", leader(plane).await?);
+        let (status, text) = plane.get(&url, Some(ADMIN)).await?;
         Ok((status == 200).then_some(text))
     };
     until(&format!("the operator to answer {path}"), PATIENCE, look).await

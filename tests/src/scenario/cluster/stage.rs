@@ -9,7 +9,6 @@ use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
 use serde::Deserialize;
-use serde_json::json;
 use tempfile::TempDir;
 use tidegate_api::kinds::{Model, TrainingJob};
 
@@ -23,12 +22,10 @@ use crate::scenario::example::Example;
 const READ: &str = "LICENSE";
 /// Where the files of a model that must be prepared are named to be.
 const PREPARED: &str = "prepared";
-/// What a worker's container begins with, before its command and after its port. The shell hands on the signal: a first process of a
-/// container that has not said yet what it makes of one is never ended by it.
+/// What a worker's container begins with, before its command. The shell hands on the signal: a first process of a container that has
+/// not said yet what it makes of one is never ended by it.
 const WORKER: &str = r#"
 trap '[ -n "$worker" ] && kill -TERM "$worker"' TERM
-export MASTER_ADDR=127.0.0.1 MASTER_PORT="$1"
-shift
 "$@" 2>> "$TIDEGATE_CHECKPOINT_DIR/diary" &
 worker=$!
 wait "$worker"
@@ -36,8 +33,6 @@ code=$?
 [ "$code" -gt 128 ] && { wait "$worker"; code=$?; }
 exit "$code"
 "#;
-/// Of the first job; each has one of its own, as all of them are on the node's network.
-const MASTER_PORT: u16 = 29_500;
 
 /// The machine's Python, for containers: a program, and folders in which it and its libraries are.
 struct Python {
@@ -130,23 +125,20 @@ impl Stage {
         model
     }
 
-    /// A job of the example, the `number`th.
-    pub fn job(&self, name: &str, job: &TrainingJob, number: u16) -> Result<TrainingJob> {
+    /// A job of the example.
+    pub fn job(&self, name: &str, job: &TrainingJob) -> Result<TrainingJob> {
         let mut job = job.clone();
         let template = &mut job.spec.template;
         let (program, rest) = template.command.split_first().context("the command is empty")?;
         ensure!(program == "python3", "{name} runs {program}, not python3");
         let (script, options) = rest.split_first().context("the command names no script")?;
-        let words = ["/bin/sh", "-c", WORKER, "worker", &(MASTER_PORT + number).to_string(), &self.python.program];
+        let words = ["/bin/sh", "-c", WORKER, "worker", &self.python.program];
         let script = self.training().join(script).display().to_string();
         template.command = words.map(str::to_owned).into_iter().chain([script]).chain(options.iter().cloned()).collect();
         template.image = Some(BUSYBOX.to_owned());
         template.working_dir = Some(self.training().display().to_string());
         let folders: Vec<&Path> = self.python.folders.iter().map(PathBuf::as_path).chain([self.folder()]).collect();
-        let mut pod = pod_spec("worker", &folders);
-        // There is no DNS by which workers would find each other.
-        pod.insert("hostNetwork".to_owned(), json!(true));
-        template.pod_spec = Some(pod);
+        template.pod_spec = Some(pod_spec("worker", &folders));
         job.spec.checkpoint.directory = Some(self.checkpoints(name).display().to_string());
         Ok(job)
     }
@@ -186,12 +178,12 @@ mod tests {
     #[test]
     fn a_job_trains_by_the_same_command_in_a_container() {
         let (example, stage) = (Example::read().unwrap(), stage());
-        let job = stage.job("spirals", &example.jobs["spirals"], 1).unwrap();
+        let job = stage.job("spirals", &example.jobs["spirals"]).unwrap();
         let command = &job.spec.template.command;
-        assert_eq!(&command[3..6], ["worker", "29501", "/py/bin/python3"]);
-        assert_eq!(command[6], stage.training().join("spirals.py").display().to_string());
+        assert_eq!(&command[3..5], ["worker", "/py/bin/python3"]);
+        assert_eq!(command[5], stage.training().join("spirals.py").display().to_string());
         assert_eq!(stage.training().ancestors().nth(3), Some(stage.folder()), "where a training finds what it reads");
-        assert_eq!(command[7..], example.jobs["spirals"].spec.template.command[2..]);
+        assert_eq!(command[6..], example.jobs["spirals"].spec.template.command[2..]);
         let volumes = job.spec.template.pod_spec.unwrap()["volumes"].as_array().unwrap().len();
         assert_eq!(volumes, 3);
     }

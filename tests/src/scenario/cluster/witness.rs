@@ -15,6 +15,8 @@ use super::super::figures::GPUS;
 use super::now_ms;
 
 const GPU: &str = "nvidia.com/gpu";
+/// By this label a pod says which of our parts it is.
+const PART: &str = "app";
 
 /// What was seen.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -31,6 +33,8 @@ pub struct Seen {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Record {
     pub name: String,
+    /// Which of our parts it is.
+    pub part: Option<String>,
     /// Of a training job.
     pub job: Option<String>,
     pub attempt: u32,
@@ -44,10 +48,14 @@ pub struct Record {
 }
 
 impl Seen {
-    /// The worst of these pods' exit codes; none while one of them has none.
-    pub fn worst_exit_code(&self, names: &[&str]) -> Option<i32> {
-        let code = |name: &&str| self.pods.values().find(|pod| pod.name == **name)?.exit_code;
-        let codes: Option<Vec<i32>> = names.iter().map(code).collect();
+    /// The worst exit code of pods of these parts; none while one of them, or all of a part, has none.
+    pub fn worst_exit_code(&self, parts: &[&str]) -> Option<i32> {
+        let code = |part: &&str| {
+            let codes: Option<Vec<i32>> =
+                self.pods.values().filter(|pod| pod.part.as_deref() == Some(part)).map(|pod| pod.exit_code).collect();
+            codes?.into_iter().max_by_key(|code| code.abs())
+        };
+        let codes: Option<Vec<i32>> = parts.iter().map(code).collect();
         codes?.into_iter().max_by_key(|code| code.abs())
     }
 
@@ -83,6 +91,7 @@ impl Record {
         let owner = pod.metadata.owner_references.iter().flatten().find(|owner| owner.kind == "TrainingJob");
         Self {
             name: pod.name_any(),
+            part: pod.labels().get(PART).cloned(),
             job: owner.map(|owner| owner.name.clone()),
             attempt: pod.annotations().get(labels::ATTEMPT).and_then(|number| number.parse().ok()).unwrap_or(0),
             gpus: limits.and_then(|amount| amount.0.parse().ok()).unwrap_or(0),
@@ -136,7 +145,9 @@ mod tests {
     fn pod(name: &str, gpus: u32, status: &serde_json::Value) -> Pod {
         let container = json!({"name": "main", "resources": {"limits": {GPU: gpus.to_string()}}});
         let owner = json!({"apiVersion": "v1", "kind": "TrainingJob", "name": "spirals", "uid": "j"});
-        let metadata = json!({"name": name, "uid": name, "annotations": {labels::ATTEMPT: "2"}, "ownerReferences": [owner]});
+        let metadata = json!({
+            "name": name, "uid": name, "labels": {PART: name}, "annotations": {labels::ATTEMPT: "2"}, "ownerReferences": [owner],
+        });
         serde_json::from_value(json!({"metadata": metadata, "spec": {"containers": [container]}, "status": status})).unwrap()
     }
 
