@@ -47,8 +47,9 @@ const ETCD: &str = "http://127.0.0.1:2379";
 /// Tokens that the API server knows: who may do everything, and who may do nothing.
 pub const ADMIN: &str = "admin-token";
 pub const NOBODY: &str = "nobody-token";
-/// Of operators, who may do what `examples/kubernetes/rbac.yaml` says.
+/// Of operators, who may do what `examples/kubernetes` says, and of kube-scheduler, who may do what is its own.
 const OPERATOR: &str = "operator-token";
+const KUBE_SCHEDULER: &str = "kube-scheduler-token";
 /// What a person waits for, on a machine that is busy with other tests.
 pub const SOON: Duration = Duration::from_mins(3);
 /// By which the API server serves `PodGroup`s: without them it has none.
@@ -97,8 +98,7 @@ impl ControlPlane {
 
     async fn serve(parts: &mut Parts, programs: &Path, flags: &[String]) -> Result<Client> {
         start_etcd(parts, programs)?;
-        let tokens = format!("{ADMIN},admin,admin,\"system:masters\"\n{NOBODY},nobody,nobody\n{OPERATOR},operator,operator\n");
-        fs::write(parts.at("tokens.csv"), tokens)?;
+        fs::write(parts.at("tokens.csv"), tokens())?;
         let key = parts.at("service-accounts.pem").display().to_string();
         let made = Command::new(installed("TIDEGATE_TEST_OPENSSL")?).args(["genrsa", "-out", &key, "2048"]).output()?;
         ensure!(made.status.success(), "openssl genrsa: {}", String::from_utf8_lossy(&made.stderr));
@@ -161,7 +161,7 @@ impl ControlPlane {
         let binding: ClusterRoleBinding = serde_json::from_value(json!({
             "metadata": {"name": "operator"},
             "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "tidegate-operator"},
-            "subjects": [{"apiGroup": "rbac.authorization.k8s.io", "kind": "User", "name": "operator"}],
+            "subjects": [{"kind": "ServiceAccount", "name": "tidegate-operator", "namespace": "tidegate-system"}],
         }))?;
         Api::<ClusterRoleBinding>::all(self.client.clone()).create(&PostParams::default(), &binding).await?;
         Ok(())
@@ -398,6 +398,7 @@ impl ControlPlane {
 
     /// Starts kube-scheduler with its client's limits lifted.
     pub fn kube_scheduler(&mut self, name: &str) -> Result<()> {
+        fs::write(self.at("scheduler-kubeconfig"), kubeconfig(KUBE_SCHEDULER))?;
         let config = format!(
             "apiVersion: kubescheduler.config.k8s.io/v1
 kind: KubeSchedulerConfiguration
@@ -408,7 +409,7 @@ clientConnection:
 leaderElection:
   leaderElect: false
 ",
-            self.at("admin-kubeconfig").display()
+            self.at("scheduler-kubeconfig").display()
         );
         fs::write(self.parts.at("scheduler.yaml"), config)?;
         let mut scheduler = self.parts.command(&installed("TIDEGATE_TEST_CONTROLPLANE")?.join("kube-scheduler"));
@@ -532,6 +533,18 @@ fn start_api_server(parts: &mut Parts, programs: &Path, flags: &[String]) -> Res
     server.args(["--service-account-issuer=https://kubernetes.default.svc", "--authorization-mode=RBAC"]);
     server.arg("--v=1").args(flags);
     parts.spawn("kube-apiserver", server)
+}
+
+/// Who everybody is: of groups too, since the API server serves members of some of them before others.
+fn tokens() -> String {
+    let account = "system:serviceaccount:tidegate-system:tidegate-operator";
+    [
+        format!("{ADMIN},admin,admin,\"system:masters\"\n"),
+        format!("{NOBODY},nobody,nobody\n"),
+        format!("{OPERATOR},{account},operator,\"system:serviceaccounts,system:serviceaccounts:tidegate-system\"\n"),
+        format!("{KUBE_SCHEDULER},system:kube-scheduler,kube-scheduler\n"),
+    ]
+    .concat()
 }
 
 /// The objects of a file in `examples/kubernetes`.

@@ -57,7 +57,7 @@ impl ControlPlane {
         texts.extend((!more.is_empty()).then(|| more.to_owned()));
         fs::write(self.parts.at("kwok.yaml"), texts.join("\n---\n"))?;
         let mut kwok = self.parts.command(&installed("TIDEGATE_TEST_CONTROLPLANE")?.join("kwok"));
-        kwok.arg("-c").arg(self.parts.at("kwok.yaml")).arg("--kubeconfig").arg(self.admin_config()?);
+        kwok.arg("-c").arg(self.parts.at("kwok.yaml")).arg("--kubeconfig").arg(self.at("admin-kubeconfig"));
         kwok.args(["--manage-nodes-with-annotation-selector", "kwok.x-k8s.io/node=fake", "--node-lease-duration-seconds", "40"]);
         self.parts.spawn("kwok", kwok)
     }
