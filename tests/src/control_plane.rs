@@ -81,14 +81,14 @@ impl ControlPlane {
 
     /// With more flags of the API server.
     pub async fn start_with(flags: &[&str]) -> Result<Self> {
-        let plane = Self::served(ALONE.iter().chain(flags)).await?;
+        let plane = Self::served(&[&ALONE, flags].concat()).await?;
         plane.prepare().await?;
         Ok(plane)
     }
 
-    async fn served(flags: impl IntoIterator<Item = &&str>) -> Result<Self> {
+    async fn served(flags: &[&str]) -> Result<Self> {
         let programs = installed("TIDEGATE_TEST_CONTROLPLANE")?;
-        let flags: Vec<String> = flags.into_iter().map(|flag| (*flag).to_owned()).collect();
+        let flags: Vec<String> = flags.iter().map(|flag| (*flag).to_owned()).collect();
         let mut parts = Parts::open(FOLDER).await?;
         parts.namespaces.enter_network()?;
         let client = Self::serve(&mut parts, &programs, &flags).await;
