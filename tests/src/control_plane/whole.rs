@@ -17,7 +17,7 @@ use k8s_openapi::api::core::v1::ServiceAccount;
 use kube::api::Api;
 use tokio::io::AsyncWriteExt;
 
-use super::{ControlPlane, TEAM};
+use super::{ControlPlane, POD_GROUPS, TEAM};
 use crate::harness::{binary, until};
 use crate::kubelet::namespaces::ADDRESS;
 use crate::kubelet::parts::READY_WITHIN;
@@ -25,14 +25,14 @@ use crate::kubelet::{DOMAIN, Kubelet, Node, PODS};
 use crate::outside::installed;
 
 /// Of the API server, which pods reach at the node's address.
-const FLAGS: [&str; 1] = ["--bind-address=0.0.0.0"];
+const REACHED: &str = "--bind-address=0.0.0.0";
 /// Nobody is there. Who asks for a service's address is sent on to its pod before he would be asked.
 const GATEWAY: &str = "10.99.0.2";
 
 impl ControlPlane {
     /// Starts it with these GPUs on its node, and waits until pods can be made in the team's namespace.
     pub async fn whole(gpus: &[String]) -> Result<Self> {
-        let mut plane = Self::served(&FLAGS).await?;
+        let mut plane = Self::served(&[&[REACHED], &POD_GROUPS[..]].concat()).await?;
         let started = plane.rest(gpus).await;
         started.with_context(|| plane.said())?;
         Ok(plane)
