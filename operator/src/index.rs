@@ -152,6 +152,8 @@ impl Index {
     /// Every kind was listed: what runs of gangs and training jobs is known.
     pub fn begin(&mut self) -> Vec<Event> {
         self.begun = true;
+        // Routers are told what there is, though it be no model: by that they are ready.
+        self.routes_due = true;
         let units: Vec<UnitId> = self.units.keys().cloned().collect();
         let mut events: Vec<Event> = units.iter().flat_map(|id| self.settle(id)).collect();
         let keys: Vec<PodKey> = self.trainings.keys().cloned().collect();

@@ -201,6 +201,14 @@ impl Cluster {
 }
 
 #[test]
+fn routers_are_told_that_there_is_no_model() {
+    let mut rig = Cluster::rig();
+    rig.index.begin();
+    assert_eq!(rig.index.take_routes(), Some(Vec::new()), "by that they are ready");
+    assert_eq!(rig.index.take_routes(), None);
+}
+
+#[test]
 fn a_model_of_which_nothing_is_known_gets_one_replica_that_tells_and_then_may_sleep() {
     let mut cluster = Cluster::new().begun();
     assert_eq!(cluster.pods.len(), 1);
