@@ -1,6 +1,5 @@
 //! The pod of a replica.
 
-
 use k8s_openapi::api::core::v1::{
     Pod, PodSpec, ProjectedVolumeSource, ServiceAccountTokenProjection, Volume, VolumeMount, VolumeProjection,
 };
