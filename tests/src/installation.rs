@@ -50,18 +50,26 @@ impl Driver {
     }
 
     /// What NVIDIA's runtime does for a container that is to see the driver: its library is in the loader's folder.
-    fn mounted(&self) -> Result<Value> {
+    fn mounted(&self) -> Result<Vec<Value>> {
         let loader = PathBuf::from(format!("/usr/lib/{}-linux-gnu", std::env::consts::ARCH));
-        let volume = json!({"name": "driver", "hostPath": {"path": self.folder.path()}});
-        let mut patch = vec![json!({"op": "add", "path": "/spec/template/spec/volumes/-", "value": volume})];
+        let mut mounts = Vec::new();
         for entry in fs::read_dir(self.folder.path())? {
             let name = entry?.file_name();
-            let mount =
-                json!({"name": "driver", "mountPath": loader.join(&name), "subPath": name.to_string_lossy(), "readOnly": true});
-            patch.push(json!({"op": "add", "path": "/spec/template/spec/containers/0/volumeMounts/-", "value": mount}));
+            mounts.push(json!({"mountPath": loader.join(&name), "subPath": name.to_string_lossy()}));
         }
-        Ok(Value::Array(patch))
+        Ok(mounted("driver", self.folder.path(), mounts))
     }
+}
+
+/// A patch by which a pod has this folder of the node as a volume of that name, mounted so.
+fn mounted(name: &str, folder: &Path, mounts: Vec<Value>) -> Vec<Value> {
+    let volume = json!({"name": name, "hostPath": {"path": folder}});
+    let mut patch = vec![json!({"op": "add", "path": "/spec/template/spec/volumes/-", "value": volume})];
+    for mut mount in mounts {
+        (mount["name"], mount["readOnly"]) = (json!(name), json!(true));
+        patch.push(json!({"op": "add", "path": "/spec/template/spec/containers/0/volumeMounts/-", "value": mount}));
+    }
+    patch
 }
 
 /// A folder of its own in which containers may write, whoever they are.
@@ -75,15 +83,19 @@ pub fn open_folder() -> Result<TempDir> {
 struct Overlay(TempDir);
 
 impl Overlay {
-    fn of(driver: &Driver) -> Result<Self> {
+    /// Routers read the tokenizers of models in that folder.
+    fn of(driver: &Driver, models: &Path) -> Result<Self> {
         let folder = tempfile::tempdir()?;
         for file in MANIFESTS {
             fs::copy(workspace().join("examples/kubernetes").join(file), folder.path().join(file))?;
         }
-        let small = json!([{"op": "replace", "path": "/spec/template/spec/containers/0/resources/requests/cpu", "value": "20m"}]);
-        let patches = [("Deployment", small), ("DaemonSet", driver.mounted()?)];
-        let patches: Vec<Value> =
-            patches.iter().map(|(kind, patch)| json!({"target": {"kind": kind}, "patch": patch.to_string()})).collect();
+        let small = json!({"op": "replace", "path": "/spec/template/spec/containers/0/resources/requests/cpu", "value": "20m"});
+        let patches = [
+            (json!({"kind": "Deployment"}), vec![small]),
+            (json!({"kind": "Deployment", "name": PARTS[1]}), mounted("models", models, vec![json!({"mountPath": models})])),
+            (json!({"kind": "DaemonSet"}), driver.mounted()?),
+        ];
+        let patches = patches.map(|(target, patch)| json!({"target": target, "patch": Value::Array(patch).to_string()}));
         let all = json!({"resources": MANIFESTS, "patches": patches});
         fs::write(folder.path().join("kustomization.yaml"), all.to_string())?;
         Ok(Self(folder))
@@ -94,10 +106,11 @@ impl Overlay {
     }
 }
 
-/// Applies the manifests, and waits until all parts are ready and the agent has told of all GPUs.
-pub async fn install(plane: &ControlPlane, driver: &Driver) -> Result<()> {
+/// Applies the manifests, and waits until all parts are ready and the agent has told of all GPUs. Routers see the folder of the models.
+pub async fn install(plane: &ControlPlane, driver: &Driver, models: &Path) -> Result<()> {
     plane.kubectl(&["label", "node", Node::NAME, HAS_GPUS], "").await?;
-    plane.kubectl(&["apply", "--kustomize", &Overlay::of(driver)?.folder()], "").await?;
+    let overlay = Overlay::of(driver, models)?;
+    plane.kubectl(&["apply", "--kustomize", &overlay.folder()], "").await?;
     all_are_ready(plane).await?;
     let nodes: Api<GpuNode> = Api::all(plane.client.clone());
     let look = || async {
@@ -117,8 +130,9 @@ pub async fn all_are_ready(plane: &ControlPlane) -> Result<()> {
 }
 
 /// Takes all of it away but our kinds.
-pub async fn uninstall(plane: &ControlPlane, driver: &Driver) -> Result<()> {
-    plane.kubectl(&["delete", "--kustomize", &Overlay::of(driver)?.folder(), "--timeout=2m"], "").await.map(drop)
+pub async fn uninstall(plane: &ControlPlane, driver: &Driver, models: &Path) -> Result<()> {
+    let overlay = Overlay::of(driver, models)?;
+    plane.kubectl(&["delete", "--kustomize", &overlay.folder(), "--timeout=2m"], "").await.map(drop)
 }
 
 /// Replicas of these namespaces may connect to the operator, as the example of a model gives them that right.

@@ -108,7 +108,7 @@ async fn start() -> (ControlPlane, Folders) {
     fs::write(folders.models.path().join("digits.onnx"), onnx::model_of("Relu")).unwrap();
     let plane = ControlPlane::whole(&folders.driver.uuids).await.unwrap();
     installation::admit_replicas(&plane).await.unwrap();
-    let installed = installation::install(&plane, &folders.driver).await;
+    let installed = installation::install(&plane, &folders.driver, folders.models.path()).await;
     installed.with_context(|| plane.said()).unwrap();
     installation::apply(&plane, &[queue("research"), queue("product"), pool()], TEAM).await.unwrap();
     (plane, folders)
@@ -149,6 +149,6 @@ async fn training_gives_a_gpu_to_requests_and_takes_it_back_with_every_part_in_a
     until_model(&plane, "the model to sleep again", |status| status.ready == 0).await;
 
     // What was installed goes; what it made for people stays.
-    installation::uninstall(&plane, &folders.driver).await.unwrap();
+    installation::uninstall(&plane, &folders.driver, folders.models.path()).await.unwrap();
     assert_eq!(plane.bound().await.unwrap().len(), 2, "training goes on");
 }

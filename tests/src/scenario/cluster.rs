@@ -120,7 +120,7 @@ async fn observe(
     example: &Example,
     undisturbed: PerJob<f64>,
 ) -> Result<Observed> {
-    install(plane, driver, example).await?;
+    install(plane, stage, driver, example).await?;
     serve(plane, stage, example).await?;
     let watchers = Watchers::start(plane, stage, installation::agent(plane).await?);
     train(plane, stage, example).await?;
@@ -138,7 +138,7 @@ async fn observe(
     decisions.extend(operator::decisions(plane).await?);
     let jobs = jobs(plane, stage, example).await?;
     let began = Instant::now();
-    let mut orphans = take_away(plane, driver, example).await?;
+    let mut orphans = take_away(plane, stage, driver, example).await?;
     let drain_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
     let (seen, double_runs, shared_gpus) = watchers.end().await?;
     orphans.extend(crate::processes::of(stage.folder())?.iter().map(|process| process.command.join(" ")));
@@ -172,12 +172,12 @@ async fn observe(
 }
 
 /// The policy of the example, and our pods.
-async fn install(plane: &ControlPlane, driver: &Driver, example: &Example) -> Result<()> {
+async fn install(plane: &ControlPlane, stage: &Stage, driver: &Driver, example: &Example) -> Result<()> {
     plane.kubectl(&["label", "node", Node::NAME, SIMULATED], "").await?;
     installation::apply(plane, std::slice::from_ref(&example.pool), TEAM).await?;
     installation::apply(plane, &example.queues, TEAM).await?;
     installation::admit_replicas(plane).await?;
-    installation::install(plane, driver).await
+    installation::install(plane, driver, &stage.models()).await
 }
 
 /// Makes the models, and waits until a replica of each has told what its file says, so that clients can find it, and sleeps again.
@@ -252,7 +252,7 @@ async fn jobs(plane: &ControlPlane, stage: &Stage, example: &Example) -> Result<
 }
 
 /// Deletes everything, as a person would. Pods that do not go.
-async fn take_away(plane: &ControlPlane, driver: &Driver, example: &Example) -> Result<Vec<String>> {
+async fn take_away(plane: &ControlPlane, stage: &Stage, driver: &Driver, example: &Example) -> Result<Vec<String>> {
     let objects = example.models.keys().map(|name| format!("model/{name}"));
     let objects: Vec<String> = objects.chain(example.jobs.keys().map(|name| format!("trainingjob/{name}"))).collect();
     let delete = ["delete", "--namespace", TEAM].into_iter().chain(objects.iter().map(String::as_str));
@@ -266,7 +266,7 @@ async fn take_away(plane: &ControlPlane, driver: &Driver, example: &Example) -> 
         }
     };
     let gone = until("the pods of jobs and models to be gone", SOON, || left(TEAM)).await;
-    installation::uninstall(plane, driver).await?;
+    installation::uninstall(plane, driver, &stage.models()).await?;
     if gone.is_err() | until("all pods to be gone", SOON, || left(NAMESPACE)).await.is_err() {
         eprintln!("not all pods are gone within {SOON:?}");
     }
