@@ -11,6 +11,7 @@ use kube::api::Api;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tidegate_api::kinds::{Model, ModelStatus, TrainingJob, TrainingJobStatus, TrainingPhase};
+use tidegate_api::labels;
 use tidegate_tests::control_plane::{ControlPlane, TEAM};
 use tidegate_tests::harness::until;
 use tidegate_tests::installation::{self, Driver, NAMESPACE, SOON, open_folder, pod_spec};
@@ -150,5 +151,8 @@ async fn training_gives_a_gpu_to_requests_and_takes_it_back_with_every_part_in_a
 
     // What was installed goes; what it made for people stays.
     installation::uninstall(&plane, &folders.driver, folders.models.path()).await.unwrap();
-    assert_eq!(plane.bound().await.unwrap().len(), 2, "training goes on");
+    let of_night = format!("--selector={}=night", labels::TRAINING_JOB_NAME);
+    let running = plane
+        .kubectl(&["get", "pods", "--namespace", TEAM, &of_night, "--field-selector=status.phase=Running", "--output=name"], "");
+    assert_eq!(running.await.unwrap().lines().count(), 2, "training goes on");
 }

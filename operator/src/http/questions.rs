@@ -8,16 +8,19 @@ use serde::Deserialize;
 use serde_json::json;
 use tidegate_api::eta::{self, NoEta};
 use tidegate_api::what_if::Request;
-use tidegate_core::names::JobName;
-use tidegate_core::{explain, what_if};
+use tidegate_core::explain::{self, Explanation};
+use tidegate_core::names::{JobName, ModelName};
+use tidegate_core::what_if;
 
 use super::Asker;
 use crate::view;
+use crate::world::Scene;
 
 /// Whom somebody asks about.
 #[derive(Deserialize)]
 pub(super) struct About {
     job: Option<String>,
+    model: Option<String>,
 }
 
 /// The engine's state, as `tidegate simulate` and `what-if` read it.
@@ -29,27 +32,40 @@ pub(super) async fn snapshot(State(asker): State<Asker>) -> Response {
     answer.await
 }
 
-/// Why a job stands as it does.
-pub(super) async fn explain(State(asker): State<Asker>, Query(About { job }): Query<About>) -> Response {
-    let Some(name) = job else {
-        return told(StatusCode::BAD_REQUEST, "name a job: /explain?job=pod/NAMESPACE/NAME or gang/NAMESPACE/NAME");
-    };
+/// Why a job or a model stands as it does.
+pub(super) async fn explain(State(asker): State<Asker>, Query(About { job, model }): Query<About>) -> Response {
     // As reasons and plans say it.
-    let name = name.strip_prefix("job/").unwrap_or(&name).to_owned();
-    let answer = asker.copy("explain", move |scene| match explain::job(&scene.engine, &JobName::from(name.as_str()), scene.at) {
+    let plain = |name: String, kind: &str| name.strip_prefix(kind).map_or(name.clone(), str::to_owned);
+    let (job, model) = (job.map(|name| plain(name, "job/")), model.map(|name| plain(name, "model/")));
+    let (found, missing): (Box<dyn Fn(&Scene) -> Option<Explanation> + Send>, String) = match (job, model) {
+        (Some(name), None) => {
+            let missing = format!(
+                "there is no job {name}: a pod that runs or waits is pod/NAMESPACE/NAME, all pods of a gang are gang/NAMESPACE/GANG, a training \
+                 job is training/NAMESPACE/NAME; one that is refused, or whose gang is not whole, has its reason in its condition"
+            );
+            (Box::new(move |scene| explain::job(&scene.engine, &JobName::from(name.as_str()), scene.at)), missing)
+        }
+        (None, Some(name)) => {
+            let missing = format!("there is no model {name}; one that is refused has its reason in its condition");
+            (Box::new(move |scene| explain::model(&scene.engine, &ModelName::from(name.as_str()), scene.at)), missing)
+        }
+        _ => {
+            let remedy =
+                "name a job or a model: /explain?job=pod/NAMESPACE/NAME, /explain?job=gang/NAMESPACE/NAME or /explain?model=NAME";
+            return told(StatusCode::BAD_REQUEST, remedy);
+        }
+    };
+    let answer = asker.copy("explain", move |scene| match found(scene) {
         Some(found) => {
             Json(json!({"status": found.status, "because": found.because, "wouldChange": found.would_change})).into_response()
         }
-        None => told(StatusCode::NOT_FOUND, format!(
-                "there is no job {name}: a pod that runs or waits is pod/NAMESPACE/NAME, all pods of a gang are gang/NAMESPACE/GANG, a training \
-                 job is training/NAMESPACE/NAME; one that is refused, or whose gang is not whole, has its reason in its condition"
-            )),
+        None => told(StatusCode::NOT_FOUND, missing),
     });
     answer.await
 }
 
 /// When those that wait are expected to start, or one of them.
-pub(super) async fn eta(State(asker): State<Asker>, Query(About { job }): Query<About>) -> Response {
+pub(super) async fn eta(State(asker): State<Asker>, Query(About { job, .. }): Query<About>) -> Response {
     let answer = asker.copy("eta", move |scene| {
         let Some(name) = job else { return Json(eta::all(&scene.engine, scene.at)).into_response() };
         match eta::of(&scene.engine, name.strip_prefix("job/").unwrap_or(&name), scene.at) {

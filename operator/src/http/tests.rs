@@ -52,7 +52,11 @@ async fn why_when_and_what_if_are_answered_of_a_copy() {
     assert!(status == 200 && text.contains("job/second waits"), "{status} {text}");
     let (status, text) = read(questions::explain(asker.clone(), query("job=none")).await).await;
     assert!(status == 404 && text.contains("there is no job none"), "{status} {text}");
-    assert_eq!(read(questions::explain(asker.clone(), query("")).await).await.0, 400);
+    let (status, text) = read(questions::explain(asker.clone(), query("model=model/none")).await).await;
+    assert!(status == 404 && text.contains("there is no model none"), "{status} {text}");
+    for neither in ["", "job=second&model=none"] {
+        assert_eq!(read(questions::explain(asker.clone(), query(neither)).await).await.0, 400);
+    }
     let (status, text) = read(questions::eta(asker.clone(), query("")).await).await;
     assert!(status == 200 && text.contains("\"second\"") && text.contains("60000"), "{status} {text}");
     let (status, text) = read(questions::eta(asker.clone(), query("job=first")).await).await;

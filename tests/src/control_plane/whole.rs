@@ -26,7 +26,7 @@ use crate::outside::installed;
 
 /// Of the API server, which pods reach at the node's address.
 const REACHED: &str = "--bind-address=0.0.0.0";
-/// Nobody is there. Who asks for a service's address is sent on to its pod before he would be asked.
+/// Nobody is there, and nobody is asked: what goes to a service's address is sent on to one of its pods before.
 const GATEWAY: &str = "10.99.0.2";
 
 impl ControlPlane {
