@@ -33,35 +33,54 @@ pub(super) async fn snapshot(State(asker): State<Asker>) -> Response {
 }
 
 /// Why a job or a model stands as it does.
-pub(super) async fn explain(State(asker): State<Asker>, Query(About { job, model }): Query<About>) -> Response {
-    // As reasons and plans say it.
-    let plain = |name: String, kind: &str| name.strip_prefix(kind).map_or(name.clone(), str::to_owned);
-    let (job, model) = (job.map(|name| plain(name, "job/")), model.map(|name| plain(name, "model/")));
-    let (found, missing): (Box<dyn Fn(&Scene) -> Option<Explanation> + Send>, String) = match (job, model) {
-        (Some(name), None) => {
-            let missing = format!(
-                "there is no job {name}: a pod that runs or waits is pod/NAMESPACE/NAME, all pods of a gang are gang/NAMESPACE/GANG, a training \
-                 job is training/NAMESPACE/NAME; one that is refused, or whose gang is not whole, has its reason in its condition"
-            );
-            (Box::new(move |scene| explain::job(&scene.engine, &JobName::from(name.as_str()), scene.at)), missing)
-        }
-        (None, Some(name)) => {
-            let missing = format!("there is no model {name}; one that is refused has its reason in its condition");
-            (Box::new(move |scene| explain::model(&scene.engine, &ModelName::from(name.as_str()), scene.at)), missing)
-        }
-        _ => {
-            let remedy =
-                "name a job or a model: /explain?job=pod/NAMESPACE/NAME, /explain?job=gang/NAMESPACE/NAME or /explain?model=NAME";
-            return told(StatusCode::BAD_REQUEST, remedy);
-        }
+pub(super) async fn explain(State(asker): State<Asker>, Query(about): Query<About>) -> Response {
+    let Some(subject) = Subject::of(about) else {
+        let remedy =
+            "name a job or a model: /explain?job=pod/NAMESPACE/NAME, /explain?job=gang/NAMESPACE/NAME or /explain?model=NAME";
+        return told(StatusCode::BAD_REQUEST, remedy);
     };
-    let answer = asker.copy("explain", move |scene| match found(scene) {
+    let answer = asker.copy("explain", move |scene| match subject.explained(scene) {
         Some(found) => {
             Json(json!({"status": found.status, "because": found.because, "wouldChange": found.would_change})).into_response()
         }
-        None => told(StatusCode::NOT_FOUND, missing),
+        None => told(StatusCode::NOT_FOUND, subject.missing()),
     });
     answer.await
+}
+
+/// Of which there is one of that name, perhaps.
+enum Subject {
+    Job(String),
+    Model(String),
+}
+
+impl Subject {
+    /// Names may be as reasons and plans say them.
+    fn of(about: About) -> Option<Self> {
+        let plain = |name: &str, kind: &str| name.strip_prefix(kind).unwrap_or(name).to_owned();
+        match (about.job, about.model) {
+            (Some(name), None) => Some(Self::Job(plain(&name, "job/"))),
+            (None, Some(name)) => Some(Self::Model(plain(&name, "model/"))),
+            (None, None) | (Some(_), Some(_)) => None,
+        }
+    }
+
+    fn explained(&self, scene: &Scene) -> Option<Explanation> {
+        match self {
+            Self::Job(name) => explain::job(&scene.engine, &JobName::from(name.as_str()), scene.at),
+            Self::Model(name) => explain::model(&scene.engine, &ModelName::from(name.as_str()), scene.at),
+        }
+    }
+
+    fn missing(&self) -> String {
+        match self {
+            Self::Job(name) => format!(
+                "there is no job {name}: a pod that runs or waits is pod/NAMESPACE/NAME, all pods of a gang are gang/NAMESPACE/GANG, a training \
+                 job is training/NAMESPACE/NAME; one that is refused, or whose gang is not whole, has its reason in its condition"
+            ),
+            Self::Model(name) => format!("there is no model {name}; one that is refused has its reason in its condition"),
+        }
+    }
 }
 
 /// When those that wait are expected to start, or one of them.
