@@ -152,7 +152,7 @@ async fn training_gives_a_gpu_to_requests_and_takes_it_back_with_every_part_in_a
     // What was installed goes; what it made for people stays.
     installation::uninstall(&plane, &folders.driver, folders.models.path()).await.unwrap();
     let of_night = format!("--selector={}=night", labels::TRAINING_JOB_NAME);
-    let running = plane
-        .kubectl(&["get", "pods", "--namespace", TEAM, &of_night, "--field-selector=status.phase=Running", "--output=name"], "");
-    assert_eq!(running.await.unwrap().lines().count(), 2, "training goes on");
+    let asked = ["get", "pods", "--namespace", TEAM, &of_night, "--field-selector=status.phase=Running", "--output=name"];
+    let running = plane.kubectl(&asked, "").await.unwrap();
+    assert_eq!(running.lines().count(), 2, "training goes on");
 }
