@@ -15,7 +15,7 @@ const GO: &str = "/usr/local/go/bin/go";
 /// Drivers of disks that would need C libraries.
 const CONTAINERD_TAGS: &str = "no_btrfs,no_devmapper,no_zfs";
 
-/// Builds all of Kubernetes with etcd, CoreDNS, containerd with its shim and `ctr`, the device plug-in and the DRA driver of the tests, and KWOK. Their
+/// Builds all of Kubernetes with etcd, `CoreDNS`, containerd with its shim and `ctr`, the device plug-in and the DRA driver of the tests, and KWOK. Their
 /// folder.
 pub fn build(cache: &Path) -> Result<PathBuf> {
     let go = go()?;
