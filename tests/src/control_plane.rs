@@ -377,6 +377,8 @@ impl ControlPlane {
         // Unless the flags say otherwise.
         command.env("TIDEGATE_OPERATOR_LEASE_SECONDS", "8").env("TIDEGATE_OPERATOR_CHECK_SECONDS", "1");
         command.env("KUBECONFIG", self.parts.at("kubeconfig")).env("RUST_LOG", "info");
+        // As its manifest has it.
+        command.envs([("MIMALLOC_PURGE_DELAY", "0"), ("MIMALLOC_ALLOW_THP", "0")]);
         // A port of its own: they are all on one network.
         command.env("TIDEGATE_OPERATOR_CONTROL_LISTEN", format!("127.0.0.1:{}", port + 1_000));
         command.envs(environment.iter().copied());
