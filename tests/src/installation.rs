@@ -142,7 +142,7 @@ pub async fn admit_replicas(plane: &ControlPlane) -> Result<()> {
     plane.apply(binding).await
 }
 
-/// `kubectl apply` of objects of ours in a namespace, or without one.
+/// `kubectl apply` of objects of ours; those that have a namespace get this one.
 pub async fn apply(plane: &ControlPlane, objects: &[impl Serialize], namespace: &str) -> Result<()> {
     let documents: Vec<String> = objects.iter().map(serde_yaml::to_string).collect::<Result<_, _>>()?;
     plane.kubectl(&["apply", "--namespace", namespace, "--filename", "-"], &documents.join("---\n")).await.map(drop)

@@ -114,6 +114,8 @@ async fn one_that_stands_by_says_so() {
     drop(asks);
     let asker = State(Asker::new(to, Some(Shelf::default()), Metrics::new().unwrap()));
     assert_eq!(read(questions::eta(asker.clone(), query("")).await).await.0, 503);
-    assert_eq!(read(questions::state(asker.clone()).await).await.0, 503);
+    let answer = questions::state(asker.clone()).await;
+    assert_eq!(answer.headers()["connection"], "close", "who asks again through a service may reach another one");
+    assert_eq!(read(answer).await.0, 503);
     assert_eq!(read(history::history(asker, query("")).await).await.0, 503);
 }

@@ -73,7 +73,7 @@ pub struct Case {
     pub bound_s: f64,
     pub running_s: f64,
     pub settled_s: f64,
-    /// By the time until all pods run.
+    /// By the time until all pods run and nothing is written any more.
     pub pods_per_s: f64,
     /// Processor time until nothing is written any more.
     pub scheduler_cpu_ms_per_pod: f64,
@@ -146,7 +146,7 @@ async fn measure(scheduler: &'static str, load: &'static str, nodes: u32, pods: 
         bound_s: round(bound_s),
         running_s: round(running_s),
         settled_s: round(settled_s),
-        pods_per_s: round(f64::from(pods) / running_s),
+        pods_per_s: round(f64::from(pods) / settled_s),
         scheduler_cpu_ms_per_pod: per_pod(own_cpu),
         api_server_cpu_ms_per_pod: per_pod(server_cpu),
         scheduler_peak_rss_mib: round(peak_rss_mib(own)?),
