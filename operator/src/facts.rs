@@ -5,6 +5,7 @@ pub mod adopted;
 pub mod adoption;
 mod annotation;
 pub(crate) mod beside;
+pub mod claimed;
 pub mod device;
 pub mod device_claim;
 mod gang;

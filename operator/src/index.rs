@@ -45,7 +45,7 @@ use crate::facts::{Beside, BesideKind, DeviceKind, DeviceObject, NodeFacts, PodF
 use adopted::Adopted;
 use around::Around;
 pub use carry::{Failure, Maker, Ours, Write};
-use claims::ClaimJobs;
+use claims::{ClaimJobs, Making};
 use devices::Devices;
 pub use drift::Listed;
 use model::Model;
@@ -108,6 +108,8 @@ pub struct Index {
     around: Around,
     devices: Devices,
     claim_jobs: ClaimJobs,
+    /// Pods of workers and replicas that are not bound yet, since they claim their devices by name.
+    making: BTreeMap<PodKey, Making>,
     pods: BTreeMap<PodKey, Entry>,
     /// What pods say of themselves, and what units ask for: that of thousands is alike.
     ours: Shared<pod::Ours>,
@@ -280,6 +282,18 @@ impl Index {
         }
     }
 
+    /// As what the engine knows a pod.
+    pub fn known_as(&self, pod: &PodKey) -> Option<Known> {
+        let Entry { facts, unit, .. } = self.pods.get(pod)?;
+        if let Some(unit) = unit {
+            return self.units.get(unit).map(|unit| Known::Job(unit.job()));
+        }
+        let replica = facts.replica.as_ref().map(|of| Known::Model(ModelName::from(of.model.name())));
+        let worker = || facts.worker.as_ref().map(|of| Known::Job(training::name(&of.job)));
+        let seat = || self.job_of_seat(&facts.seat.as_ref()?.object).map(Known::Job);
+        replica.or_else(worker).or_else(seat)
+    }
+
     fn look_again(&mut self, pods: Vec<PodKey>) -> Vec<Event> {
         let mut events = Vec::new();
         let held: BTreeSet<UnitId> = pods.iter().filter_map(|key| self.pods.get(key)?.unit.clone()).collect();
@@ -364,6 +378,7 @@ impl Index {
         self.devices.touch(&entry.facts);
         let mut events = self.nodes.count(Some(&entry.facts), None);
         events.extend(self.leave_devices(key));
+        self.making.remove(key);
         if let Some(id) = entry.unit {
             if let Some(unit) = self.units.get_mut(&id) {
                 unit.members.remove(key);
@@ -379,6 +394,13 @@ impl Index {
         events.extend(self.look_again(touched));
         events
     }
+}
+
+/// See [`Index::known_as`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Known {
+    Job(JobName),
+    Model(ModelName),
 }
 
 /// See [`Index::counts`].

@@ -110,7 +110,9 @@ impl<'a> Devices<'a> {
         let is_there = |(node, device): &(&Node, &tidegate_core::node::Device)| {
             !self.holdings.claims(&device.id).is_empty() || (!node.gone && device.health != Health::Lost)
         };
-        let mut there = self.state.nodes.values().flat_map(of_node).filter(is_there);
+        let mut nodes: Vec<_> = self.state.nodes.iter().map(|(name, node)| (in_order(name.as_str()), node)).collect();
+        nodes.sort_by(|(one, _), (other, _)| one.cmp(other));
+        let mut there = nodes.into_iter().flat_map(|(_, node)| of_node(node)).filter(is_there);
         let shown = there.by_ref().take(MOST_DEVICES).map(|(node, device)| self.device(node, device)).collect();
         (shown, there.count())
     }
@@ -178,6 +180,18 @@ fn queues(scene: &Scene, borrowers: &BTreeSet<QueueName>) -> Vec<view::Queue> {
         }
     };
     scene.engine.state().queues.iter().map(queue).collect()
+}
+
+/// A name as people order names: numbers in it count, so `node-2` comes before `node-10`.
+fn in_order(mut name: &str) -> Vec<(&str, u64)> {
+    let mut parts = Vec::new();
+    while !name.is_empty() {
+        let (text, rest) = name.split_at(name.find(|c: char| c.is_ascii_digit()).unwrap_or(name.len()));
+        let (digits, rest) = rest.split_at(rest.find(|c: char| !c.is_ascii_digit()).unwrap_or(rest.len()));
+        parts.push((text, digits.parse().unwrap_or(0)));
+        name = rest;
+    }
+    parts
 }
 
 /// The last reason of each that was decided on.

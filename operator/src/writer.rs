@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use k8s_openapi::api::core::v1::{ObjectReference, PersistentVolumeClaim, Pod, Service};
 use k8s_openapi::api::events::v1::Event;
+use k8s_openapi::api::resource::v1::ResourceClaimTemplate;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta};
 use k8s_openapi::jiff::Timestamp;
 use kube::Client;
@@ -236,6 +237,10 @@ async fn carry_out(client: &Client, write: &Write) -> Result<(), kube::Error> {
         Write::MakePod { manifest, .. } => made(pods.create(&PostParams::default(), manifest).await),
         Write::MakeService { manifest, .. } => {
             made(Api::<Service>::namespaced(client.clone(), namespace).create(&PostParams::default(), manifest).await)
+        }
+        Write::MakeClaimTemplate { manifest, .. } => {
+            let templates: Api<ResourceClaimTemplate> = Api::namespaced(client.clone(), namespace);
+            made(templates.create(&PostParams::default(), manifest).await)
         }
         Write::EndPod { pod, uid, now } => {
             let preconditions = uid.clone().map(|uid| Preconditions { uid: Some(uid), resource_version: None });

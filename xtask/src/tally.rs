@@ -28,22 +28,54 @@ impl std::ops::AddAssign for Tally {
     }
 }
 
-/// Runs a test command, shows its output as it comes, and counts with `count`.
+/// Runs a test command, shows its output as it comes, counts with `count`, and repeats at the end what tests that failed had printed.
 /// A command that fails without saying that a test failed (it did not compile, it crashed) counts as one failure.
 pub fn run(test: &mut Command, count: impl Fn(&str) -> Tally) -> Result<Tally> {
     let what = command::line(test);
     eprintln!("+ {what}");
     let mut child = test.stdout(Stdio::piped()).spawn().with_context(|| format!("cannot run `{what}`"))?;
     let mut tally = Tally::default();
+    let mut failures = Failures::default();
     if let Some(output) = child.stdout.take() {
-        echo(output, io::stderr(), |line| tally += count(line)).with_context(|| format!("cannot read what `{what}` prints"))?;
+        let see = |line: &str| {
+            tally += count(line);
+            failures.see(line);
+        };
+        echo(output, io::stderr(), see).with_context(|| format!("cannot read what `{what}` prints"))?;
     }
+    eprint!("{}", failures.said);
     let status = child.wait().with_context(|| format!("cannot wait for `{what}`"))?;
     if !status.success() && tally.failed == 0 {
         eprintln!("xtask: `{what}` failed: {status}");
         tally.failed = 1;
     }
     Ok(tally)
+}
+
+/// What failed tests of a Rust runner had printed: the sections that begin with `---- NAME stdout ----`, which may be thousands of lines
+/// above the end. Of each the beginning.
+#[derive(Default)]
+struct Failures {
+    said: String,
+    /// Lines of the present section that are still kept.
+    left: usize,
+}
+
+impl Failures {
+    /// Lines of one section.
+    const MOST: usize = 40;
+
+    fn see(&mut self, line: &str) {
+        if line.starts_with("---- ") && line.trim_end().ends_with(" stdout ----") {
+            self.left = Self::MOST;
+        } else if line.trim_end() == "failures:" || line.starts_with("test result: ") {
+            self.left = 0;
+        }
+        if self.left > 0 {
+            self.left -= 1;
+            self.said.push_str(line);
+        }
+    }
 }
 
 /// Copies lines to `sink` and shows each to `see`.
@@ -91,6 +123,18 @@ mod tests {
     #[test]
     fn a_command_that_fails_before_any_test_counts_as_one_failure() {
         assert_eq!(run(&mut Command::new("false"), of_runner).unwrap(), Tally { passed: 0, failed: 1 });
+    }
+
+    #[test]
+    fn what_failed_tests_printed_is_kept_and_nothing_else() {
+        let printed = "test it ... FAILED\n\nfailures:\n\n---- it stdout ----\npanicked at x.rs:1:\nthat\n\nfailures:\n    it\n\ntest result: FAILED. 0 passed; 1 failed\n";
+        let mut failures = Failures::default();
+        printed.split_inclusive('\n').for_each(|line| failures.see(line));
+        assert_eq!(failures.said, "---- it stdout ----\npanicked at x.rs:1:\nthat\n\n");
+        let mut failures = Failures::default();
+        failures.see("---- long stdout ----\n");
+        (0..100).for_each(|_| failures.see("more\n"));
+        assert_eq!(failures.said.lines().count(), Failures::MOST, "of each the beginning");
     }
 
     #[test]

@@ -10,7 +10,7 @@ pub use ask::ask;
 pub use demand::{Judged, demand};
 pub use labels::affinity;
 pub use queue::queue;
-pub use workers::groups;
+pub use workers::{device_classes, groups};
 
 use tidegate_core::names::{Namespace, QueueName};
 use tidegate_core::policy::Policy;

@@ -22,6 +22,37 @@ pub fn shown(text: &str) -> String {
     }
 }
 
+/// What an annotation of ours begins with.
+const PREFIX: &str = "tidegate.dev/";
+/// Those that people write, and those that Tidegate writes itself.
+const KNOWN: [&str; 14] = [
+    labels::GANG_SIZE,
+    labels::REQUIRED_TOPOLOGY,
+    labels::PREFERRED_TOPOLOGY,
+    labels::GPU_CLASSES,
+    labels::PREEMPTIBLE,
+    labels::EXPECTED_SECONDS,
+    labels::ATTEMPT,
+    labels::RANK,
+    labels::GROUP,
+    labels::WORLD_SIZE,
+    labels::REPLICA,
+    labels::GENERATION,
+    labels::MADE_FROM,
+    labels::SEAT_OF,
+];
+
+/// An annotation that looks like ours and is none: whoever wrote it means something by it.
+pub(super) fn unknown<'a>(mut names: impl Iterator<Item = &'a String>) -> Option<String> {
+    let name = names.find(|name| name.starts_with(PREFIX) && !KNOWN.contains(&name.as_str()))?;
+    let remedy = if [labels::QUEUE, labels::GANG].contains(&name.as_str()) {
+        "which is read as a label alone: make it one"
+    } else {
+        "which is none of Tidegate's: is it written as in docs/operator.md?"
+    };
+    Some(format!("has the annotation {}, {remedy}", shown(name)))
+}
+
 pub(super) fn switch(name: &str, text: Option<&str>) -> Result<bool, String> {
     match text {
         None | Some("true") => Ok(true),

@@ -110,6 +110,21 @@ pub struct Request {
     pub told_tolerations: Vec<Value>,
 }
 
+impl Request {
+    /// So many devices of a class, whichever.
+    pub fn of_class(name: &str, class: &str, count: u32) -> Self {
+        Self {
+            name: name.to_owned(),
+            class: class.to_owned(),
+            selectors: Vec::new(),
+            count,
+            share: Amounts::new(),
+            tolerations: Vec::new(),
+            told_tolerations: Vec::new(),
+        }
+    }
+}
+
 /// What a claim was given.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Allocation {

@@ -12,6 +12,7 @@ use tidegate_api::kinds::{ModelSpec, ModelStatus};
 use tidegate_core::ask::Ask;
 use tidegate_core::time::At;
 
+use super::claimed::Claimed;
 use super::pod::PodKey;
 use super::template;
 
@@ -49,6 +50,8 @@ pub struct WantedModel {
     pub ask: Ask,
     /// A replica's pod, but for its name, place and arguments; without an image if the user names none.
     pub pod: PodSpec,
+    /// The device that a replica claims by name, if that is how it has it.
+    pub claimed: Option<Claimed>,
     /// Keys of the claims of volumes that its pods use.
     pub claims: Vec<String>,
 }
@@ -61,20 +64,21 @@ impl ModelFacts {
         let spec = object.data.get("spec").cloned().unwrap_or_default();
         let wanted = serde_json::from_value(spec).map_err(|e| format!("spec: {e}"));
         let status = object.data.get("status").cloned().unwrap_or_default();
+        let uid = object.uid().unwrap_or_default();
         Self {
-            uid: object.uid().unwrap_or_default(),
             generation: object.metadata.generation.and_then(|number| u64::try_from(number).ok()).unwrap_or_default(),
             created: At(u64::try_from(created).unwrap_or(0)),
             ending: object.metadata.deletion_timestamp.is_some(),
-            wanted: wanted.and_then(|spec| WantedModel::of(&key, spec)).map(Arc::new),
+            wanted: wanted.and_then(|spec| WantedModel::of(&key, &uid, spec)).map(Arc::new),
             status: serde_json::from_value(status).unwrap_or_default(),
             key,
+            uid,
         }
     }
 }
 
 impl WantedModel {
-    fn of(key: &PodKey, spec: ModelSpec) -> Result<Self, String> {
+    fn of(key: &PodKey, uid: &str, spec: ModelSpec) -> Result<Self, String> {
         if key.name().len() > MAX_NAME {
             return Err(format!("metadata.name: its replicas' pods are named after it; use at most {MAX_NAME} characters"));
         }
@@ -83,10 +87,11 @@ impl WantedModel {
         }
         let base = base(&spec)?;
         let asked = convert::ask(&spec.gpu, spec.node_affinity.as_ref());
-        let pod = template::with_requests(&base, &asked, "replicas")?;
-        let ask = template::ask(FIELD, &asked, &pod)?;
+        let claimed = template::claimed(uid, spec.gpu.device_class_name.as_deref(), &asked);
+        let pod = template::with_requests(&base, &asked, claimed.as_ref(), "replicas")?;
+        let ask = template::ask(FIELD, &asked, claimed.as_ref(), &pod)?;
         let claims = template::claims(FIELD, key, &pod)?;
-        Ok(Self { spec, ask, pod, claims })
+        Ok(Self { spec, ask, pod, claimed, claims })
     }
 
     /// What replicas are made from, in short: those that were made from something else are to be replaced.

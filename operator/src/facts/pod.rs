@@ -14,7 +14,7 @@ use tidegate_core::names::Class;
 use tidegate_core::state::Spread;
 use tidegate_core::time::At;
 
-use super::annotation::{classes, seconds, spread, switch};
+use super::annotation::{classes, seconds, spread, switch, unknown};
 use super::requests;
 pub use super::requests::Requests;
 use super::seat::SeatOf;
@@ -307,6 +307,7 @@ impl Ours {
             problems.push(format!("names no queue: add the label {}", labels::QUEUE));
         }
         problems.extend(unsupported(spec));
+        problems.extend(unknown(pod.metadata.annotations.iter().flatten().map(|(name, _)| name)));
         problems.extend(requests.problem());
         if annotation(labels::GPU_CLASSES).is_some() && !requests.parts.is_empty() {
             problems.push(format!(
@@ -420,6 +421,14 @@ mod tests {
 
     fn problem(change: impl FnOnce(&mut Value)) -> String {
         facts(change).ours.unwrap().problem.clone().unwrap_or_default()
+    }
+
+    #[test]
+    fn an_annotation_that_is_written_wrong_is_told() {
+        let annotated = |name: &'static str| problem(move |pod| pod["metadata"]["annotations"][name] = json!("2"));
+        assert!(annotated("tidegate.dev/gang-sise").contains("tidegate.dev/gang-sise, which is none of Tidegate's"));
+        assert!(annotated("tidegate.dev/queue").contains("make it one"));
+        assert_eq!(annotated("tidegate.dev.example/gang-sise"), "", "somebody else's");
     }
 
     #[test]

@@ -7,6 +7,7 @@ use serde_json::{Map, Value};
 use tidegate_api::labels;
 use tidegate_core::ask::{Affinity, Amount, Ask};
 
+use super::claimed::Claimed;
 use super::node::GPU;
 use super::pod::{PodKey, unsupported};
 use super::volume::ClaimUse;
@@ -46,7 +47,9 @@ pub(super) fn base(field: &str, written: Option<&Map<String, Value>>, container:
         ));
     }
     if pod.resource_claims.as_ref().is_some_and(|claims| !claims.is_empty()) {
-        return Err(format!("{field}.resourceClaims: such pods are given no claims yet; say in gpu.count how many GPUs"));
+        return Err(format!(
+            "{field}.resourceClaims: are made by Tidegate for such pods; say in gpu.deviceClassName of which DeviceClass, and in gpu.count how many"
+        ));
     }
     if pod.containers.is_empty() {
         pod.containers.push(Container::default());
@@ -60,8 +63,13 @@ pub(super) fn base(field: &str, written: Option<&Map<String, Value>>, container:
     Ok(pod)
 }
 
+/// What a pod of the owner with this uid claims by name, if that is how it has its devices.
+pub(super) fn claimed(uid: &str, device_class: Option<&str>, ask: &Ask) -> Option<Claimed> {
+    device_class.filter(|_| ask.devices() > 0).map(|class| Claimed::of(uid, class, ask.devices()))
+}
+
 /// The same pod with the devices, CPU and memory of an ask in its first container. `what` in words: workers, replicas.
-pub(super) fn with_requests(base: &PodSpec, ask: &Ask, what: &str) -> Result<PodSpec, String> {
+pub(super) fn with_requests(base: &PodSpec, ask: &Ask, claimed: Option<&Claimed>, what: &str) -> Result<PodSpec, String> {
     let mut pod = base.clone();
     let gpus = match ask.amount {
         Amount::Whole(gpus) => gpus,
@@ -79,17 +87,25 @@ pub(super) fn with_requests(base: &PodSpec, ask: &Ask, what: &str) -> Result<Pod
         let list = if most { &mut resources.limits } else { &mut resources.requests };
         list.get_or_insert_default().insert(resource.to_owned(), quantity);
     };
-    say(GPU, u64::from(gpus), "", true);
-    say(GPU, u64::from(gpus), "", false);
+    let counted = if claimed.is_some() { 0 } else { u64::from(gpus) };
+    say(GPU, counted, "", true);
+    say(GPU, counted, "", false);
     say("cpu", ask.cpu_milli, "m", false);
     say("memory", ask.memory_mib, "Mi", false);
+    claimed.into_iter().for_each(|claimed| claimed.enter(&mut pod));
     Ok(pod)
 }
 
 /// What such a pod asks of its node.
-pub(super) fn ask(field: &str, wanted: &Ask, pod: &PodSpec) -> Result<Ask, String> {
+pub(super) fn ask(field: &str, wanted: &Ask, claimed: Option<&Claimed>, pod: &PodSpec) -> Result<Ask, String> {
     let counted = requests::of(pod);
-    if counted.gpus != wanted.devices() {
+    if claimed.is_some() && counted.gpus > 0 {
+        return Err(format!(
+            "{field}: its containers ask for {} GPUs as nvidia.com/gpu beside gpu.deviceClassName, by which they are claimed; take one of both out",
+            counted.gpus
+        ));
+    }
+    if claimed.is_none() && counted.gpus != wanted.devices() {
         return Err(format!("{field}: its containers ask for {} GPUs; say it in gpu.count alone", counted.gpus));
     }
     let affinity = selection::affinity(pod);
@@ -102,6 +118,7 @@ pub(super) fn ask(field: &str, wanted: &Ask, pod: &PodSpec) -> Result<Ask, Strin
         selector: selection::selector(pod),
         tolerations: selection::tolerations(pod),
         affinity: if affinity == Affinity::default() { wanted.affinity.clone() } else { affinity },
+        named: claimed.is_some(),
         ..wanted.clone()
     })
 }

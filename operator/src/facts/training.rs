@@ -10,6 +10,7 @@ use tidegate_api::kinds::{TrainingJobSpec, TrainingJobStatus};
 use tidegate_core::state::JobSpec;
 use tidegate_core::time::At;
 
+use super::claimed::Claimed;
 use super::pod::PodKey;
 use super::template;
 
@@ -40,6 +41,8 @@ pub struct Wanted {
     pub job: JobSpec,
     /// By group: the pod of a worker, but for its name, place and environment.
     pub pods: Vec<PodSpec>,
+    /// By group: the devices that a worker claims by name, if that is how it has them.
+    pub claimed: Vec<Option<Claimed>>,
     /// Keys of the claims of volumes that its pods use.
     pub claims: Vec<String>,
 }
@@ -52,20 +55,21 @@ impl TrainingFacts {
         let spec = object.data.get("spec").cloned().unwrap_or_default();
         let wanted = serde_json::from_value(spec).map_err(|e| format!("spec: {e}"));
         let status = object.data.get("status").cloned().unwrap_or_default();
+        let uid = object.uid().unwrap_or_default();
         Self {
-            uid: object.uid().unwrap_or_default(),
             generation: object.metadata.generation.unwrap_or_default(),
             created: At(u64::try_from(created).unwrap_or(0)),
             ending: object.metadata.deletion_timestamp.is_some(),
-            wanted: wanted.and_then(|spec| Wanted::of(&key, spec)).map(Arc::new),
+            wanted: wanted.and_then(|spec| Wanted::of(&key, &uid, spec)).map(Arc::new),
             status: serde_json::from_value(status).unwrap_or_default(),
             key,
+            uid,
         }
     }
 }
 
 impl Wanted {
-    fn of(key: &PodKey, spec: TrainingJobSpec) -> Result<Self, String> {
+    fn of(key: &PodKey, uid: &str, spec: TrainingJobSpec) -> Result<Self, String> {
         let name = key.name();
         if name.len() > MAX_NAME || name.contains('.') {
             return Err(format!(
@@ -77,14 +81,16 @@ impl Wanted {
         if job.owner.is_empty() {
             key.namespace().clone_into(&mut job.owner);
         }
-        let mut pods = Vec::new();
-        for group in &mut job.groups {
-            let pod = template::with_requests(&base, &group.ask, "workers")?;
-            group.ask = template::ask(FIELD, &group.ask, &pod)?;
+        let (mut pods, mut all_claimed) = (Vec::new(), Vec::new());
+        for (group, device_class) in job.groups.iter_mut().zip(convert::device_classes(&spec)) {
+            let claimed = template::claimed(uid, device_class, &group.ask);
+            let pod = template::with_requests(&base, &group.ask, claimed.as_ref(), "workers")?;
+            group.ask = template::ask(FIELD, &group.ask, claimed.as_ref(), &pod)?;
             pods.push(pod);
+            all_claimed.push(claimed);
         }
         let claims = template::claims(FIELD, key, &base)?;
-        Ok(Self { spec, job, pods, claims })
+        Ok(Self { spec, job, pods, claimed: all_claimed, claims })
     }
 }
 
@@ -149,7 +155,27 @@ mod tests {
     }
 
     #[test]
+    fn devices_of_a_class_are_claimed_and_not_counted() {
+        let claims = |gpu: Value| facts(|job| job["spec"]["gpu"] = gpu).wanted.unwrap();
+        let wanted = claims(json!({"count": 2, "deviceClassName": "gpu.nvidia.com"}));
+        let (ask, pod, claimed) = (&wanted.job.groups[0].ask, &wanted.pods[0], wanted.claimed[0].as_ref().unwrap());
+        assert_eq!((ask.amount, ask.named, requests::of(pod).gpus), (Amount::Whole(2), true, 0));
+        let used = pod.resource_claims.as_ref().unwrap();
+        assert_eq!(used[0].resource_claim_template_name.as_ref(), Some(&claimed.template));
+        assert_eq!(pod.containers[0].resources.as_ref().unwrap().claims.as_ref().unwrap()[0].name, used[0].name);
+        let other = claims(json!({"count": 1, "deviceClassName": "gpu.nvidia.com"}));
+        assert_ne!(other.claimed[0].as_ref().unwrap().template, claimed.template, "a template does not change");
+        assert_eq!(claims(json!({"count": 0, "deviceClassName": "gpu.nvidia.com"})).claimed, [None]);
+    }
+
+    #[test]
     fn what_cannot_run_here_is_told_with_field_and_remedy() {
+        let both = problem(|job| {
+            job["spec"]["gpu"] = json!({"count": 2, "deviceClassName": "gpu.nvidia.com"});
+            job["spec"]["template"]["podSpec"] =
+                json!({"containers": [{"name": "a"}, {"name": "b", "resources": {"limits": {"nvidia.com/gpu": "1"}}}]});
+        });
+        assert!(both.contains("take one of both out"), "{both}");
         let no_image = problem(|job| job["spec"]["template"]["image"] = Value::Null);
         assert!(no_image.contains("template.image"), "{no_image}");
         let share = problem(|job| job["spec"]["gpu"] = json!({"milli": 500}));
@@ -159,7 +185,7 @@ mod tests {
         let nonsense = problem(|job| job["spec"]["template"]["podSpec"] = json!({"volumes": "many"}));
         assert!(nonsense.starts_with("template.podSpec"), "{nonsense}");
         let claims = problem(|job| job["spec"]["template"]["podSpec"] = json!({"resourceClaims": [{"name": "gpu"}]}));
-        assert!(claims.contains("resourceClaims"), "{claims}");
+        assert!(claims.contains("resourceClaims") && claims.contains("gpu.deviceClassName"), "{claims}");
         let twice = problem(|job| {
             job["spec"]["template"]["podSpec"] =
                 json!({"containers": [{"name": "a"}, {"name": "b", "resources": {"limits": {"nvidia.com/gpu": "1"}}}]});

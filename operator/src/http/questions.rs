@@ -13,8 +13,10 @@ use tidegate_core::names::{JobName, ModelName};
 use tidegate_core::what_if;
 
 use super::Asker;
+use crate::facts::PodKey;
+use crate::index::Known;
 use crate::view;
-use crate::world::Scene;
+use crate::world::{Ask, Scene};
 
 /// Whom somebody asks about.
 #[derive(Deserialize)]
@@ -38,6 +40,10 @@ pub(super) async fn explain(State(asker): State<Asker>, Query(about): Query<Abou
         let remedy =
             "name a job or a model: /explain?job=pod/NAMESPACE/NAME, /explain?job=gang/NAMESPACE/NAME or /explain?model=NAME";
         return told(StatusCode::BAD_REQUEST, remedy);
+    };
+    let subject = match subject.known(&asker).await {
+        Ok(subject) => subject,
+        Err(response) => return response,
     };
     let answer = asker.copy("explain", move |scene| match subject.explained(scene) {
         Some(found) => {
@@ -65,6 +71,18 @@ impl Subject {
         }
     }
 
+    /// A pod by its own name, whatever it is of: of a gang, a worker, a replica.
+    async fn known(self, asker: &Asker) -> Result<Self, Response> {
+        let pod = if let Self::Job(name) = &self { name.strip_prefix("pod/").map(|key| PodKey(key.into())) } else { None };
+        let Some(pod) = pod else { return Ok(self) };
+        let known = asker.world(|to| Ask::Known(pod, to)).await?;
+        Ok(match known {
+            Some(Known::Job(name)) => Self::Job(name.0.to_string()),
+            Some(Known::Model(name)) => Self::Model(name.0.to_string()),
+            None => self,
+        })
+    }
+
     fn explained(&self, scene: &Scene) -> Option<Explanation> {
         match self {
             Self::Job(name) => explain::job(&scene.engine, &JobName::from(name.as_str()), scene.at),
@@ -75,7 +93,7 @@ impl Subject {
     fn missing(&self) -> String {
         match self {
             Self::Job(name) => format!(
-                "there is no job {name}: a pod that runs or waits is pod/NAMESPACE/NAME, all pods of a gang are gang/NAMESPACE/GANG, a training \
+                "there is no job {name}: a pod is pod/NAMESPACE/NAME, all pods of a gang are gang/NAMESPACE/GANG, a training \
                  job is training/NAMESPACE/NAME; one that is refused, or whose gang is not whole, has its reason in its condition"
             ),
             Self::Model(name) => format!("there is no model {name}; one that is refused has its reason in its condition"),
@@ -85,9 +103,19 @@ impl Subject {
 
 /// When those that wait are expected to start, or one of them.
 pub(super) async fn eta(State(asker): State<Asker>, Query(About { job, .. }): Query<About>) -> Response {
+    let job = match job {
+        Some(name) => match Subject::Job(name.strip_prefix("job/").unwrap_or(&name).to_owned()).known(&asker).await {
+            Ok(Subject::Job(name)) => Some(name),
+            Ok(Subject::Model(name)) => {
+                return told(StatusCode::CONFLICT, format!("{name} is a model, of which no start is foretold; /explain?model={name} tells how it is"));
+            }
+            Err(response) => return response,
+        },
+        None => None,
+    };
     let answer = asker.copy("eta", move |scene| {
         let Some(name) = job else { return Json(eta::all(&scene.engine, scene.at)).into_response() };
-        match eta::of(&scene.engine, name.strip_prefix("job/").unwrap_or(&name), scene.at) {
+        match eta::of(&scene.engine, &name, scene.at) {
             Ok(etas) => Json(etas).into_response(),
             Err(NoEta::Unknown(name)) => told(StatusCode::NOT_FOUND, format!("there is no job {name}; see /state")),
             Err(NoEta::NotWaiting(name)) => {

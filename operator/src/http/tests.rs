@@ -8,6 +8,7 @@ use tokio::sync::mpsc;
 use tokio_util::task::TaskTracker;
 
 use super::*;
+use crate::index::Known;
 use crate::ledger::Shelf;
 use crate::world::Scene;
 
@@ -25,9 +26,20 @@ fn world(tasks: &TaskTracker) -> Asker {
     let (to, mut asks) = mpsc::channel(4);
     tasks.spawn(async move {
         while let Some(ask) = asks.recv().await {
-            if let Ask::Scene(to) = ask {
-                let (shown, ended) = (Vec::new(), Vec::new());
-                to.send(Box::new(Scene { at: At(0), since: At(0), engine: engine.clone(), shown, ended })).unwrap();
+            let (shown, ended) = (Vec::new(), Vec::new());
+            match ask {
+                Ask::Scene(to) => {
+                    to.send(Box::new(Scene { at: At(0), since: At(0), engine: engine.clone(), shown, ended })).unwrap();
+                }
+                Ask::Known(pod, to) => {
+                    let known = match pod.name() {
+                        "of-second" => Some(Known::Job("second".into())),
+                        "of-model" => Some(Known::Model("none".into())),
+                        _ => None,
+                    };
+                    to.send(known).unwrap();
+                }
+                Ask::Plans(_) | Ask::Progress(..) => {}
             }
         }
     });
@@ -50,6 +62,14 @@ async fn why_when_and_what_if_are_answered_of_a_copy() {
     let asker = State(world(&tasks));
     let (status, text) = read(questions::explain(asker.clone(), query("job=second")).await).await;
     assert!(status == 200 && text.contains("job/second waits"), "{status} {text}");
+    let (status, text) = read(questions::explain(asker.clone(), query("job=pod/team/of-second")).await).await;
+    assert!(status == 200 && text.contains("job/second waits"), "{status} {text}");
+    let (status, text) = read(questions::explain(asker.clone(), query("job=pod/team/of-model")).await).await;
+    assert!(status == 404 && text.contains("there is no model none"), "{status} {text}");
+    let (status, text) = read(questions::eta(asker.clone(), query("job=pod/team/of-second")).await).await;
+    assert!(status == 200 && text.contains("60000"), "{status} {text}");
+    let (status, text) = read(questions::explain(asker.clone(), query("job=pod/team/other")).await).await;
+    assert!(status == 404 && text.contains("there is no job pod/team/other"), "{status} {text}");
     let (status, text) = read(questions::explain(asker.clone(), query("job=none")).await).await;
     assert!(status == 404 && text.contains("there is no job none"), "{status} {text}");
     let (status, text) = read(questions::explain(asker.clone(), query("model=model/none")).await).await;

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use k8s_openapi::api::core::v1::{Pod, Service};
+use k8s_openapi::api::resource::v1::ResourceClaimTemplate;
 use litemap::LiteMap;
 use serde::Serialize;
 use serde_json::Value;
@@ -41,6 +42,8 @@ pub enum Write {
     Refuse { pod: PodKey, uid: String, message: String },
     /// Makes the pod of a worker or a replica; one that is there already is it.
     MakePod { pod: PodKey, of: Maker, manifest: Box<Pod> },
+    /// Makes what the claims of such pods are made from.
+    MakeClaimTemplate { template: PodKey, of: Maker, manifest: Box<ResourceClaimTemplate> },
     /// Makes the service by which a training job's workers find each other.
     MakeService { service: PodKey, manifest: Box<Service> },
     /// Deletes a pod of ours, with the grace that it says or at once; `uid` absent: it was not seen yet.
@@ -115,6 +118,7 @@ impl Write {
             | Self::Place { pod, .. }
             | Self::EndPod { pod, .. } => pod,
             Self::MakeService { service, .. } => service,
+            Self::MakeClaimTemplate { template, .. } => template,
             Self::Allocate { claim, .. } | Self::Free { claim, .. } => claim,
             Self::Status { object, .. } | Self::Note { object, .. } | Self::Adopt { object, .. } => object,
         }
@@ -141,6 +145,7 @@ impl Write {
             Self::Refuse { .. } => "refuse",
             Self::MakePod { .. } => "make_pod",
             Self::MakeService { .. } => "make_service",
+            Self::MakeClaimTemplate { .. } => "make_claim_template",
             Self::EndPod { .. } => "end_pod",
             Self::Adopt { change, .. } => change.word(),
             Self::Place { .. } => "place",
@@ -272,9 +277,12 @@ impl Index {
     /// Says on pods that are told to end why.
     fn note_stop(&mut self, job: &JobName, why: &str) {
         let run = self.jobs.get(job).and_then(|of| self.units.get(of)).and_then(unit::Unit::run);
+        // The reason may be another one's device: they end together.
+        let together = run.map_or(0, |run| run.placed.len());
+        let why = if together > 1 { format!("its gang of {together} pods ends: {why}") } else { why.to_owned() };
         let pods = run.into_iter().flat_map(|run| run.placed.keys()).filter_map(|pod| self.pods.get(pod));
         let ours = pods.map(|entry| &entry.facts).filter(|facts| facts.ours.is_some());
-        let notes: Vec<Write> = ours.map(|facts| Note::ended(&facts.uid, why).about(&facts.key)).collect();
+        let notes: Vec<Write> = ours.map(|facts| Note::ended(&facts.uid, &why).about(&facts.key)).collect();
         self.writes.extend(notes);
     }
 
@@ -318,7 +326,8 @@ impl Index {
             Write::Place { pod, resource_version, .. } => self.seat_written(pod, resource_version, result.is_ok()),
             Write::Adopt { .. } => self.adopt_written(write, result),
             Write::SelectNode { pod, claim, node, .. } => self.selected(pod, claim, node, result),
-            Write::Allocate { pod, claim, .. } => self.allocated(pod, claim, result),
+            Write::Allocate { pod, claim, .. } => self.allocated(pod, claim, &result),
+            Write::MakeClaimTemplate { of, .. } => self.template_refused(of, result),
             Write::Free { claim, resource_version, .. } => self.freed(claim, resource_version, &result),
             Write::MakePod { pod, of: Maker::TrainingJob(job), .. } => self.made(pod, job, result),
             Write::MakePod { pod, of: Maker::Model(model), .. } => self.replica_made(pod, model, result),
@@ -341,6 +350,9 @@ impl Index {
 
     fn bound(&mut self, pod: &PodKey, (uid, version): (&str, &str), node: &str, result: Result<(), Failure>) -> Vec<Event> {
         let Some(entry) = self.pods.get(pod).filter(|entry| entry.facts.uid == uid) else { return Vec::new() };
+        if let Some(events) = self.bound_made(pod, version, &result) {
+            return events;
+        }
         let Some(id) = entry.unit.clone() else { return Vec::new() };
         if result == Err(Failure::Conflict) && entry.facts.node.is_none() && !entry.facts.ending {
             if let Some(run) = self.units.get_mut(&id).and_then(unit::Unit::run_mut) {

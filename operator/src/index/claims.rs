@@ -9,6 +9,7 @@
 //!   kube-controller-manager does too; whoever comes second finds nothing to do.
 
 mod held;
+mod made;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -19,13 +20,14 @@ use tidegate_core::labels::{Requirement, Rule};
 use tidegate_core::names::DeviceId;
 use tidegate_core::plan::Placed;
 
-use super::devices::{Changed, Given, Lack, Step, Wanted};
+use super::devices::{Asker, Changed, Given, Step, Wanted};
 use super::nodes::Refusal;
 use super::unit::{self, UnitId};
 use super::{Failure, Index, Write};
 use crate::facts::selection::both;
 use crate::facts::{PodFacts, PodKey};
 pub(super) use held::ClaimJobs;
+pub(super) use made::Making;
 
 const TWO_WAYS: &str =
     "asks for nvidia.com/gpu, or MIG instances, beside a ResourceClaim: GPUs are given in one way, so take one of both out";
@@ -55,7 +57,7 @@ impl Index {
         let mut problems: Vec<String> = ours.problem.take().into_iter().collect();
         let marks = if node.is_some() {
             ask.amount = self.devices.amount_of(used).unwrap_or(Amount::None);
-            self.devices.leave(key)
+            self.devices.leave(&Asker::Pod(key.clone()))
         } else {
             let (wanted, marks) = self.devices.wanted(key, uid, used);
             problems.extend(wanted.and_then(|wanted| want(&mut ask, wanted)).err());
@@ -91,8 +93,7 @@ impl Index {
 
     /// A pod claims nothing, or no more.
     pub(super) fn leave_devices(&mut self, pod: &PodKey) -> Vec<Event> {
-        let marks = self.devices.leave(pod);
-        self.mark(marks)
+        self.leave_asker(&Asker::Pod(pod.clone()))
     }
 
     fn mark(&mut self, marks: Vec<(String, String, bool)>) -> Vec<Event> {
@@ -119,7 +120,13 @@ impl Index {
     fn follow(&mut self, changed: Changed) -> Vec<Event> {
         let mut events = changed.events;
         events.extend(self.mark(changed.marks));
-        events.extend(self.look_again(changed.pods.into_iter().collect()));
+        for asker in changed.askers {
+            events.extend(match asker {
+                Asker::Pod(pod) => self.look_again(vec![pod]),
+                Asker::Workers(job, _) => self.look_at_training(&job),
+                Asker::Replicas(model) => self.look_at_model(&model),
+            });
+        }
         events
     }
 
@@ -130,13 +137,9 @@ impl Index {
         chosen: &[(&PodFacts, Placed)],
     ) -> Result<BTreeMap<String, Given>, Refusal> {
         let named = chosen.iter().filter(|(pod, _)| pod.needs.as_ref().is_some_and(|needs| !needs.devices.is_empty()));
-        match self.devices.lacks_counters(named.flat_map(|(_, worker)| &worker.devices)) {
+        match self.devices_refuse(named.flat_map(|(_, worker)| &worker.devices)) {
             None => self.claims_to_give(of, chosen).map_err(Refusal::Lasting),
-            // The engine was told of that.
-            Some(Lack::Taken) => Err(Refusal::Late),
-            Some(Lack::Excludes(device)) => Err(Refusal::Lasting(format!(
-                "the devices that were chosen exclude each other: device {device} is made of what others of them have"
-            ))),
+            Some(refusal) => Err(refusal),
         }
     }
 
@@ -163,11 +166,22 @@ impl Index {
         let Some(held) = self.units.get_mut(id).and_then(unit::Unit::run_mut).and_then(|run| run.held.as_mut()) else {
             return Vec::new();
         };
-        let mut gone = None;
-        for (key, given) in held.devices.iter_mut().filter(|(_, given)| given.step == Step::Waits) {
+        let mut given = std::mem::take(&mut held.devices);
+        let gone = self.allocate(&mut given);
+        let is_done = given.values().all(|given| given.step == Step::Done);
+        let held = self.units.get_mut(id).and_then(unit::Unit::run_mut).and_then(|run| run.held.as_mut());
+        held.into_iter().for_each(|held| held.devices = std::mem::take(&mut given));
+        if is_done {
+            self.bind_held(id);
+        }
+        gone.map(|why| self.give_up(id, why)).unwrap_or_default()
+    }
+
+    /// Has those claims allocated whose devices are free by now; which of them is gone.
+    fn allocate(&mut self, all: &mut BTreeMap<String, Given>) -> Option<String> {
+        for (key, given) in all.iter_mut().filter(|(_, given)| given.step == Step::Waits) {
             let (Some(claim), Some(pod)) = (self.devices.claim(key), self.pods.get(&given.pod)) else {
-                gone = Some(format!("ResourceClaim {key} is gone"));
-                break;
+                return Some(format!("ResourceClaim {key} is gone"));
             };
             // Who has had them before gives them back first.
             let is_left = |device: &DeviceId| self.devices.is_left_for(key, device, given.share.as_ref());
@@ -184,14 +198,14 @@ impl Index {
                 allocation: Box::new(self.devices.allocation(claim, given)),
             });
         }
-        if held.devices.values().all(|given| given.step == Step::Done) {
-            self.bind_held(id);
-        }
-        gone.map(|why| self.give_up(id, why)).unwrap_or_default()
+        None
     }
 
     /// A claim was allocated, or could not be.
-    pub(super) fn allocated(&mut self, pod: &PodKey, claim: &PodKey, result: Result<(), Failure>) -> Vec<Event> {
+    pub(super) fn allocated(&mut self, pod: &PodKey, claim: &PodKey, result: &Result<(), Failure>) -> Vec<Event> {
+        if let Some(events) = self.allocated_made(pod, claim, result) {
+            return events;
+        }
         let Some(id) = self.pods.get(pod).and_then(|entry| entry.unit.clone()) else { return Vec::new() };
         let held = self.units.get_mut(&id).and_then(unit::Unit::run_mut).and_then(|run| run.held.as_mut());
         let given = held.and_then(|held| held.devices.get_mut(&*claim.0)).filter(|given| given.step == Step::Asked);
@@ -201,11 +215,16 @@ impl Index {
                 given.step = Step::Done;
                 self.look_at_held(&id)
             }
-            Err(Failure::Gone) => self.give_up(&id, format!("ResourceClaim {claim} is gone")),
-            Err(Failure::Conflict) => {
-                self.give_up(&id, format!("ResourceClaim {claim} was given devices by somebody else, or is being deleted"))
-            }
-            Err(Failure::Refused(why)) => self.give_up(&id, format!("ResourceClaim {claim}: {why}")),
+            Err(failure) => self.give_up(&id, not_allocated(claim, failure)),
         }
+    }
+}
+
+/// Why a claim was not allocated.
+fn not_allocated(claim: &PodKey, failure: &Failure) -> String {
+    match failure {
+        Failure::Gone => format!("ResourceClaim {claim} is gone"),
+        Failure::Conflict => format!("ResourceClaim {claim} was given devices by somebody else, or is being deleted"),
+        Failure::Refused(why) => format!("ResourceClaim {claim}: {why}"),
     }
 }

@@ -35,15 +35,25 @@ pub(super) struct Changed {
     pub events: Vec<Event>,
     /// Marks of nodes that change.
     pub marks: Vec<Marked>,
-    /// Pods that are to be looked at again.
-    pub pods: BTreeSet<PodKey>,
+    /// Who is to be looked at again.
+    pub askers: BTreeSet<Asker>,
 }
 
 impl Changed {
     fn pods(mut self, pods: impl IntoIterator<Item = PodKey>) -> Self {
-        self.pods.extend(pods);
+        self.askers.extend(pods.into_iter().map(Asker::Pod));
         self
     }
+}
+
+/// Who asks for devices.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Asker {
+    Pod(PodKey),
+    /// A training job, for workers of a group: it waits for its turn without pods.
+    Workers(PodKey, u16),
+    /// A model, for replicas.
+    Replicas(PodKey),
 }
 
 /// What a claim holds on a node, in the engine's words.
@@ -73,7 +83,7 @@ pub(super) struct Devices {
     promised: BTreeMap<PodKey, Vec<DeviceId>>,
     kept: BTreeSet<DeviceId>,
     shapes: BTreeMap<ShapeKey, Shape>,
-    shape_of: BTreeMap<PodKey, ShapeKey>,
+    shape_of: BTreeMap<Asker, ShapeKey>,
     /// Shapes there ever were.
     numbers: u64,
     /// Claims whose holder may be another now, and pods that may have ended.
@@ -166,6 +176,17 @@ impl Devices {
             self.unsure.extend(used.iter().filter_map(|used| used.key.clone()));
             self.touched.insert(pod.key.clone());
         }
+    }
+
+    /// What a pod was promised may not be promised to it any more.
+    pub fn touch_pod(&mut self, pod: &PodKey) {
+        self.touched.insert(pod.clone());
+    }
+
+    /// As whom a training job asks.
+    pub fn workers_of(&self, job: &PodKey) -> Vec<Asker> {
+        let all = Asker::Workers(job.clone(), 0)..=Asker::Workers(job.clone(), u16::MAX);
+        self.shape_of.range(all).map(|(asker, _)| asker.clone()).collect()
     }
 
     /// Every claim is to be looked at.

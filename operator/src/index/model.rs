@@ -1,7 +1,7 @@
 //! Models: the engine's orders as replicas' pods that are made where it says, and what becomes of them.
 //!
 //! ```text
-//!   StartReplica ──> pod made on its node ──> Ready ──> an endpoint for routers ([`routing`])
+//!   StartReplica ──> pod made on its node, or bound there once it has the device that it claims by name ──> Ready ──> an endpoint for routers ([`routing`])
 //!   StopReplica  ──> draining for routers ──> they have noticed ──> pod deleted ──> gone
 //! ```
 //!
@@ -18,6 +18,7 @@ use std::sync::Arc;
 
 use tidegate_api::convert;
 use tidegate_api::model_info::ModelInfo;
+use tidegate_core::ask::Ask;
 use tidegate_core::event::ObservedReplica;
 use tidegate_core::names::{ModelName, NodeName, ReplicaId};
 use tidegate_core::plan::{ActionId, Placed};
@@ -25,10 +26,11 @@ use tidegate_core::state::ModelSpec;
 use tidegate_core::time::At;
 use tidegate_core::{Event, Outcome};
 
+use super::devices::Asker;
 use super::nodes::Refusal;
 use super::note::Note;
 use super::unit::UnitId;
-use super::{Change, Failure, Index, Write};
+use super::{Change, Failure, Index, Maker, Write};
 use crate::facts::model::WantedModel;
 use crate::facts::pod::ReplicaOf;
 use crate::facts::selection::both;
@@ -67,6 +69,13 @@ pub(super) struct Model {
     problem: Option<String>,
     /// Its status is being written.
     writing: bool,
+}
+
+impl Model {
+    /// Whether a pod is one of its replicas.
+    pub fn has(&self, pod: &PodKey) -> bool {
+        self.replicas.values().any(|replica| replica.pod == *pod)
+    }
 }
 
 /// How many replicas of all models there are, by how far they are.
@@ -202,21 +211,31 @@ impl Index {
     fn tell_model(&mut self, key: &PodKey) -> Vec<Event> {
         let facts = self.models.get(key).and_then(|model| model.facts.as_ref()).filter(|facts| !facts.ending);
         let Some(facts) = facts else {
+            let mut events = self.leave_asker(&Asker::Replicas(key.clone()));
             let told = self.models.get_mut(key).and_then(|model| model.told.take());
-            return told.map(|_| Event::ModelRemoved(name(key))).into_iter().collect();
+            events.extend(told.map(|_| Event::ModelRemoved(name(key))));
+            return events;
         };
         let wanted = facts.wanted.clone().ok();
-        let spec = wanted.as_ref().map(|wanted| self.model_spec(key, wanted));
+        let mut spec = wanted.as_ref().map(|wanted| self.model_spec(key, wanted));
+        let mut events = Vec::new();
+        if let (Some(wanted), Some(Ok(told))) = (&wanted, &mut spec) {
+            let (news, done) = self.want_devices(&Asker::Replicas(key.clone()), wanted.claimed.as_ref(), &mut told.ask);
+            events = news;
+            if let Err(why) = done {
+                spec = Some(Err(why));
+            }
+        }
         let holds_name = self.holders(key).next() == Some(key);
-        let Some(model) = self.models.get_mut(key) else { return Vec::new() };
+        let Some(model) = self.models.get_mut(key) else { return events };
         // What makes no sense is told in the status; what it said before counts.
         model.lacks = spec.as_ref().and_then(|spec| spec.as_ref().err().cloned());
         if !holds_name {
             // By this name the engine knows another one.
             model.told = None;
-            return Vec::new();
+            return events;
         }
-        let (Some(wanted), Some(Ok(mut spec))) = (wanted, spec) else { return Vec::new() };
+        let (Some(wanted), Some(Ok(mut spec))) = (wanted, spec) else { return events };
         let made_from = wanted.made_from(self.serving.image.as_deref(), self.serving.control_auth);
         if self.models.get(key).and_then(|model| model.made_from.as_ref()).is_none_or(|(known, _)| *known != made_from) {
             let generation = self.generation(key, &made_from);
@@ -224,14 +243,15 @@ impl Index {
                 model.made_from = Some((made_from, generation));
             }
         }
-        let Some(model) = self.models.get_mut(key) else { return Vec::new() };
+        let Some(model) = self.models.get_mut(key) else { return events };
         spec.generation = model.made_from.as_ref().map_or(0, |(_, generation)| *generation);
         model.accepted = Some(wanted);
         if model.told.as_ref() == Some(&spec) {
-            return Vec::new();
+            return events;
         }
         model.told = Some(spec.clone());
-        vec![Event::ModelSet { name: name(key), spec }]
+        events.push(Event::ModelSet { name: name(key), spec });
+        events
     }
 
     /// The model as the engine sees it, on nodes from which its volumes can be used, but for its generation.
@@ -302,8 +322,9 @@ impl Index {
             let node = NodeName::from(pod.node.clone().unwrap_or_default());
             let observed = ObservedReplica {
                 model: name(key),
-                ask: told.ask.clone(),
-                place: Placed { group: 0, node, devices: Vec::new(), slices: 0 },
+                // One of an older generation may have its device in the other way.
+                ask: Ask { named: pod.needs.as_ref().is_some_and(|needs| !needs.devices.is_empty()), ..told.ask.clone() },
+                place: Placed { group: 0, node, devices: self.devices.all_of(pod).unwrap_or_default(), slices: 0 },
                 generation: of.generation,
                 since: pod.created,
                 ready: of.ready.is_some(),
@@ -319,10 +340,25 @@ impl Index {
             };
             found.push((ReplicaId::from(of.id.as_str()), observed, replica));
         }
-        let Some(model) = self.models.get_mut(key) else { return };
+        self.end_unplaced_replicas(key);
         for (id, observed, replica) in found {
-            model.replicas.insert(id.clone(), replica);
+            self.end_claim_jobs_of(&replica.pod, events);
+            if let Some(model) = self.models.get_mut(key) {
+                model.replicas.insert(id.clone(), replica);
+            }
             events.push(Event::ReplicaObserved { id, observed });
+        }
+    }
+
+    /// Pods that a former leader has left without a node: which devices they were to have nobody knows any more.
+    fn end_unplaced_replicas(&mut self, key: &PodKey) {
+        let Some(model) = self.models.get_mut(key) else { return };
+        let pods = model.pods.iter().filter(|pod| !model.has(pod)).filter_map(|pod| Some(&self.pods.get(pod)?.facts));
+        let unplaced = pods.filter(|pod| pod.node.is_none() && !pod.ending && !pod.phase.is_over());
+        let unplaced: Vec<(PodKey, String)> = unplaced.map(|pod| (pod.key.clone(), pod.uid.clone())).collect();
+        for (pod, uid) in unplaced {
+            model.pods.remove(&pod);
+            self.writes.push(Write::EndPod { pod, uid: Some(uid), now: true });
         }
     }
 
@@ -402,8 +438,14 @@ impl Index {
         };
         let paced = self.nodes.is_simulated(&place.node.0);
         let order = pods::Order { replica, place, generation, made_from: &made_from, paced, at };
-        let (pod, write) = pods::made(facts, &wanted, &self.serving, &order);
+        let (pod, writes) = pods::made(facts, &wanted, &self.serving, &order);
         match self.nodes.refuses(&place.node.0, &[&pod]) {
+            Some(Refusal::Late) => return outcome(Outcome::Dropped),
+            Some(Refusal::Lasting(why)) => return outcome(Outcome::Failed(why)),
+            None => {}
+        }
+        let claiming: Vec<(PodKey, Placed)> = wanted.claimed.iter().map(|_| (pod.key.clone(), place.clone())).collect();
+        match self.devices_refuse(claiming.iter().flat_map(|(_, place)| &place.devices)) {
             Some(Refusal::Late) => return outcome(Outcome::Dropped),
             Some(Refusal::Lasting(why)) => return outcome(Outcome::Failed(why)),
             None => {}
@@ -417,8 +459,9 @@ impl Index {
             draining: None,
             ending: false,
         };
-        let events = self.nodes.comes(&pod, &place.node.0);
-        self.writes.push(write);
+        let mut events = self.nodes.comes(&pod, &place.node.0);
+        events.extend(self.begin_making(&Maker::Model(key.clone()), claiming));
+        self.writes.extend(writes);
         self.model_status_due.insert(key.clone());
         if let Some(model) = self.models.get_mut(&key) {
             model.replicas.insert(replica.clone(), made);
@@ -428,7 +471,12 @@ impl Index {
 
     /// Says on the model why a replica starts or ends.
     pub(super) fn note_replica(&mut self, of: &ModelName, replica: &ReplicaId, starts: bool, why: &str) {
-        let facts = self.model_called(of).and_then(|key| self.models.get(&key)?.facts.as_ref());
+        let model = self.model_called(of).and_then(|key| self.models.get(&key));
+        let facts = model.and_then(|model| model.facts.as_ref());
+        // Its minimum is the operator's own then.
+        let asleep = |model: &Model| model.accepted.as_ref().is_some_and(|wanted| wanted.spec.replicas.min == 0);
+        let first = starts && model.is_some_and(|model| model.tensors.is_none() && asleep(model));
+        let why = if first { "once, to learn what the file says of itself" } else { why };
         let (reason, word) = if starts { ("ReplicaStarting", "starts") } else { ("ReplicaStopping", "stops") };
         let write = facts.map(|facts| note(facts, false, reason, "Scaling", format!("{replica} {word}: {why}")));
         self.writes.extend(write);
@@ -447,20 +495,32 @@ impl Index {
                 events.extend(replica.action.take().map(|id| Event::Outcome { id, outcome: Outcome::Done }));
             }
             Err(failure) => {
-                let id = id.clone();
                 let why = match failure {
                     Failure::Refused(why) => why,
                     Failure::Gone | Failure::Conflict => format!("{pod} cannot be made"),
                 };
-                let action = model.replicas.remove(&id).and_then(|replica| replica.action);
-                model.problem = Some(why.clone());
-                events = self.nodes.came(pod);
-                events.push(match action {
-                    Some(action) => Event::Outcome { id: action, outcome: Outcome::Failed(why) },
-                    None => Event::ReplicaExited { id, failed: true },
-                });
+                self.end_making(pod);
+                return self.replica_cannot_be(pod, key, why);
             }
         }
+        events.extend(self.look_at_model(key));
+        events
+    }
+
+    /// A replica's pod cannot be made, or cannot have its device, or cannot be bound.
+    pub(super) fn replica_cannot_be(&mut self, pod: &PodKey, key: &PodKey, why: String) -> Vec<Event> {
+        let Some(model) = self.models.get_mut(key) else { return Vec::new() };
+        let Some(id) = model.replicas.iter().find(|(_, replica)| replica.pod == *pod).map(|(id, _)| id.clone()) else {
+            return Vec::new();
+        };
+        let action = model.replicas.remove(&id).and_then(|replica| replica.action);
+        model.problem = Some(why.clone());
+        let mut events = self.nodes.came(pod);
+        events.push(match action {
+            Some(action) => Event::Outcome { id: action, outcome: Outcome::Failed(why) },
+            None => Event::ReplicaExited { id, failed: true },
+        });
+        // What was made of it goes.
         events.extend(self.look_at_model(key));
         events
     }

@@ -275,6 +275,8 @@ fn pods_of_one_job_are_a_gang_if_they_say_its_size() {
     assert!(rig.turn().is_empty(), "two of three");
     rig.see("night-c", of_job(3));
     assert_eq!(rig.bind_all(of_job(3)).len(), 3);
+    let known = rig.index.known_as(&PodKey::new("team", "night-b"));
+    assert_eq!(known, Some(Known::Job("gang/team/Job/night".into())), "by its own name");
     assert!(rig.engine.state().jobs.contains_key(&JobName::from("gang/team/Job/night")));
 }
 

@@ -1,6 +1,7 @@
 //! Training jobs: the engine's orders as pods that are made where it says, and what becomes of them.
 //!
-//! A worker's pod is made on its node (`spec.nodeName`): one request, and no moment at which somebody else could place it. Its name
+//! A worker's pod is made on its node (`spec.nodeName`): one request, and no moment at which somebody else could place it. One that
+//! claims its devices by name is bound once it has them ([`super::claims`]). Its name
 //! holds the job's uid, the attempt and the rank, so that a request that is sent twice makes one pod. The pods say which attempt
 //! they are of: after a restart what runs is read from them, and a gang of which not all were made ends and waits for its turn.
 
@@ -17,9 +18,10 @@ use tidegate_core::state::JobSpec;
 use tidegate_core::time::At;
 use tidegate_core::{Engine, Event, JobExit, Outcome};
 
+use super::devices::Asker;
 use super::nodes::Refusal;
 use super::unit::UnitId;
-use super::{Change, Failure, Index};
+use super::{Change, Failure, Index, Maker, Write};
 use crate::facts::pod::WorkerOf;
 use crate::facts::selection::both;
 use crate::facts::training::Wanted;
@@ -124,6 +126,12 @@ impl Run {
     }
 }
 
+/// Whether a pod is a worker of its attempt that has not ended.
+pub(super) fn has(training: &Training, pod: &PodKey) -> bool {
+    let worker = training.run.as_ref().and_then(|run| run.workers.get(pod));
+    worker.is_some_and(|worker| !matches!(worker.state, State::Over(_)))
+}
+
 /// The engine's name of a training job.
 pub(super) fn name(key: &PodKey) -> JobName {
     JobName::from(format!("{PREFIX}{key}"))
@@ -207,21 +215,27 @@ impl Index {
 
     /// What it asks for, if that is news.
     fn tell_training(&mut self, key: &PodKey) -> Vec<Event> {
-        let wanted =
-            self.trainings.get(key).and_then(|training| training.facts.as_ref()).and_then(|facts| facts.wanted.clone().ok());
-        let job = wanted.map(|wanted| self.job_of(&wanted));
-        let Some(training) = self.trainings.get_mut(key) else { return Vec::new() };
+        let facts = self.trainings.get(key).and_then(|training| training.facts.as_ref());
+        let asks = facts.filter(|facts| !facts.ending && !facts.status.phase.is_over());
+        let (mut events, job) = match asks.and_then(|facts| facts.wanted.clone().ok()) {
+            Some(wanted) => {
+                let (events, job) = self.job_of(key, &wanted);
+                (events, Some(job))
+            }
+            None => (self.leave_workers(key), None),
+        };
+        let Some(training) = self.trainings.get_mut(key) else { return events };
         let Some(facts) = training.facts.as_ref().filter(|facts| !facts.ending) else {
-            return training.told.take().map(|_| Event::JobRemoved(name(key))).into_iter().collect();
+            events.extend(training.told.take().map(|_| Event::JobRemoved(name(key))));
+            return events;
         };
         // What makes no sense is told in the status; what it said before counts.
         training.lacks = job.as_ref().and_then(|job| job.as_ref().err().cloned());
-        let Some(Ok(job)) = job else { return Vec::new() };
-        let is_known = training.told.as_ref() == Some(&job);
-        if is_known || (facts.status.phase.is_over() && training.told.is_none()) {
-            return Vec::new();
+        let Some(Ok(job)) = job else { return events };
+        if training.told.as_ref() == Some(&job) {
+            return events;
         }
-        let mut events = vec![Event::JobSet { name: name(key), spec: job.clone().into() }];
+        events.push(Event::JobSet { name: name(key), spec: job.clone().into() });
         if training.told.replace(job).is_none() {
             let (attempts, failures) = (facts.status.attempts, facts.status.failures);
             let observed = Observed { submitted: facts.created, attempts, failures, run: None };
@@ -230,16 +244,25 @@ impl Index {
         events
     }
 
-    /// The job that a training job is, on nodes from which its volumes can be used.
-    fn job_of(&self, wanted: &Wanted) -> Result<JobSpec, String> {
+    /// The job that a training job is, on nodes from which its volumes can be used and that have the devices it claims.
+    fn job_of(&mut self, key: &PodKey, wanted: &Wanted) -> (Vec<Event>, Result<JobSpec, String>) {
         let mut job = wanted.job.clone();
+        let (mut events, mut problem) = (Vec::new(), None);
+        for ((number, group), claimed) in (0_u16..).zip(&mut job.groups).zip(&wanted.claimed) {
+            let (news, done) = self.want_devices(&Asker::Workers(key.clone(), number), claimed.as_ref(), &mut group.ask);
+            events.extend(news);
+            problem = problem.or(done.err());
+        }
         for claim in &wanted.claims {
-            let terms = self.around.bound(claim)?;
+            let terms = match self.around.bound(claim) {
+                Ok(terms) => terms,
+                Err(why) => return (events, Err(why)),
+            };
             for group in job.groups.iter_mut().filter(|_| !terms.is_empty()) {
                 group.ask.affinity.required = both(&group.ask.affinity.required, &terms);
             }
         }
-        Ok(job)
+        (events, problem.map_or(Ok(job), Err))
     }
 
     /// Claims or volumes have changed: training jobs that use some are looked at again.
@@ -271,18 +294,34 @@ impl Index {
         if !holds && counted {
             return;
         }
+        // Which devices one without a node was to have nobody knows any more.
+        let unplaced = mine().filter(|(pod, _)| pod.node.is_none() && !pod.phase.is_over());
+        let in_part = unplaced.clone().any(|(_, of)| of.attempt == attempt);
+        let lost = unplaced.filter(|(pod, of)| !pod.ending && (!holds || of.attempt != attempt));
+        let ends: Vec<Write> = lost.map(|(pod, _)| pods::end(pod)).collect();
+        if !holds && in_part {
+            let attempts = attempt.max(facts.status.attempts);
+            let observed = Observed { submitted: facts.created, attempts, failures: facts.status.failures, run: None };
+            events.push(Event::JobObserved { name: name(key), observed });
+            self.writes.extend(ends);
+            if let Some(training) = self.trainings.get_mut(key) {
+                training.ended = attempt;
+            }
+            return;
+        }
         // Whatever holds something is counted, of an older attempt too.
         let taken = all.iter().filter(|(pod, of)| pod.holds() || (of.attempt == attempt && of.uid == facts.uid));
         let worker = |(pod, of): &(&PodFacts, &WorkerOf)| {
             let node = NodeName::from(pod.node.clone().unwrap_or_default());
-            let placed = Placed { group: of.group, node, devices: Vec::new(), slices: 0 };
+            let devices = self.devices.all_of(pod).unwrap_or_default();
+            let placed = Placed { group: of.group, node, devices, slices: 0 };
             (pod.key.clone(), Worker::new(placed, State::Seen))
         };
         let workers: BTreeMap<PodKey, Worker> = taken.clone().map(worker).collect();
         let size = mine().filter(|(_, of)| of.attempt == attempt).map(|(_, of)| of.size as usize).max().unwrap_or_default();
         let since = taken.map(|(pod, _)| pod.created).min().unwrap_or_default();
         // One of which not all were made is told to end.
-        let stopping = workers.len() != size;
+        let stopping = workers.len() != size || in_part;
         let (action, problems) = (None, Vec::new());
         let run = Run { attempt, since, workers, action, problems, stopping, started: false };
         let seen = run.workers.values().filter(|worker| !worker.placed.node.0.is_empty());
@@ -293,6 +332,10 @@ impl Index {
             run: Some(ObservedRun { since, workers: seen.map(|worker| worker.placed.clone()).collect(), started: false }),
         };
         let run = Run { attempt: observed.attempts, ..run };
+        self.writes.extend(ends);
+        for pod in run.workers.keys() {
+            self.end_claim_jobs_of(pod, events);
+        }
         events.push(Event::JobObserved { name: name(key), observed });
         if let Some(training) = self.trainings.get_mut(key) {
             training.run = Some(run);
@@ -311,12 +354,15 @@ impl Index {
                 }
             }
             run.stopping |= [End::Failed, End::Gone, End::Refused].into_iter().any(|end| run.any(State::Over(end)));
+            if run.stopping {
+                self.end_making_of(key);
+            }
             let running = |pod: &PodKey| self.pods.get(pod).is_some_and(|entry| entry.facts.phase == PodPhase::Running);
             if !run.started && !run.stopping && run.action.is_none() && run.workers.keys().all(running) {
                 run.started = true;
                 events.push(Event::JobStarted { name: name(key), attempt: run.attempt });
             }
-            if !run.any(State::Making) {
+            if !run.any(State::Making) && self.made_wait(key).is_none() {
                 let done = run.action.take_if(|_| run.problems.is_empty());
                 events.extend(done.map(|id| Event::Outcome { id, outcome: Outcome::Done }));
             }
@@ -365,6 +411,14 @@ impl Index {
             Some(Refusal::Lasting(why)) => return vec![Event::Outcome { id, outcome: Outcome::Failed(why) }],
             None => {}
         }
+        let by_name = |placed: &Placed| wanted.claimed.get(usize::from(placed.group)).is_some_and(Option::is_some);
+        let claiming: Vec<(PodKey, Placed)> =
+            chosen.iter().filter(|(_, placed)| by_name(placed)).map(|(pod, placed)| (pod.key.clone(), placed.clone())).collect();
+        match self.devices_refuse(claiming.iter().flat_map(|(_, placed)| &placed.devices)) {
+            Some(Refusal::Late) => return dropped,
+            Some(Refusal::Lasting(why)) => return vec![Event::Outcome { id, outcome: Outcome::Failed(why) }],
+            None => {}
+        }
         let old = pods::old(training.pods.iter(), &self.pods);
         let workers = chosen.iter().map(|(pod, placed)| (pod.key.clone(), Worker::new(placed.clone(), State::Making)));
         let run = Run {
@@ -380,7 +434,9 @@ impl Index {
         for (pod, placed) in &chosen {
             events.extend(self.nodes.comes(pod, &placed.node.0));
         }
+        events.extend(self.begin_making(&Maker::TrainingJob(key.clone()), claiming));
         self.writes.push(made.service);
+        self.writes.extend(made.templates);
         self.writes.extend(made.pods.into_iter().map(|(_, write)| write));
         self.writes.extend(old);
         if let Some(training) = self.trainings.get_mut(key) {
@@ -418,11 +474,21 @@ impl Index {
                     Failure::Gone | Failure::Conflict => format!("{pod} cannot be made"),
                 });
                 run.stopping = true;
+                self.end_making(pod);
                 events = self.nodes.came(pod);
             }
         }
         events.extend(self.look_at_training(job));
         events
+    }
+
+    /// A worker of the attempt cannot have its devices, or cannot be bound.
+    pub(super) fn attempt_cannot_be(&mut self, job: &PodKey, why: String) -> Vec<Event> {
+        if let Some(run) = self.trainings.get_mut(job).and_then(|training| training.run.as_mut()) {
+            run.problems.push(why);
+            run.stopping = true;
+        }
+        self.look_at_training(job)
     }
 
     /// A pod was told to end, or why not.

@@ -98,3 +98,10 @@ fn a_gpu_that_is_gone_is_shown_while_somebody_holds_it() {
     assert_eq!(devices.len(), 1, "{held}");
     assert_eq!((devices[0].health.as_str(), devices[0].why.as_str()), ("lost", "its node does not answer"));
 }
+
+#[test]
+fn numbers_in_names_count() {
+    let mut names = ["node-10", "node-2", "a", "node-2b", "node", "10", "9"];
+    names.sort_by(|one, other| in_order(one).cmp(&in_order(other)));
+    assert_eq!(names, ["9", "10", "a", "node", "node-2", "node-2b", "node-10"]);
+}

@@ -8,13 +8,16 @@ use tidegate_core::time::At;
 use tokio::sync::oneshot;
 
 use super::{SHOWN, Scene, World};
-use crate::index::{Refused, Report};
+use crate::facts::PodKey;
+use crate::index::{Known, Refused, Report};
 
 /// A question, and where the answer goes.
 #[derive(Debug)]
 pub enum Ask {
     /// A copy of everything, to be asked further.
     Scene(oneshot::Sender<Box<Scene>>),
+    /// As what the engine knows a pod.
+    Known(PodKey, oneshot::Sender<Option<Known>>),
     /// What was decided, the newest last.
     Plans(oneshot::Sender<Vec<Arc<Planned>>>),
     /// What a worker reports; the choice that is best for its job now.
@@ -57,6 +60,7 @@ impl World {
     pub(super) fn answer(&mut self, ask: Ask) {
         match ask {
             Ask::Scene(to) => drop(to.send(Box::new(self.scene()))),
+            Ask::Known(pod, to) => drop(to.send(self.index.known_as(&pod))),
             Ask::Plans(to) => drop(to.send(self.shown.iter().cloned().collect())),
             Ask::Progress(report, to) => {
                 let answer = self.index.progress(&report, &self.engine);

@@ -40,7 +40,7 @@ impl ControlPlane {
 
     async fn rest(&mut self, gpus: &[String]) -> Result<()> {
         let programs = installed("TIDEGATE_TEST_CONTROLPLANE")?;
-        self.controllers(&programs)?;
+        self.controllers()?;
         self.kube_scheduler("kube-scheduler")?;
         self.node_of(Kubelet::with_pod_network()?, gpus).await?;
         self.proxy(&programs)?;
@@ -53,7 +53,9 @@ impl ControlPlane {
         until("a service account", READY_WITHIN, || async { Ok(accounts.get_opt("default").await?) }).await.map(drop)
     }
 
-    fn controllers(&mut self, programs: &Path) -> Result<()> {
+    /// Starts kube-controller-manager.
+    pub fn controllers(&mut self) -> Result<()> {
+        let programs = installed("TIDEGATE_TEST_CONTROLPLANE")?;
         let mut manager = self.parts.command(&programs.join("kube-controller-manager"));
         let file = |flag: &str, path: PathBuf| format!("--{flag}={}", path.display());
         manager.arg(file("kubeconfig", self.at("admin-kubeconfig")));

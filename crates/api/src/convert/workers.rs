@@ -28,6 +28,13 @@ pub fn groups(spec: &TrainingJobSpec) -> Vec<Group> {
     spec.groups.iter().map(group).collect()
 }
 
+/// Of which Kubernetes DeviceClass the workers of each group claim their devices, if of one.
+pub fn device_classes(spec: &TrainingJobSpec) -> Vec<Option<&str>> {
+    let asks = spec.groups.iter().map(|group| group.gpu.as_ref().unwrap_or(&spec.gpu));
+    let alike = spec.groups.is_empty().then_some(&spec.gpu);
+    alike.into_iter().chain(asks).map(|gpu| gpu.device_class_name.as_deref()).collect()
+}
+
 /// How close the groups are to each other: a job of one group says it of its workers.
 pub(super) fn between_groups(spec: &TrainingJobSpec) -> Option<Spread> {
     spec.spread.as_ref().filter(|_| !spec.groups.is_empty()).map(spread)

@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 #[x_kube(validation = Rule::new("[has(self.count), has(self.memoryMib), has(self.milli), has(self.mig)].filter(given, given).size() <= 1").message("says more than once how much; keep one of count, memoryMib, milli and mig"))]
 #[x_kube(validation = Rule::new("!has(self.classes) || !has(self.classSpeeds) || self.classSpeeds.all(s, !(s.class in self.classes))").message("names a class in classes and in classSpeeds; keep it in classSpeeds"))]
 #[x_kube(validation = Rule::new("!has(self.classSpeeds) || self.classSpeeds.all(s, self.classSpeeds.exists_one(other, other.class == s.class))").message("names a class twice in classSpeeds; keep one"))]
+#[x_kube(validation = Rule::new("!has(self.deviceClassName) || (!has(self.memoryMib) && !has(self.milli) && !has(self.mig))").message("names a deviceClassName beside a share of a device; whole devices of the class are claimed: say in count how many, or choose a class whose devices are parts"))]
 pub struct GpuAsk {
     /// Whole devices, all on one node. 0: none, the work runs on CPU alone.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -37,6 +38,12 @@ pub struct GpuAsk {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 32))]
     pub class_speeds: Vec<ClassSpeed>,
+    /// On Kubernetes, where a driver publishes its devices in ResourceSlices: the DeviceClass of which they are claimed, by a ResourceClaim of
+    /// each pod. Absent: the extended resource `nvidia.com/gpu`. `tidegate up` has no such classes and takes no notice.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 253))]
+    #[x_kube(validation = Rule::new("self.matches('^[a-z0-9]([-a-z0-9]*[a-z0-9])?([.][a-z0-9]([-a-z0-9]*[a-z0-9])?)*$')").message("is not the name of a DeviceClass; see `kubectl get deviceclasses`"))]
+    pub device_class_name: Option<String>,
 }
 
 /// A device class that will do.

@@ -214,7 +214,7 @@ fn standings(state: &State, tree: &Tree, capacity_milli: i64) -> Vec<Standing> {
 
 /// What a queue used in the past, of all that it could have, in millionths.
 fn used_ppm(state: &State, queue: &QueueName, capacity_milli: i64) -> u64 {
-    let used = u128::from(state.usage.decayed_ms.get(queue).copied().unwrap_or(0));
+    let used = u128::from(state.usage.settled_ms.get(queue).copied().unwrap_or(0));
     let capacity = u128::from(capacity_milli.max(0).unsigned_abs()) * u128::from(state.policy.half_life_ms) / 1000;
     let all = capacity * u128::from(SATURATED_PPM) / 1_000_000;
     u64::try_from((used * 1_000_000).checked_div(all).unwrap_or(0)).unwrap_or(1_000_000).min(1_000_000)

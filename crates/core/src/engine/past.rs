@@ -129,6 +129,7 @@ fn enter(state: &mut State, past: Past) {
         let sum = state.usage.decayed_ms.entry(queue.clone()).or_default();
         *sum = sum.saturating_add(decay::faded(*used, *at, now, *half_life_ms));
     }
+    state.usage.settled_ms.clone_from(&state.usage.decayed_ms);
     if state.history.is_shorter(history) {
         state.history = history.clone();
     }

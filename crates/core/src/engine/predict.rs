@@ -64,7 +64,7 @@ impl State {
         if self.policy.history_percent == 0 {
             return 0;
         }
-        let used = self.usage.decayed_ms.get(queue).copied().unwrap_or(0);
+        let used = self.usage.settled_ms.get(queue).copied().unwrap_or(0);
         let all = u64::try_from(capacity_milli).unwrap_or(0).saturating_mul(self.policy.half_life_ms) / 1000;
         used.saturating_mul(1_000_000).checked_div(all).unwrap_or(0) * u64::from(self.policy.history_percent) / 100
     }

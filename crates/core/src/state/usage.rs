@@ -23,6 +23,10 @@ pub struct Usage {
     pub held_ms: BTreeMap<String, u64>,
     /// GPU-milliseconds by queue, halved after each [`crate::policy::Policy::half_life_ms`].
     pub decayed_ms: BTreeMap<QueueName, u64>,
+    /// The same as of the last moment at which it faded. Shares go by this: between two of these moments they do not move by
+    /// themselves, and nobody has to look.
+    #[serde(default)]
+    pub settled_ms: BTreeMap<QueueName, u64>,
     /// Thousandths of GPUs by queue, since the last decision; empty when nothing counts the past.
     #[serde(default)]
     pub used_milli: BTreeMap<QueueName, u64>,
@@ -49,12 +53,16 @@ impl State {
     /// Lets the past fade, and adds what queues used for the last `elapsed` milliseconds.
     fn remember_used(&mut self, elapsed: u64) {
         let (from, now, half_life_ms) = (At(self.now.0 - elapsed), self.now, self.policy.half_life_ms);
+        let fades = decay::next_step(from, half_life_ms) <= now;
         let usage = &mut self.usage;
         usage.decayed_ms.values_mut().for_each(|past| *past = decay::faded(*past, from, now, half_life_ms));
         usage.decayed_ms.retain(|_, past| *past > 0);
         for (queue, milli) in usage.used_milli.iter().filter(|_| elapsed > 0) {
             let past = usage.decayed_ms.entry(queue.clone()).or_default();
             *past = past.saturating_add(milli.saturating_mul(elapsed) / 1000);
+        }
+        if fades {
+            usage.settled_ms.clone_from(&usage.decayed_ms);
         }
     }
 

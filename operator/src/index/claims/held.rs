@@ -45,6 +45,7 @@ impl Index {
         if !self.begun {
             return events;
         }
+        events.extend(self.look_at_made());
         while let Some(pod) = self.devices.next_touched() {
             if !self.is_placed(&pod) {
                 let changed = self.devices.release(&pod);
@@ -66,7 +67,7 @@ impl Index {
         let events = match (self.devices.holds(&claim), holder) {
             (Some(_), Some((unit, pod))) => {
                 let mut events = self.end_claim_job(key);
-                events.extend(self.name_devices(&unit, &pod));
+                events.extend(unit.and_then(|unit| self.name_devices(&unit, &pod)));
                 events
             }
             (Some(held), None) => self.tell_claim_job(&claim, held),
@@ -84,7 +85,7 @@ impl Index {
 
     /// Whether a pod runs, or is being started by us.
     fn is_placed(&self, pod: &PodKey) -> bool {
-        self.run_of(pod).is_some()
+        self.run_of(pod).is_some() || self.is_made_here(pod)
     }
 
     /// The unit whose run a pod is of.
@@ -94,10 +95,11 @@ impl Index {
         self.units.get(unit)?.run()?.placed.contains_key(pod).then_some(unit)
     }
 
-    /// The pod of ours that has a claim, and its unit.
-    fn holder(&self, claim: &DeviceClaimFacts) -> Option<(UnitId, PodKey)> {
+    /// The pod of ours that has a claim, and its unit, if it is of one.
+    fn holder(&self, claim: &DeviceClaimFacts) -> Option<(Option<UnitId>, PodKey)> {
         let is = |(pod, uid): &&(PodKey, String)| self.pods.get(pod).is_some_and(|entry| entry.facts.uid == *uid);
-        claim.reserved.iter().filter(is).find_map(|(pod, _)| Some((self.run_of(pod)?.clone(), pod.clone())))
+        let placed = claim.reserved.iter().filter(is).map(|(pod, _)| pod).find(|pod| self.is_placed(pod))?;
+        Some((self.run_of(placed).cloned(), placed.clone()))
     }
 
     /// Tells the engine which devices a pod of a unit has, if it was told of others.

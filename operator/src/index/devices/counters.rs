@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use tidegate_core::names::DeviceId;
 
-use super::Devices;
+use super::{Asker, Devices};
 use crate::facts::PodFacts;
 use crate::facts::device::{Counters, DeviceFacts, PoolKey, parts};
 
@@ -52,7 +52,7 @@ impl Devices {
 
     /// How many of the devices that would suit a pod are kept from it, in words; and whether all are, which then is all there is to say.
     pub fn lacks(&self, pod: &PodFacts) -> Option<(String, bool)> {
-        let shape = self.shapes.get(self.shape_of.get(&pod.key)?)?;
+        let shape = self.shapes.get(self.shape_of.get(&Asker::Pod(pod.key.clone()))?)?;
         let mut left = BTreeMap::<PoolKey, Counters>::new();
         let (mut kept, mut all) = (0_u32, 0_u32);
         for (_, device) in shape.suiting() {

@@ -7,8 +7,8 @@ use tidegate_core::ask::Amount;
 use tidegate_core::names::{Class, DeviceId};
 use tidegate_core::plan::Placed;
 
-use super::Devices;
 use super::shapes::{Marked, Shape, ShapeKey};
+use super::{Asker, Devices};
 use crate::facts::device::{PoolKey, parts};
 use crate::facts::device_claim::{DeviceClaimFacts, DeviceUse, Request};
 use crate::facts::node::NAME_LABEL;
@@ -52,11 +52,20 @@ pub(in crate::index) enum Step {
 impl Devices {
     /// What the claims of a pod that waits ask for, or why nothing can be given; marks of nodes that change.
     pub fn wanted(&mut self, pod: &PodKey, uid: &str, used: &[DeviceUse]) -> (Result<Wanted, String>, Vec<Marked>) {
-        let (key, count) = match self.asked(uid, used) {
-            Ok(asked) => asked,
-            Err(why) => return (Err(why), self.leave(pod)),
-        };
-        let marks = self.enter(pod, &key);
+        let asker = Asker::Pod(pod.clone());
+        match self.asked(uid, used) {
+            Ok((key, count)) => self.wanted_of(&asker, &key, count),
+            Err(why) => (Err(why), self.leave(&asker)),
+        }
+    }
+
+    /// The same of a pod that will be made and will claim this.
+    pub fn wanted_by(&mut self, asker: &Asker, request: &Request) -> (Result<Wanted, String>, Vec<Marked>) {
+        self.wanted_of(asker, &ShapeKey::of(request), request.count)
+    }
+
+    fn wanted_of(&mut self, asker: &Asker, key: &ShapeKey, count: u32) -> (Result<Wanted, String>, Vec<Marked>) {
+        let marks = self.enter(asker, key);
         let wanted = |shape: &Shape| {
             let classes = shape.answer()?.into_iter().map(Class::from).collect();
             if count != 1 && !key.share.is_empty() {
@@ -65,7 +74,7 @@ impl Devices {
             }
             Ok(Wanted { amount: shape.share().unwrap_or(Amount::Whole(count)), classes, mark: shape.mark() })
         };
-        (self.shapes.get(&key).map_or_else(|| Err("asks for nothing".to_owned()), wanted), marks)
+        (self.shapes.get(key).map_or_else(|| Err("asks for nothing".to_owned()), wanted), marks)
     }
 
     /// The one shape that all of a pod's requests have, and for how many devices they ask together.
@@ -136,7 +145,7 @@ impl Devices {
             return Ok(Vec::new());
         }
         let node = &worker.node.0;
-        let shape = self.shape_of.get(&pod.key).and_then(|key| self.shapes.get(key));
+        let shape = self.shape_of.get(&Asker::Pod(pod.key.clone())).and_then(|key| self.shapes.get(key));
         let suits = |device: &&DeviceId| shape.is_some_and(|shape| shape.suits(node, device));
         let mut left = worker.devices.iter().filter(suits);
         let mut all = Vec::new();
@@ -213,13 +222,13 @@ impl Devices {
         self.nodes.get(node)?.told.get(device)?.shared.as_ref()?.consumed(&request.share)
     }
 
-    /// A pod asks for a shape, and for no other.
-    fn enter(&mut self, pod: &PodKey, key: &ShapeKey) -> Vec<Marked> {
-        if self.shape_of.get(pod) == Some(key) {
+    /// Somebody asks for a shape, and for no other.
+    fn enter(&mut self, asker: &Asker, key: &ShapeKey) -> Vec<Marked> {
+        if self.shape_of.get(asker) == Some(key) {
             return Vec::new();
         }
-        let mut marks = self.leave(pod);
-        self.shape_of.insert(pod.clone(), key.clone());
+        let mut marks = self.leave(asker);
+        self.shape_of.insert(asker.clone(), key.clone());
         let fresh = !self.shapes.contains_key(key);
         if fresh {
             self.numbers += 1;
@@ -227,7 +236,7 @@ impl Devices {
         }
         if let Some(shape) = self.shapes.get_mut(key) {
             self.due |= shape.users.is_empty();
-            shape.users.insert(pod.clone());
+            shape.users.insert(asker.clone());
         }
         if fresh {
             marks.extend(self.evaluate(key));
@@ -235,12 +244,12 @@ impl Devices {
         marks
     }
 
-    /// A pod asks for no shape any more. The next one is often alike, so some for which nobody asks are kept, and the oldest of more
+    /// Somebody asks for no shape any more. The next one is often alike, so some for which nobody asks are kept, and the oldest of more
     /// are forgotten.
-    pub fn leave(&mut self, pod: &PodKey) -> Vec<Marked> {
-        let Some(key) = self.shape_of.remove(pod) else { return Vec::new() };
+    pub fn leave(&mut self, asker: &Asker) -> Vec<Marked> {
+        let Some(key) = self.shape_of.remove(asker) else { return Vec::new() };
         if let Some(shape) = self.shapes.get_mut(&key) {
-            shape.users.remove(pod);
+            shape.users.remove(asker);
         }
         let idle = self.shapes.iter().filter(|(_, shape)| shape.users.is_empty());
         let mut idle: Vec<_> = idle.map(|(key, shape)| (shape.number, key.clone())).collect();

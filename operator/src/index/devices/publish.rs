@@ -215,7 +215,7 @@ impl Devices {
         let before = (shape.answer(), shape.share());
         changed.marks.extend(shape.look(name, &self.offers(name), bench));
         if (shape.answer(), shape.share()) != before {
-            changed.pods.extend(shape.users.iter().cloned());
+            changed.askers.extend(shape.users.iter().cloned());
         }
         self.shapes.insert(key.clone(), shape);
     }
@@ -227,7 +227,7 @@ impl Devices {
         for key in keys {
             changed.marks.extend(self.evaluate(&key));
             let users = self.shapes.get(&key).map(|shape| shape.users.clone());
-            changed.pods.extend(users.unwrap_or_default());
+            changed.askers.extend(users.unwrap_or_default());
         }
         changed
     }

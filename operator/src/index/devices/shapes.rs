@@ -11,7 +11,6 @@ use tidegate_core::ask::{Amount, Toleration};
 use tidegate_core::names::DeviceId;
 
 use super::select::{Bench, Selector};
-use crate::facts::PodKey;
 use crate::facts::device::DeviceFacts;
 use crate::facts::device_claim::{DeviceClassFacts, Request};
 use crate::facts::share::{self, Amounts};
@@ -64,8 +63,8 @@ struct Found {
 pub(super) struct Shape {
     pub key: ShapeKey,
     pub number: u64,
-    /// Pods that ask for it.
-    pub users: BTreeSet<PodKey>,
+    /// Who asks for it.
+    pub users: BTreeSet<Asker>,
     /// Of the device class and then of the request, or why there are none.
     selectors: Result<Vec<Selector>, String>,
     nodes: BTreeMap<String, Found>,

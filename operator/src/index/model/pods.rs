@@ -34,12 +34,14 @@ pub(super) struct Order<'a> {
     pub at: At,
 }
 
-/// What is to be made, as it will be seen and as a request. Its name holds the moment: the engine counts replicas anew after a restart.
-pub(super) fn made(facts: &ModelFacts, wanted: &WantedModel, serving: &Serving, order: &Order<'_>) -> (PodFacts, Write) {
+/// What is to be made, as it will be seen and as requests. Its name holds the moment: the engine counts replicas anew after a restart.
+pub(super) fn made(facts: &ModelFacts, wanted: &WantedModel, serving: &Serving, order: &Order<'_>) -> (PodFacts, Vec<Write>) {
     let number = order.replica.0.rsplit('-').next().unwrap_or_default();
     let key = PodKey::new(facts.key.namespace(), &format!("{}-{:x}-{number}", facts.key.name(), order.at.0 / 1000));
     let mut spec = wanted.pod.clone();
-    spec.node_name = Some(order.place.node.to_string());
+    if wanted.claimed.is_none() {
+        spec.node_name = Some(order.place.node.to_string());
+    }
     if let Some(container) = spec.containers.first_mut() {
         container.image = wanted.image().map(str::to_owned).or_else(|| serving.image.clone());
         container.command = Some(vec!["tidegate".to_owned()]);
@@ -48,9 +50,23 @@ pub(super) fn made(facts: &ModelFacts, wanted: &WantedModel, serving: &Serving, 
     if serving.control_auth {
         add_token(&mut spec);
     }
-    let pod = Pod { metadata: metadata(facts, key.name(), order), spec: Some(spec), ..Pod::default() };
+    let said = [
+        (labels::REPLICA, order.replica.to_string()),
+        (labels::GENERATION, order.generation.to_string()),
+        (labels::MADE_FROM, order.made_from.to_owned()),
+    ];
+    let annotations = said.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
+    let metadata_of_pod = ObjectMeta { annotations: Some(annotations), ..metadata(facts, key.name()) };
+    let pod = Pod { metadata: metadata_of_pod, spec: Some(spec), ..Pod::default() };
     let seen = PodFacts::of(&pod);
-    (seen, Write::MakePod { pod: key, of: Maker::Model(facts.key.clone()), manifest: Box::new(pod) })
+    let of = Maker::Model(facts.key.clone());
+    let template = wanted.claimed.as_ref().map(|claimed| Write::MakeClaimTemplate {
+        template: PodKey::new(facts.key.namespace(), &claimed.template),
+        of: of.clone(),
+        manifest: Box::new(claimed.manifest(metadata(facts, &claimed.template))),
+    });
+    let pod = Write::MakePod { pod: key, of, manifest: Box::new(pod) };
+    (seen, template.into_iter().chain([pod]).collect())
 }
 
 fn arguments(facts: &ModelFacts, wanted: &WantedModel, serving: &Serving, order: &Order<'_>) -> Vec<String> {
@@ -100,7 +116,7 @@ fn add_token(spec: &mut PodSpec) {
     }
 }
 
-fn metadata(facts: &ModelFacts, name: &str, order: &Order<'_>) -> ObjectMeta {
+fn metadata(facts: &ModelFacts, name: &str) -> ObjectMeta {
     let owner = OwnerReference {
         api_version: format!("{GROUP}/{VERSION}"),
         kind: "Model".to_owned(),
@@ -109,18 +125,12 @@ fn metadata(facts: &ModelFacts, name: &str, order: &Order<'_>) -> ObjectMeta {
         controller: Some(true),
         block_owner_deletion: None,
     };
-    let said = [
-        (labels::REPLICA, order.replica.to_string()),
-        (labels::GENERATION, order.generation.to_string()),
-        (labels::MADE_FROM, order.made_from.to_owned()),
-    ];
     let uid = (labels::MODEL.to_owned(), facts.uid.clone());
     let model = labels::value(facts.key.name()).map(|model| (labels::MODEL_NAME.to_owned(), model));
     ObjectMeta {
         name: Some(name.to_owned()),
         namespace: Some(facts.key.namespace().to_owned()),
         labels: Some([uid].into_iter().chain(model).collect()),
-        annotations: Some(said.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()),
         owner_references: Some(vec![owner]),
         ..ObjectMeta::default()
     }

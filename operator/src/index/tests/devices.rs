@@ -4,6 +4,7 @@ use super::*;
 use crate::facts::device::SliceFacts;
 use crate::facts::device_claim::{DeviceClaimFacts, DeviceClassFacts};
 
+mod made;
 mod partitions;
 mod shares;
 

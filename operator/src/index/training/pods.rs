@@ -11,23 +11,20 @@ use tidegate_core::plan::Placed;
 
 use super::super::{Entry, Maker, Write};
 use super::{Run, Start, State};
+use crate::facts::claimed::{Claimed, short};
 use crate::facts::training::Wanted;
-use crate::facts::{PodKey, TrainingFacts};
+use crate::facts::{PodFacts, PodKey, TrainingFacts};
 
 /// Where rank 0 may listen: in a pod of its own nothing else does.
 const MASTER_PORT: u16 = 29_500;
-/// Characters of the job's uid in the names of its objects: enough that a job made again under its name has other ones.
-const UID_CHARS: usize = 8;
 
 /// What is to be made.
 pub(super) struct Made {
     pub service: Write,
+    /// What claims are made from, each once.
+    pub templates: Vec<Write>,
     /// One for each worker, in the order of ranks.
     pub pods: Vec<(Pod, Write)>,
-}
-
-fn short(uid: &str) -> String {
-    uid.chars().filter(char::is_ascii_hexdigit).take(UID_CHARS).collect()
 }
 
 /// All of an attempt.
@@ -53,18 +50,36 @@ pub(super) fn made(facts: &TrainingFacts, wanted: &Wanted, start: &Start<'_>, pr
         let key = PodKey::new(namespace, &format!("{job}-{}-{}-{rank}", short(&facts.uid), start.attempt));
         let spec = wanted.pods.get(usize::from(place.group)).cloned().unwrap_or_default();
         let environment = attempt.environment(rank, &wanted.spec.template.env);
-        let pod = Pod {
-            metadata: metadata(facts, key.name(), annotations(&attempt, rank, place)),
-            spec: Some(placed(spec, place, rank, &service, environment)),
-            ..Pod::default()
-        };
+        let mut spec = worker(spec, rank, &service, environment);
+        if claimed(wanted, place).is_none() {
+            spec.node_name = Some(place.node.to_string());
+        }
+        let pod =
+            Pod { metadata: metadata(facts, key.name(), annotations(&attempt, rank, place)), spec: Some(spec), ..Pod::default() };
         let write = Write::MakePod { pod: key, of: Maker::TrainingJob(facts.key.clone()), manifest: Box::new(pod.clone()) };
         (pod, write)
     };
+    let all: BTreeMap<&str, &Claimed> = start
+        .workers
+        .iter()
+        .filter_map(|place| claimed(wanted, place))
+        .map(|claimed| (claimed.template.as_str(), claimed))
+        .collect();
+    let template = |claimed: &Claimed| Write::MakeClaimTemplate {
+        template: PodKey::new(namespace, &claimed.template),
+        of: Maker::TrainingJob(facts.key.clone()),
+        manifest: Box::new(claimed.manifest(metadata(facts, &claimed.template, BTreeMap::new()))),
+    };
     Made {
+        templates: all.into_values().map(template).collect(),
         pods: start.workers.iter().enumerate().map(pod).collect(),
         service: Write::MakeService { service: PodKey::new(namespace, &service), manifest: Box::new(headless(facts, &service)) },
     }
+}
+
+/// What a worker there claims by name.
+fn claimed<'a>(wanted: &'a Wanted, place: &Placed) -> Option<&'a Claimed> {
+    wanted.claimed.get(usize::from(place.group))?.as_ref()
 }
 
 fn metadata(facts: &TrainingFacts, name: &str, annotations: BTreeMap<String, String>) -> ObjectMeta {
@@ -108,9 +123,7 @@ fn annotations(attempt: &Attempt<'_>, rank: usize, place: &Placed) -> BTreeMap<S
 }
 
 /// A pod of its own is a machine of its own: its devices are numbered from 0 in each.
-fn placed(spec: PodSpec, place: &Placed, rank: usize, service: &str, environment: BTreeMap<String, String>) -> PodSpec {
-    let mut spec = spec;
-    spec.node_name = Some(place.node.to_string());
+fn worker(mut spec: PodSpec, rank: usize, service: &str, environment: BTreeMap<String, String>) -> PodSpec {
     spec.hostname = Some(format!("worker-{rank}"));
     spec.subdomain = Some(service.to_owned());
     if let Some(container) = spec.containers.first_mut() {
@@ -154,5 +167,10 @@ pub(super) fn ends(run: &mut Run, pods: &BTreeMap<PodKey, Entry>) -> Vec<Write> 
 /// Pods of attempts that are over were kept for their logs until now.
 pub(super) fn old<'a>(keys: impl Iterator<Item = &'a PodKey>, pods: &BTreeMap<PodKey, Entry>) -> Vec<Write> {
     let over = keys.filter_map(|key| pods.get(key)).map(|entry| &entry.facts).filter(|facts| !facts.ending);
-    over.map(|facts| Write::EndPod { pod: facts.key.clone(), uid: Some(facts.uid.clone()), now: true }).collect()
+    over.map(end).collect()
+}
+
+/// Ends a pod that does nothing at once.
+pub(super) fn end(facts: &PodFacts) -> Write {
+    Write::EndPod { pod: facts.key.clone(), uid: Some(facts.uid.clone()), now: true }
 }

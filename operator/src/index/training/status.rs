@@ -4,6 +4,7 @@ use tidegate_api::kinds::{Condition, MAX_MESSAGE, TrainingJobStatus, TrainingPha
 use tidegate_core::Engine;
 use tidegate_core::explain::{self, Barred};
 use tidegate_core::state::{End, Job, Phase};
+use tidegate_core::time::At;
 
 use super::super::{Index, Note, Ours, Write};
 use super::{Training, name};
@@ -11,6 +12,8 @@ use crate::facts::{PodKey, TrainingFacts};
 
 /// Looked at in one go: why a job waits costs a pass over the nodes.
 const AT_ONCE: usize = 64;
+/// Claims are made and given within that; what takes longer is told.
+const SOON_MS: u64 = 5_000;
 
 impl Index {
     /// The status of jobs of which something has changed, if it reads otherwise now. `now` in RFC 3339.
@@ -18,7 +21,7 @@ impl Index {
         let mut writes = Vec::new();
         for _ in 0..AT_ONCE.min(self.status_due.len()) {
             let Some(key) = self.status_due.pop_first() else { break };
-            let stuck = self.stuck(&key);
+            let stuck = self.stuck(&key, engine.state().now);
             let Some(training) = self.trainings.get_mut(&key) else { continue };
             let Some(facts) = &training.facts else { continue };
             if training.writing {
@@ -45,11 +48,14 @@ impl Index {
     }
 
     /// Why an attempt does not start though its pods are there.
-    fn stuck(&self, key: &PodKey) -> Option<Barred> {
+    fn stuck(&self, key: &PodKey, now: At) -> Option<Barred> {
         let run = self.trainings.get(key)?.run.as_ref().filter(|run| !run.started && !run.stopping)?;
         let said = |pod: &PodKey| Some((pod.name().to_owned(), self.worker_facts(pod)?.1.stuck.clone()?));
-        let (pod, why) = run.workers.keys().find_map(said)?;
-        Some(Barred { word: "CannotStart", why: format!("pod {pod} cannot be started: {why}") })
+        if let Some((pod, why)) = run.workers.keys().find_map(said) {
+            return Some(Barred { word: "CannotStart", why: format!("pod {pod} cannot be started: {why}") });
+        }
+        let waits = self.made_wait(key).filter(|why| !why.is_empty() && now.since(run.since) >= SOON_MS)?;
+        Some(Barred { word: "WaitsForDevices", why: waits.to_owned() })
     }
 
     /// A status was written, or was not: what has changed since is looked at again.
@@ -64,7 +70,8 @@ impl Index {
     pub(in super::super) fn look_at_waiting_trainings(&mut self) {
         let waits = self.trainings.iter().filter(|(_, training)| training.facts.is_some() && training.told.is_some());
         let keys: Vec<PodKey> = waits.filter(|(_, training)| training.run.is_none()).map(|(key, _)| key.clone()).collect();
-        self.status_due.extend(keys);
+        let starting: Vec<PodKey> = self.trainings.keys().filter(|key| self.made_wait(key).is_some()).cloned().collect();
+        self.status_due.extend(keys.into_iter().chain(starting));
     }
 }
 
