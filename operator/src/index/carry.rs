@@ -349,10 +349,10 @@ impl Index {
     }
 
     fn bound(&mut self, pod: &PodKey, (uid, version): (&str, &str), node: &str, result: Result<(), Failure>) -> Vec<Event> {
-        let Some(entry) = self.pods.get(pod).filter(|entry| entry.facts.uid == uid) else { return Vec::new() };
         if let Some(events) = self.bound_made(pod, version, &result) {
             return events;
         }
+        let Some(entry) = self.pods.get(pod).filter(|entry| entry.facts.uid == uid) else { return Vec::new() };
         let Some(id) = entry.unit.clone() else { return Vec::new() };
         if result == Err(Failure::Conflict) && entry.facts.node.is_none() && !entry.facts.ending {
             if let Some(run) = self.units.get_mut(&id).and_then(unit::Unit::run_mut) {

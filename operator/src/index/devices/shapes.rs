@@ -10,6 +10,7 @@ use std::fmt::Write as _;
 use tidegate_core::ask::{Amount, Toleration};
 use tidegate_core::names::DeviceId;
 
+use super::Asker;
 use super::select::{Bench, Selector};
 use crate::facts::device::DeviceFacts;
 use crate::facts::device_claim::{DeviceClassFacts, Request};
