@@ -486,7 +486,7 @@ impl Index {
     pub(super) fn replica_made(&mut self, pod: &PodKey, key: &PodKey, result: Result<(), Failure>) -> Vec<Event> {
         let Some(model) = self.models.get_mut(key) else { return Vec::new() };
         let found = model.replicas.iter_mut().find(|(_, replica)| replica.pod == *pod && replica.state == State::Making);
-        let Some((id, replica)) = found else { return Vec::new() };
+        let Some((_, replica)) = found else { return Vec::new() };
         let mut events = Vec::new();
         match result {
             Ok(()) => {
