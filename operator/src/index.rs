@@ -282,6 +282,11 @@ impl Index {
         }
     }
 
+    /// Whether a pod is bound and has not ended.
+    fn holds(&self, pod: &PodKey) -> bool {
+        self.pods.get(pod).is_some_and(|entry| entry.facts.holds())
+    }
+
     /// As what the engine knows a pod.
     pub fn known_as(&self, pod: &PodKey) -> Option<Known> {
         let Entry { facts, unit, .. } = self.pods.get(pod)?;

@@ -107,7 +107,10 @@ pub(super) async fn eta(State(asker): State<Asker>, Query(About { job, .. }): Qu
         Some(name) => match Subject::Job(name.strip_prefix("job/").unwrap_or(&name).to_owned()).known(&asker).await {
             Ok(Subject::Job(name)) => Some(name),
             Ok(Subject::Model(name)) => {
-                return told(StatusCode::CONFLICT, format!("{name} is a model, of which no start is foretold; /explain?model={name} tells how it is"));
+                return told(
+                    StatusCode::CONFLICT,
+                    format!("{name} is a model, of which no start is foretold; /explain?model={name} tells how it is"),
+                );
             }
             Err(response) => return response,
         },

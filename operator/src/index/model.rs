@@ -222,7 +222,11 @@ impl Index {
         if let (Some(wanted), Some(Ok(told))) = (&wanted, &mut spec) {
             let (news, done) = self.want_devices(&Asker::Replicas(key.clone()), wanted.claimed.as_ref(), &mut told.ask);
             events = news;
-            if let Err(why) = done {
+            // What serves is known though no such device is published now: a driver that is made anew publishes nothing for a while.
+            let unknown = |model: &Model| model.told.is_none() && model.pods.iter().any(|pod| self.holds(pod));
+            if let Err(why) = done
+                && !self.models.get(key).is_some_and(unknown)
+            {
                 spec = Some(Err(why));
             }
         }
@@ -408,8 +412,7 @@ impl Index {
     fn give_away_replicas(&mut self, key: &PodKey, events: &mut Vec<Event>) {
         let Some(model) = self.models.get(key) else { return };
         let taken: BTreeSet<&PodKey> = model.replicas.values().map(|replica| &replica.pod).collect();
-        let holds = |pod: &PodKey| self.pods.get(pod).is_some_and(|entry| entry.facts.holds());
-        let orphans: Vec<PodKey> = model.pods.iter().filter(|pod| !taken.contains(pod) && holds(pod)).cloned().collect();
+        let orphans: Vec<PodKey> = model.pods.iter().filter(|pod| !taken.contains(pod) && self.holds(pod)).cloned().collect();
         for pod in orphans {
             if let Some(model) = self.models.get_mut(key) {
                 model.pods.remove(&pod);

@@ -244,14 +244,17 @@ impl Index {
         events
     }
 
-    /// The job that a training job is, on nodes from which its volumes can be used and that have the devices it claims.
+    /// The job that a training job is, on nodes from which its volumes can be used and that have the devices it claims. One that runs is
+    /// known though no such device is published now: a driver that is made anew publishes nothing for a while.
     fn job_of(&mut self, key: &PodKey, wanted: &Wanted) -> (Vec<Event>, Result<JobSpec, String>) {
         let mut job = wanted.job.clone();
+        let unknown = |training: &Training| training.told.is_none() && training.pods.iter().any(|pod| self.holds(pod));
+        let runs_unknown = self.trainings.get(key).is_some_and(unknown);
         let (mut events, mut problem) = (Vec::new(), None);
         for ((number, group), claimed) in (0_u16..).zip(&mut job.groups).zip(&wanted.claimed) {
             let (news, done) = self.want_devices(&Asker::Workers(key.clone(), number), claimed.as_ref(), &mut group.ask);
             events.extend(news);
-            problem = problem.or(done.err());
+            problem = problem.or(done.err().filter(|_| !runs_unknown));
         }
         for claim in &wanted.claims {
             let terms = match self.around.bound(claim) {
@@ -387,8 +390,7 @@ impl Index {
         let Some(training) = self.trainings.get(key).filter(|training| training.told.is_none() && training.run.is_none()) else {
             return;
         };
-        let holds = |pod: &&PodKey| self.pods.get(*pod).is_some_and(|entry| entry.facts.holds());
-        let orphans: Vec<PodKey> = training.pods.iter().filter(holds).cloned().collect();
+        let orphans: Vec<PodKey> = training.pods.iter().filter(|pod| self.holds(pod)).cloned().collect();
         for pod in orphans {
             if let Some(training) = self.trainings.get_mut(key) {
                 training.pods.remove(&pod);

@@ -133,10 +133,17 @@ impl Cluster {
 
     /// A leader that knows nothing but the objects.
     fn restart(&mut self) {
+        self.restart_where(true);
+    }
+
+    /// The same where the driver publishes its devices, or not.
+    fn restart_where(&mut self, published: bool) {
         self.rig = Rig { index: Index::default(), ..rig(&[]) };
         for name in ["n1", "n2"] {
             self.rig.node(name, 0);
-            self.rig.device(slice(name, 2, |_| {}));
+            if published {
+                self.rig.device(slice(name, 2, |_| {}));
+            }
         }
         self.rig.device(class("true"));
         self.submit();
@@ -245,6 +252,20 @@ fn after_a_restart_workers_have_their_devices_and_nobody_is_disturbed() {
     assert_eq!((cluster.held(), cluster.drift()), (devices, Vec::new()));
     let jobs: Vec<String> = cluster.rig.engine.state().jobs.keys().map(ToString::to_string).collect();
     assert_eq!(jobs, ["training/team/night"], "no claim holds them a second time");
+}
+
+#[test]
+fn workers_are_known_to_a_new_leader_though_their_driver_publishes_nothing_now() {
+    let mut cluster = Cluster::new();
+    cluster.running();
+    cluster.restart_where(false);
+    assert_eq!((cluster.rig.turn(), cluster.drift()), (Vec::new(), Vec::new()));
+    let jobs: Vec<String> = cluster.rig.engine.state().jobs.keys().map(ToString::to_string).collect();
+    assert_eq!(jobs, ["training/team/night"]);
+    for name in ["n1", "n2"] {
+        cluster.rig.device(slice(name, 2, |_| {}));
+    }
+    assert_eq!((cluster.rig.turn(), cluster.drift()), (Vec::new(), Vec::new()));
 }
 
 #[test]
