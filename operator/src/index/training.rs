@@ -306,10 +306,11 @@ impl Index {
             let attempts = attempt.max(facts.status.attempts);
             let observed = Observed { submitted: facts.created, attempts, failures: facts.status.failures, run: None };
             events.push(Event::JobObserved { name: name(key), observed });
-            self.writes.extend(ends);
             if let Some(training) = self.trainings.get_mut(key) {
                 training.ended = attempt;
+                ends.iter().for_each(|end| drop(training.pods.remove(end.subject())));
             }
+            self.writes.extend(ends);
             return;
         }
         // Whatever holds something is counted, of an older attempt too.
