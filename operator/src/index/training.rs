@@ -308,7 +308,7 @@ impl Index {
             events.push(Event::JobObserved { name: name(key), observed });
             if let Some(training) = self.trainings.get_mut(key) {
                 training.ended = attempt;
-                ends.iter().for_each(|end| drop(training.pods.remove(end.subject())));
+                training.pods.retain(|pod| ends.iter().all(|end| end.subject() != pod));
             }
             self.writes.extend(ends);
             return;
