@@ -21,6 +21,7 @@ use serde_json::json;
 use tokio::time::{interval, sleep};
 
 use crate::control_plane::{ControlPlane, POD_GROUPS};
+use crate::scenario::stalls;
 use figures::Figures;
 use load::Load;
 use seen::{Amounts, Seen};
@@ -69,6 +70,7 @@ pub async fn run(settings: &Settings) -> Result<Figures> {
     plane.kube_scheduler("kube-scheduler")?;
     // It has half of two cores: what is looked at is who binds, not who leads.
     plane.operator("tidegate", PORT, &["--lease-seconds=60"])?;
+    let machine = stalls::Watch::start();
     let seen = RefCell::new(Seen::new(Amounts([u64::from(GPUS), CPU_MILLI, MEMORY_MIB])));
     let mut load = Load::new(plane.pods(), settings.nodes, settings.seed, settings.rival_gpus);
     let played = async {
@@ -78,10 +80,11 @@ pub async fn run(settings: &Settings) -> Result<Figures> {
         }
     };
     played.await.with_context(|| plane.said())?;
+    let stalls = machine.end()?;
     let drifts = plane.check_belief(PORT).await.is_err();
     let (_, metrics) = plane.ask(PORT, "/metrics", None).await.with_context(|| plane.said())?;
     let seen = seen.into_inner();
-    Ok(Figures::of(settings, &seen, &load, &metrics, drifts))
+    Ok(Figures { drifts, ..Figures::of(settings, &seen, &load, &metrics) }.in_machine(stalls))
 }
 
 /// Every change of a pod, as soon as it is told.

@@ -1,13 +1,14 @@
 //! The figures of a run beside kube-scheduler, and what must hold of them.
 
 use std::io::{self, Write};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
 use super::load::Load;
 use super::seen::{Overs, Seen};
 use super::{GPUS, Settings};
+use crate::scenario::stalls::Stalls;
 
 /// No node may be asked for too much for longer.
 const MOST_MS: u64 = 5_000;
@@ -43,12 +44,17 @@ pub struct Figures {
     pub left: u64,
     /// The operator believes other than what the objects say.
     pub drifts: bool,
+    /// For how long the machine's disk and its processors kept everybody waiting at most, and whether that was for so long that what did not
+    /// hold says nothing.
+    pub longest_write_ms: u64,
+    pub longest_pause_ms: u64,
+    pub void: bool,
 }
 
 impl Figures {
-    pub(super) fn of(settings: &Settings, seen: &Seen, load: &Load, metrics: &str, drifts: bool) -> Self {
+    pub(super) fn of(settings: &Settings, seen: &Seen, load: &Load, metrics: &str) -> Self {
         let [gpus, cpu, memory] = seen.overs(Instant::now());
-        let longest = |overs: Overs| u64::try_from(overs.longest.as_millis()).unwrap_or(u64::MAX);
+        let longest = |overs: Overs| ms(overs.longest);
         let [ours, others] = seen.bound;
         Self {
             scenario: "beside",
@@ -71,8 +77,12 @@ impl Figures {
             still_overcommitted: seen.still(),
             repairs: counted(metrics, "stopped"),
             left: counted(metrics, "left"),
-            drifts,
+            ..Self::default()
         }
+    }
+
+    pub(super) fn in_machine(self, stalls: Stalls) -> Self {
+        Self { longest_write_ms: ms(stalls.write), longest_pause_ms: ms(stalls.pause), void: stalls.void(), ..self }
     }
 
     /// What does not hold.
@@ -112,8 +122,14 @@ impl Figures {
         ] {
             writeln!(out, "too much asked of a node: {what:<6} {count} times, at worst {longest} ms")?;
         }
-        writeln!(out, "repairs, left                 {}, {}", self.repairs, self.left)
+        writeln!(out, "repairs, left                 {}, {}", self.repairs, self.left)?;
+        let (write, pause) = (self.longest_write_ms, self.longest_pause_ms);
+        writeln!(out, "the machine stood still       {write} ms for its disk, {pause} ms for its processors, at most")
     }
+}
+
+fn ms(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// The sum of a counter of the operator's over all resources.

@@ -110,12 +110,16 @@ fn play(settings: &Settings, json: bool, mut runtime: Builder) -> Result<ExitCod
         Name::Crash => promises::broken_in_crash(&figures),
         Name::Cluster => promises::broken_in_cluster(&figures),
     };
-    let code = ended(&broken);
-    if figures.void && !broken.is_empty() {
+    Ok(unless_void(figures.void, &broken))
+}
+
+fn unless_void(void: bool, broken: &[String]) -> ExitCode {
+    let code = ended(broken);
+    if void && !broken.is_empty() {
         eprintln!("the machine itself stood still meanwhile: that says nothing; play it again");
-        return Ok(ExitCode::from(VOID));
+        return ExitCode::from(VOID);
     }
-    Ok(code)
+    code
 }
 
 /// On one thread: it enters the cluster's network.
@@ -125,7 +129,7 @@ fn beside_another(args: &Beside) -> Result<ExitCode> {
     let settings = beside::Settings { nodes, lasts, seed, rival_gpus, ..beside::Settings::default() };
     let figures = Builder::new_current_thread().enable_all().build()?.block_on(beside::run(&settings))?;
     print(&figures, json, |out| figures.write(out))?;
-    Ok(ended(&figures.broken()))
+    Ok(unless_void(figures.void, &figures.broken()))
 }
 
 fn ended(broken: &[String]) -> ExitCode {
