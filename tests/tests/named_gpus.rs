@@ -124,7 +124,13 @@ async fn workers_that_claim_gpus_of_a_class_see_one_each_and_a_new_leader_leaves
     plane.check_belief(PORT).await.unwrap();
 
     plane.signal("first", Signal::SIGKILL).unwrap();
+    plane.ended("first").await.unwrap();
     plane.operator("second", PORT, &[]).unwrap();
+    let leads = || async {
+        let said = plane.ask(PORT, "/metrics", None).await;
+        Ok(said.is_ok_and(|(_, metrics)| metrics.contains("\ntidegate_operator_synced 1\n")).then_some(()))
+    };
+    until("the next leader", SOON, leads).await.unwrap();
     plane.check_belief(PORT).await.unwrap();
     assert_eq!(containers(&plane).await, before, "who runs is not disturbed");
 
