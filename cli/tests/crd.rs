@@ -7,10 +7,14 @@ use std::process::Command;
 use serde::Deserialize;
 use serde_json::Value;
 
-fn definitions() -> Vec<Value> {
+fn printed() -> String {
     let output = Command::new(env!("CARGO_BIN_EXE_tidegate")).arg("crd").output().unwrap();
     assert!(output.status.success(), "{output:?}");
-    serde_yaml::Deserializer::from_slice(&output.stdout).map(|document| Value::deserialize(document).unwrap()).collect()
+    String::from_utf8(output.stdout).unwrap()
+}
+
+fn definitions() -> Vec<Value> {
+    serde_yaml::Deserializer::from_str(&printed()).map(|document| Value::deserialize(document).unwrap()).collect()
 }
 
 fn schema(definition: &Value) -> &Value {
@@ -39,6 +43,12 @@ fn rules(definition: &Value) -> Vec<String> {
         }
     });
     rules
+}
+
+#[test]
+fn the_chart_has_the_definitions_that_are_printed() {
+    let file = concat!(env!("CARGO_MANIFEST_DIR"), "/../charts/tidegate/crds/tidegate.dev.yaml");
+    assert!(std::fs::read_to_string(file).unwrap() == printed(), "{file} is not what `tidegate crd` prints: run `cargo xtask docs`");
 }
 
 #[test]

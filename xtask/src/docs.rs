@@ -1,4 +1,4 @@
-//! `cargo xtask docs`: the tables of the documentation that are made from the code, each between two marks.
+//! `cargo xtask docs`: the tables of the documentation that are made from the code, each between two marks, and the definitions of the kinds.
 
 use std::fs;
 use std::process::Command;
@@ -18,21 +18,29 @@ const TABLES: [(&str, &str, &[&str]); 7] = [
     ("kinds/gpu-node.md", "reference", &["crd", "--docs", "GpuNode"]),
 ];
 
+/// What `kubectl apply` and Helm take.
+const DEFINITIONS: &str = "charts/tidegate/crds/tidegate.dev.yaml";
+
 /// Writes all of them.
 pub fn run() -> Result<()> {
     cargo::build()?;
     for (page, mark, arguments) in TABLES {
-        let mut tidegate = Command::new(cargo::built("tidegate")?);
-        tidegate.args(arguments);
-        let output = tidegate.output().with_context(|| format!("cannot run `{}`", command::line(&tidegate)))?;
-        ensure!(output.status.success(), "`{}` failed: {}", command::line(&tidegate), output.status);
         let path = cache::workspace().join("docs").join(page);
         let text = fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
-        let written = between(&text, mark, &String::from_utf8(output.stdout)?)
-            .with_context(|| format!("{} has no marks `{mark}`", path.display()))?;
+        let written =
+            between(&text, mark, &printed(arguments)?).with_context(|| format!("{} has no marks `{mark}`", path.display()))?;
         fs::write(&path, written).with_context(|| format!("cannot write {}", path.display()))?;
     }
-    Ok(())
+    let path = cache::workspace().join(DEFINITIONS);
+    fs::write(&path, printed(&["crd"])?).with_context(|| format!("cannot write {}", path.display()))
+}
+
+fn printed(arguments: &[&str]) -> Result<String> {
+    let mut tidegate = Command::new(cargo::built("tidegate")?);
+    tidegate.args(arguments);
+    let output = tidegate.output().with_context(|| format!("cannot run `{}`", command::line(&tidegate)))?;
+    ensure!(output.status.success(), "`{}` failed: {}", command::line(&tidegate), output.status);
+    Ok(String::from_utf8(output.stdout)?)
 }
 
 /// `text` with `table` between the marks of that name.
