@@ -42,7 +42,7 @@ async fn running(plane: &ControlPlane, pod: &str) -> Container {
     until(&format!("a container of {pod}"), SOON, look).await.map_err(|error| format!("{error:#}\n{}", plane.said())).unwrap()
 }
 
-/// A node whose driver publishes these GPUs by name, of a DeviceClass `gpu`, and a queue that owns them all.
+/// A node whose driver publishes these GPUs by name, of a `DeviceClass` called `gpu`, and a queue that owns them all.
 async fn start(gpus: &[String]) -> ControlPlane {
     let mut plane = ControlPlane::start().await.unwrap();
     plane.real_node(&[]).await.unwrap();

@@ -28,7 +28,7 @@ pub fn groups(spec: &TrainingJobSpec) -> Vec<Group> {
     spec.groups.iter().map(group).collect()
 }
 
-/// Of which Kubernetes DeviceClass the workers of each group claim their devices, if of one.
+/// Of which `DeviceClass` of Kubernetes the workers of each group claim their devices, if of one.
 pub fn device_classes(spec: &TrainingJobSpec) -> Vec<Option<&str>> {
     let asks = spec.groups.iter().map(|group| group.gpu.as_ref().unwrap_or(&spec.gpu));
     let alike = spec.groups.is_empty().then_some(&spec.gpu);

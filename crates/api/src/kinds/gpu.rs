@@ -38,8 +38,8 @@ pub struct GpuAsk {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 32))]
     pub class_speeds: Vec<ClassSpeed>,
-    /// On Kubernetes, where a driver publishes its devices in ResourceSlices: the DeviceClass of which they are claimed, by a ResourceClaim of
-    /// each pod. Absent: the extended resource `nvidia.com/gpu`. `tidegate up` has no such classes and takes no notice.
+    /// On Kubernetes, where a driver publishes its devices in a `ResourceSlice`: the `DeviceClass` of which they are claimed, by a
+    /// `ResourceClaim` of each pod. Absent: the extended resource `nvidia.com/gpu`. `tidegate up` has no such classes and takes no notice.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 253))]
     #[x_kube(validation = Rule::new("self.matches('^[a-z0-9]([-a-z0-9]*[a-z0-9])?([.][a-z0-9]([-a-z0-9]*[a-z0-9])?)*$')").message("is not the name of a DeviceClass; see `kubectl get deviceclasses`"))]
