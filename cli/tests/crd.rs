@@ -48,7 +48,10 @@ fn rules(definition: &Value) -> Vec<String> {
 #[test]
 fn the_chart_has_the_definitions_that_are_printed() {
     let file = concat!(env!("CARGO_MANIFEST_DIR"), "/../charts/tidegate/crds/tidegate.dev.yaml");
-    assert!(std::fs::read_to_string(file).unwrap() == printed(), "{file} is not what `tidegate crd` prints: run `cargo xtask docs`");
+    assert!(
+        std::fs::read_to_string(file).unwrap() == printed(),
+        "{file} is not what `tidegate crd` prints: run `cargo xtask docs`"
+    );
 }
 
 #[test]

@@ -92,7 +92,9 @@ pub(super) fn with_requests(base: &PodSpec, ask: &Ask, claimed: Option<&Claimed>
     say(GPU, counted, "", false);
     say("cpu", ask.cpu_milli, "m", false);
     say("memory", ask.memory_mib, "Mi", false);
-    claimed.into_iter().for_each(|claimed| claimed.enter(&mut pod));
+    if let Some(claimed) = claimed {
+        claimed.enter(&mut pod);
+    }
     Ok(pod)
 }
 

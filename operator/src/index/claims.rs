@@ -169,8 +169,9 @@ impl Index {
         let mut given = std::mem::take(&mut held.devices);
         let gone = self.allocate(&mut given);
         let is_done = given.values().all(|given| given.step == Step::Done);
-        let held = self.units.get_mut(id).and_then(unit::Unit::run_mut).and_then(|run| run.held.as_mut());
-        held.into_iter().for_each(|held| held.devices = std::mem::take(&mut given));
+        if let Some(held) = self.units.get_mut(id).and_then(unit::Unit::run_mut).and_then(|run| run.held.as_mut()) {
+            held.devices = given;
+        }
         if is_done {
             self.bind_held(id);
         }

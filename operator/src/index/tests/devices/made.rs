@@ -111,13 +111,21 @@ impl Cluster {
         }
     }
 
+    fn carry_out_all(&mut self, writes: &[Write]) {
+        for write in writes {
+            self.carry_out(write);
+        }
+    }
+
     /// The job's pods are there with their claims; what is allocated then.
     fn made(&mut self) -> (Vec<String>, Vec<Write>) {
         self.submit();
         let writes = self.rig.turn();
         self.make(&writes);
         let pods: Vec<String> = self.pods.keys().cloned().collect();
-        pods.iter().for_each(|pod| self.claim_of(pod));
+        for pod in &pods {
+            self.claim_of(pod);
+        }
         (pods, self.rig.take_writes())
     }
 
@@ -234,7 +242,7 @@ fn what_a_worker_had_is_taken_back_and_given_to_who_waits() {
     }
     let writes = cluster.rig.turn();
     assert_eq!(words(&writes), ["free", "free"]);
-    writes.iter().for_each(|write| drop(cluster.carry_out(write)));
+    cluster.carry_out_all(&writes);
     assert_eq!(cluster.rig.turn(), []);
     for name in ["p", "q", "r", "s"] {
         cluster.rig.running_pod(name);
@@ -277,7 +285,7 @@ fn workers_that_a_leader_has_left_unbound_go_and_their_devices_are_given_anew() 
     let writes = cluster.rig.turn();
     assert_eq!(words(&writes), ["end_pod", "end_pod", "free", "make_service", "make_claim_template", "make_pod", "make_pod"]);
     assert_eq!(writes[2].subject().name(), format!("{}-gpus", pods[0]));
-    writes[..3].iter().for_each(|write| drop(cluster.carry_out(write)));
+    cluster.carry_out_all(&writes[..3]);
     let second = |write: &Write| write.subject().name().contains("-2-");
     assert!(writes[5..].iter().all(second), "another attempt: {writes:?}");
     assert_eq!(cluster.rig.turn(), []);
@@ -287,13 +295,13 @@ fn workers_that_a_leader_has_left_unbound_go_and_their_devices_are_given_anew() 
 fn workers_of_which_some_were_bound_when_a_leader_went_end_together() {
     let mut cluster = Cluster::new();
     let (_, writes) = cluster.made();
-    writes.iter().for_each(|write| drop(cluster.carry_out(write)));
+    cluster.carry_out_all(&writes);
     let binds = cluster.rig.take_writes();
     cluster.carry_out(&binds[0]);
     cluster.restart();
     let writes = cluster.rig.turn();
     assert_eq!(words(&writes), ["end_pod", "end_pod", "free"], "one of them holds nothing");
-    writes.iter().for_each(|write| drop(cluster.carry_out(write)));
+    cluster.carry_out_all(&writes);
     let writes = cluster.rig.turn();
     let mut all = words(&writes);
     all.sort_unstable();
@@ -309,7 +317,7 @@ fn a_claim_that_cannot_be_given_ends_the_start_and_says_why() {
     let ends = cluster.rig.take_writes();
     assert_eq!(words(&ends), ["end_pod", "end_pod"]);
     cluster.carry_out(&writes[1]);
-    ends.iter().for_each(|write| drop(cluster.carry_out(write)));
+    cluster.carry_out_all(&ends);
     let state = cluster.rig.engine.state();
     assert!(state.actions.is_empty() && state.jobs[&"training/team/night".into()].run().is_none());
     let freed = cluster.rig.take_writes();
@@ -330,7 +338,7 @@ fn a_template_that_cannot_be_made_ends_the_start() {
 fn a_pod_that_changed_is_bound_as_it_is_now() {
     let mut cluster = Cluster::new();
     let (_, writes) = cluster.made();
-    writes.iter().for_each(|write| drop(cluster.carry_out(write)));
+    cluster.carry_out_all(&writes);
     let binds = cluster.rig.take_writes();
     cluster.rig.done(&binds[0], Err(Failure::Conflict));
     cluster.carry_out(&binds[1]);
@@ -346,16 +354,16 @@ fn a_pod_that_changed_is_bound_as_it_is_now() {
 fn a_start_that_is_stopped_before_it_is_bound_gives_everything_back() {
     let mut cluster = Cluster::new();
     let (pods, writes) = cluster.made();
-    writes.iter().for_each(|write| drop(cluster.carry_out(write)));
+    cluster.carry_out_all(&writes);
     let binds = cluster.rig.take_writes();
     cluster.rig.tell(vec![Event::JobPaused { name: "training/team/night".into(), paused: true }]);
     let ends = cluster.rig.turn();
     assert_eq!(words(&ends), ["end_pod", "end_pod"]);
     cluster.rig.done(&binds[0], Err(Failure::Gone));
-    ends.iter().for_each(|write| drop(cluster.carry_out(write)));
+    cluster.carry_out_all(&ends);
     let freed = cluster.rig.turn();
     assert_eq!(words(&freed), ["free", "free"], "of {pods:?}");
-    freed.iter().for_each(|write| drop(cluster.carry_out(write)));
+    cluster.carry_out_all(&freed);
     assert_eq!((cluster.drift(), cluster.rig.running()), (Vec::new(), 0));
 }
 
