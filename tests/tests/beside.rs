@@ -1,6 +1,7 @@
 //! Beside kube-scheduler: the scenario `beside`, in short. `cargo xtask scenario beside` plays it for ten minutes.
 //!
 //! One after the other: what is measured is seconds, and two API servers with two schedulers each are too much for two cores.
+#![expect(clippy::unwrap_used, reason = "tests")]
 
 use std::time::Duration;
 
