@@ -217,15 +217,16 @@ impl Index {
             return events;
         };
         let wanted = facts.wanted.clone().ok();
-        let mut spec = wanted.as_ref().map(|wanted| self.model_spec(key, wanted));
+        // What serves is known though its device or volume is not there now: a driver that is made anew publishes nothing for a while.
+        let unknown = |model: &Model| model.told.is_none() && model.pods.iter().any(|pod| self.holds(pod));
+        let serves_unknown = self.models.get(key).is_some_and(unknown);
+        let mut spec = wanted.as_ref().map(|wanted| self.model_spec(key, wanted, serves_unknown));
         let mut events = Vec::new();
         if let (Some(wanted), Some(Ok(told))) = (&wanted, &mut spec) {
             let (news, done) = self.want_devices(&Asker::Replicas(key.clone()), wanted.claimed.as_ref(), &mut told.ask);
             events = news;
-            // What serves is known though no such device is published now: a driver that is made anew publishes nothing for a while.
-            let unknown = |model: &Model| model.told.is_none() && model.pods.iter().any(|pod| self.holds(pod));
             if let Err(why) = done
-                && !self.models.get(key).is_some_and(unknown)
+                && !serves_unknown
             {
                 spec = Some(Err(why));
             }
@@ -259,7 +260,7 @@ impl Index {
     }
 
     /// The model as the engine sees it, on nodes from which its volumes can be used, but for its generation.
-    fn model_spec(&self, key: &PodKey, wanted: &WantedModel) -> Result<ModelSpec, String> {
+    fn model_spec(&self, key: &PodKey, wanted: &WantedModel, serves_unknown: bool) -> Result<ModelSpec, String> {
         if let Some(holder) = self.holders(key).next().filter(|holder| *holder != key) {
             return Err(format!(
                 "metadata.name: the Model {holder} has this name, by which clients call it: rename one of the two"
@@ -282,7 +283,10 @@ impl Index {
             spec.min = spec.min.max(1);
         }
         for claim in &wanted.claims {
-            let terms = self.around.bound(claim)?;
+            let terms = match self.around.bound(claim) {
+                Err(_) if serves_unknown => continue,
+                terms => terms?,
+            };
             if !terms.is_empty() {
                 spec.ask.affinity.required = both(&spec.ask.affinity.required, &terms);
             }

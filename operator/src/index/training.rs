@@ -245,7 +245,7 @@ impl Index {
     }
 
     /// The job that a training job is, on nodes from which its volumes can be used and that have the devices it claims. One that runs is
-    /// known though no such device is published now: a driver that is made anew publishes nothing for a while.
+    /// known though these are not there now: a driver that is made anew publishes nothing for a while.
     fn job_of(&mut self, key: &PodKey, wanted: &Wanted) -> (Vec<Event>, Result<JobSpec, String>) {
         let mut job = wanted.job.clone();
         let unknown = |training: &Training| training.told.is_none() && training.pods.iter().any(|pod| self.holds(pod));
@@ -259,6 +259,7 @@ impl Index {
         for claim in &wanted.claims {
             let terms = match self.around.bound(claim) {
                 Ok(terms) => terms,
+                Err(_) if runs_unknown => continue,
                 Err(why) => return (events, Err(why)),
             };
             for group in job.groups.iter_mut().filter(|_| !terms.is_empty()) {

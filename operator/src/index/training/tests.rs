@@ -353,4 +353,12 @@ fn workers_are_where_their_volume_is_and_wait_for_it() {
     cluster.settle();
     assert_eq!(cluster.phase(), TrainingPhase::Starting);
     assert!(cluster.pods.len() == 2 && cluster.pods.iter().all(|pod| pod["spec"]["nodeName"] == "n2"), "{:?}", cluster.pods);
+
+    // The next leader sees no volume: who runs is known all the same, and is not started beside itself.
+    cluster.say(None, "Running");
+    cluster.settle();
+    cluster.restart();
+    cluster.settle();
+    let jobs: Vec<String> = cluster.rig.engine.state().jobs.keys().map(ToString::to_string).collect();
+    assert_eq!((jobs, cluster.pods.len()), (vec!["training/team/night".to_owned()], 2));
 }
