@@ -218,8 +218,11 @@ impl Index {
         };
         let wanted = facts.wanted.clone().ok();
         // What serves is known though its device or volume is not there now: a driver that is made anew publishes nothing for a while.
-        let unknown = |model: &Model| model.told.is_none() && model.pods.iter().any(|pod| self.holds(pod));
-        let serves_unknown = self.models.get(key).is_some_and(unknown);
+        let serves_unknown = self.models.get(key).is_some_and(|model| {
+            let uid = model.facts.as_ref().map(|facts| &facts.uid);
+            let serves = |pod: &PodKey| self.replica_facts(pod).is_some_and(|(pod, of)| pod.holds() && Some(&of.uid) == uid);
+            model.told.is_none() && model.pods.iter().any(serves)
+        });
         let mut spec = wanted.as_ref().map(|wanted| self.model_spec(key, wanted, serves_unknown));
         let mut events = Vec::new();
         if let (Some(wanted), Some(Ok(told))) = (&wanted, &mut spec) {

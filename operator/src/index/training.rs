@@ -248,8 +248,11 @@ impl Index {
     /// known though these are not there now: a driver that is made anew publishes nothing for a while.
     fn job_of(&mut self, key: &PodKey, wanted: &Wanted) -> (Vec<Event>, Result<JobSpec, String>) {
         let mut job = wanted.job.clone();
-        let unknown = |training: &Training| training.told.is_none() && training.pods.iter().any(|pod| self.holds(pod));
-        let runs_unknown = self.trainings.get(key).is_some_and(unknown);
+        let runs_unknown = self.trainings.get(key).is_some_and(|training| {
+            let uid = training.facts.as_ref().map(|facts| &facts.uid);
+            let runs = |pod: &PodKey| self.worker_facts(pod).is_some_and(|(pod, of)| pod.holds() && Some(&of.uid) == uid);
+            training.told.is_none() && training.pods.iter().any(runs)
+        });
         let (mut events, mut problem) = (Vec::new(), None);
         for ((number, group), claimed) in (0_u16..).zip(&mut job.groups).zip(&wanted.claimed) {
             let (news, done) = self.want_devices(&Asker::Workers(key.clone(), number), claimed.as_ref(), &mut group.ask);
