@@ -108,6 +108,18 @@ fn refused_at_admission() -> Vec<(&'static str, String, Value, Vec<&'static str>
             &["spec.gpu", "keep one of count, memoryMib, milli and mig"],
         ),
         ("TrainingJob", "x", json!({"gpu": {"classes": [long(64)]}}), &["spec.gpu.classes[0]", "63"]),
+        (
+            "TrainingJob",
+            "x",
+            json!({"gpu": {"deviceClassName": "No Class"}}),
+            &["spec.gpu.deviceClassName", "kubectl get deviceclasses"],
+        ),
+        (
+            "TrainingJob",
+            "x",
+            json!({"gpu": {"deviceClassName": "gpu", "milli": 500}}),
+            &["spec.gpu", "beside a share of a device"],
+        ),
         ("TrainingJob", "x", json!({"recipe": "漢".repeat(254)}), &["spec.recipe", "253"]),
         ("TrainingJob", "x", env("RANK", "1"), &["spec.template.env", "variable of the training contract; remove it"]),
         ("TrainingJob", "x", env("a=b", "1"), &["spec.template.env[0].name", "use letters, digits and _"]),
