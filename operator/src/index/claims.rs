@@ -120,13 +120,15 @@ impl Index {
     fn follow(&mut self, changed: Changed) -> Vec<Event> {
         let mut events = changed.events;
         events.extend(self.mark(changed.marks));
+        let mut pods = Vec::new();
         for asker in changed.askers {
-            events.extend(match asker {
-                Asker::Pod(pod) => self.look_again(vec![pod]),
-                Asker::Workers(job, _) => self.look_at_training(&job),
-                Asker::Replicas(model) => self.look_at_model(&model),
-            });
+            match asker {
+                Asker::Pod(pod) => pods.push(pod),
+                Asker::Workers(job, _) => events.extend(self.look_at_training(&job)),
+                Asker::Replicas(model) => events.extend(self.look_at_model(&model)),
+            }
         }
+        events.extend(self.look_again(pods));
         events
     }
 

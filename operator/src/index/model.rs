@@ -1,13 +1,14 @@
 //! Models: the engine's orders as replicas' pods that are made where it says, and what becomes of them.
 //!
 //! ```text
-//!   StartReplica ──> pod made on its node, or bound there once it has the device that it claims by name ──> Ready ──> an endpoint for routers ([`routing`])
+//!   StartReplica ──> pod made on its node ──> Ready ──> an endpoint for routers ([`routing`])
 //!   StopReplica  ──> draining for routers ──> they have noticed ──> pod deleted ──> gone
 //! ```
 //!
-//! Pods say which replica they are, of which generation, and what they were made from: after a restart what serves is read from
-//! them. Clients call a model by its name alone, so of several models of one name in several namespaces the oldest has it.
-//! What the file says of itself only replicas see: a model of which nobody has told it yet gets one, which tells it.
+//! A pod that claims its device by name is bound once it has it ([`super::claims`]). Pods say which replica they are, of which
+//! generation, and what they were made from: after a restart what serves is read from them. Clients call a model by its name alone, so
+//! of several models of one name in several namespaces the oldest has it. What the file says of itself only replicas see: a model of
+//! which nobody has told it yet gets one, which tells it.
 
 mod pods;
 mod routing;
