@@ -15,7 +15,7 @@ use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use serde_json::{Value, json};
 
-use super::seen::{Amounts, Seen};
+use super::seen::Seen;
 use super::{CPU_MILLI, GANG};
 use crate::control_plane::kwok::AT_ONCE;
 
@@ -172,7 +172,7 @@ impl Load {
         let suits = |number: &u32| {
             let node = format!("node-{number}");
             let [_, all, _] = seen.asked(&node).0;
-            let [_, ours, _] = seen.on(&node).filter(|pod| pod.ours).fold(Amounts::default(), |sum, pod| sum.plus(pod.asks)).0;
+            let [_, ours, _] = seen.asked_by_ours(&node).0;
             let after = all + BLIND_MILLI;
             after > CPU_MILLI && all <= CPU_MILLI && after - CPU_MILLI <= ours
         };

@@ -1,4 +1,5 @@
-//! What pods ask of their nodes after every change, from the objects alone, and how long any node was asked for too much.
+//! What pods ask of their nodes after every change, from the objects alone, and how long any node was asked for too much: where the end of
+//! what is ours would mend it, and where not, since others ask for too much among themselves.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -37,18 +38,52 @@ pub struct Seen {
     /// What each node has.
     has: Amounts,
     pub pods: BTreeMap<String, Known>,
-    /// Since when a node is asked for too much of a resource.
-    open: BTreeMap<(String, usize), Instant>,
-    closed: [Overs; 3],
+    /// What ours could mend, and what others do among themselves.
+    ours: Episodes,
+    others: Episodes,
     /// Pods that were seen bound: ours, and the others'.
     pub bound: [u64; 2],
     /// Pods that went since somebody asked.
     gone: Vec<String>,
 }
 
+/// Of one cause, by resource.
+#[derive(Debug, Default)]
+struct Episodes {
+    /// Since when a node is asked for too much of a resource.
+    open: BTreeMap<(String, usize), Instant>,
+    closed: [Overs; 3],
+}
+
+impl Episodes {
+    fn look(&mut self, node: &str, index: usize, over: bool, at: Instant) {
+        let key = (node.to_owned(), index);
+        if over {
+            self.open.entry(key).or_insert(at);
+        } else if let Some(since) = self.open.remove(&key) {
+            let Some(overs) = self.closed.get_mut(index) else { return };
+            overs.count += 1;
+            overs.longest = overs.longest.max(at.duration_since(since));
+        }
+    }
+
+    /// Those that are not over counted as if they ended now.
+    fn until(&self, at: Instant) -> [Overs; 3] {
+        let mut all = self.closed;
+        for ((_, index), since) in &self.open {
+            if let Some(overs) = all.get_mut(*index) {
+                overs.count += 1;
+                overs.longest = overs.longest.max(at.duration_since(*since));
+            }
+        }
+        all
+    }
+}
+
 impl Seen {
     pub fn new(has: Amounts) -> Self {
-        Self { has, pods: BTreeMap::new(), open: BTreeMap::new(), closed: [Overs::default(); 3], bound: [0; 2], gone: Vec::new() }
+        let (ours, others) = (Episodes::default(), Episodes::default());
+        Self { has, pods: BTreeMap::new(), ours, others, bound: [0; 2], gone: Vec::new() }
     }
 
     /// A pod as it is now.
@@ -76,16 +111,11 @@ impl Seen {
 
     fn look(&mut self, one: Option<String>, other: Option<String>, at: Instant) {
         for node in one.into_iter().chain(other) {
-            let asked = self.asked(&node);
-            for (index, (asked, has)) in asked.0.into_iter().zip(self.has.0).enumerate() {
-                let key = (node.clone(), index);
-                if asked > has {
-                    self.open.entry(key).or_insert(at);
-                } else if let Some(since) = self.open.remove(&key) {
-                    let Some(overs) = self.closed.get_mut(index) else { continue };
-                    overs.count += 1;
-                    overs.longest = overs.longest.max(at.duration_since(since));
-                }
+            let (asked, ours) = (self.asked(&node), self.asked_by_ours(&node));
+            for (index, ((asked, ours), has)) in asked.0.into_iter().zip(ours.0).zip(self.has.0).enumerate() {
+                let over = asked.saturating_sub(has);
+                self.ours.look(&node, index, over > 0 && over <= ours, at);
+                self.others.look(&node, index, over > ours, at);
             }
         }
     }
@@ -95,26 +125,29 @@ impl Seen {
         self.on(node).fold(Amounts::default(), |sum, pod| sum.plus(pod.asks))
     }
 
+    /// The same of ours.
+    pub fn asked_by_ours(&self, node: &str) -> Amounts {
+        self.on(node).filter(|pod| pod.ours).fold(Amounts::default(), |sum, pod| sum.plus(pod.asks))
+    }
+
     /// Pods that are bound to the node and have not ended.
     pub fn on(&self, node: &str) -> impl Iterator<Item = &Known> {
         self.pods.values().filter(move |pod| !pod.ended && pod.node.as_deref() == Some(node))
     }
 
-    /// By resource, those that are not over counted as if they ended now.
+    /// By resource, what the end of ours could mend.
     pub fn overs(&self, at: Instant) -> [Overs; 3] {
-        let mut all = self.closed;
-        for ((_, index), since) in &self.open {
-            if let Some(overs) = all.get_mut(*index) {
-                overs.count += 1;
-                overs.longest = overs.longest.max(at.duration_since(*since));
-            }
-        }
-        all
+        self.ours.until(at)
     }
 
-    /// Nodes that are asked for too much now.
+    /// By resource, what others do among themselves.
+    pub fn of_others(&self, at: Instant) -> [Overs; 3] {
+        self.others.until(at)
+    }
+
+    /// Nodes that are asked for too much now, which ours could mend.
     pub fn still(&self) -> usize {
-        self.open.len()
+        self.ours.open.len()
     }
 }
 
@@ -152,7 +185,7 @@ mod tests {
     fn pod(name: &str, cpu: &str, phase: &str) -> Pod {
         serde_json::from_value(json!({
             "metadata": {"name": name},
-            "spec": {"nodeName": "n", "containers": [{"name": "c", "resources": {"requests": {"cpu": cpu, "nvidia.com/gpu": "1"}}}]},
+            "spec": {"schedulerName": if name == "theirs" { "default-scheduler" } else { "tidegate" }, "nodeName": "n", "containers": [{"name": "c", "resources": {"requests": {"cpu": cpu, "nvidia.com/gpu": "1"}}}]},
             "status": {"phase": phase},
         }))
         .unwrap()
@@ -173,5 +206,18 @@ mod tests {
         seen.is(&pod("c", "3", "Pending"), at(10));
         seen.gone("b", at(11));
         assert_eq!(seen.overs(at(20))[1], Overs { count: 2, longest: Duration::from_secs(3) });
+    }
+
+    #[test]
+    fn what_others_do_among_themselves_is_not_what_ours_could_mend() {
+        let began = Instant::now();
+        let at = |seconds: u64| began + Duration::from_secs(seconds);
+        let mut seen = Seen::new(Amounts([9, 4_000, 1_024]));
+        seen.is(&pod("a", "1", "Running"), at(0));
+        seen.is(&pod("theirs", "6", "Running"), at(1));
+        assert_eq!((seen.overs(at(2))[1].count, seen.of_others(at(2))[1].count, seen.still()), (0, 1, 0));
+        seen.is(&pod("theirs", "4", "Running"), at(3));
+        assert_eq!(seen.of_others(at(9))[1], Overs { count: 1, longest: Duration::from_secs(2) });
+        assert_eq!(seen.overs(at(9))[1], Overs { count: 1, longest: Duration::from_secs(6) }, "one of ours is enough now");
     }
 }
