@@ -104,12 +104,24 @@ impl Board {
         Ok(())
     }
 
+    /// The API server takes pods of a class once it has seen that class itself, a moment after it took it.
+    async fn until_admitted(&self, priority: i32) -> Result<()> {
+        let pod: Pod = serde_json::from_value(json!({
+            "metadata": {"name": "probe"},
+            "spec": {"priorityClassName": class_of(priority), "containers": [{"name": "main", "image": "none"}]},
+        }))?;
+        let (pods, dry) = (self.plane.pods(), PostParams { dry_run: true, ..PostParams::default() });
+        let look = || async { Ok(pods.create(&dry, &pod).await.ok().map(drop)) };
+        until("pods of a new class to be admitted", SOON, look).await
+    }
+
     /// Makes pods, numbered after those of the same name that are there, and what they need.
     async fn come(&mut self, comers: &Comers, before: &mut u32) -> Result<()> {
         if let Some(priority) = comers.priority.filter(|priority| self.priorities.insert(*priority)) {
             let class: PriorityClass =
                 serde_json::from_value(json!({"metadata": {"name": class_of(priority)}, "value": priority}))?;
             Api::all(self.plane.client.clone()).create(&PostParams::default(), &class).await?;
+            self.until_admitted(priority).await?;
         }
         let numbers = *before..*before + comers.count;
         let mut template = template(comers);
