@@ -495,10 +495,12 @@ leaderElection:
     /// What an operator believes is what a list says, at two comparisons from now.
     pub async fn check_belief(&self, port: u16) -> Result<()> {
         let compared = |text: &str| figure(text, "tidegate_operator_drift_checks_total").unwrap_or(0);
-        let (_, before) = self.ask(port, "/metrics", None).await?;
+        // One that has just begun does not listen yet.
+        let said = || async { self.ask(port, "/metrics", None).await.map(|(_, text)| text).unwrap_or_default() };
+        let before = compared(&said().await);
         let look = || async {
-            let (_, now) = self.ask(port, "/metrics", None).await?;
-            Ok((compared(&now) >= compared(&before) + 2).then_some(now))
+            let now = said().await;
+            Ok((compared(&now) >= before + 2).then_some(now))
         };
         let now = until("two comparisons with a fresh list", SOON, look).await?;
         ensure!(figure(&now, "tidegate_operator_drift_nodes") == Some(0), "drift: {now}");
