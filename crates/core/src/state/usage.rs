@@ -92,3 +92,25 @@ impl State {
         held
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn between_two_moments_of_fading_the_past_by_which_shares_go_stands_still() {
+        let mut state = State::default();
+        // It fades once a second.
+        state.policy.half_life_ms = 1_000 * decay::STEPS;
+        state.usage.used_milli.insert("q".into(), 1_000);
+        state.advance(At(10_100));
+        state.advance(At(10_900));
+        assert_eq!(state.usage.decayed_ms[&"q".into()], 800);
+        assert!(state.usage.settled_ms.is_empty(), "{:?}", state.usage);
+        state.advance(At(11_000));
+        let settled = state.usage.decayed_ms.clone();
+        assert_eq!(state.usage.settled_ms, settled);
+        state.advance(At(11_900));
+        assert!(state.usage.settled_ms == settled && state.usage.decayed_ms != settled, "{:?}", state.usage);
+    }
+}
